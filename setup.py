@@ -1,0 +1,43 @@
+"""Installs dasac_jax. The version is read from the source, so that nothing needs importing."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    """The value of __version__ in dasac_jax/__init__.py."""
+    text = (ROOT / "dasac_jax" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
+
+
+setup(
+    name="dasac-jax",
+    version=version(),
+    description="Self-supervised augmentation consistency for semantic segmentation, in JAX",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["dasac_jax", "dasac_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        "jax>=0.10",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.30",
+        "pillow>=11",
+        "rich>=13",
+        "tensorboardX>=2.6.2",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]>=0.10"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.15"],
+        "torch": ["torch>=2.6"],
+    },
+)
