@@ -1,0 +1,67 @@
+"""Affine warps of views that differ from their frame by flip, scale and shift only.
+
+The convention is PyTorch's `affine_grid` followed by `grid_sample` (bilinear, zeros outside,
+corners not aligned): a matrix takes output positions to input positions, both in units where the
+image spans [-1, 1] from pixel edge to pixel edge. Without rotation or shear the two axes separate,
+so that each needs only two taps.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def warp_affine(images: jax.Array, matrices: jax.Array) -> jax.Array:
+    """Samples `images` where `matrices` send the output's pixel centres, 0 beyond the border.
+
+    Args:
+        images: (B, H, W, C) float.
+        matrices: (B, 2, 3) float32, rows x and y; the off-diagonal terms must be 0, as those of
+            `consistency.view_matrices` are.
+
+    Returns:
+        (B, H, W, C) of the images' type.
+    """
+    if images.ndim != 4 or matrices.shape != (images.shape[0], 2, 3):
+        raise ValueError(f"need (B, H, W, C) and (B, 2, 3), got {images.shape}, {matrices.shape}")
+    _, height, width, _ = images.shape
+    rows = _two_taps(matrices[:, 1, 1], matrices[:, 1, 2], height)
+    columns = _two_taps(matrices[:, 0, 0], matrices[:, 0, 2], width)
+    return jax.vmap(_interpolate)(images, *rows, *columns)
+
+
+def warp_ones(matrices: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """`warp_affine` of an image of ones, in [0, 1]: how much of each output pixel is covered.
+
+    Args:
+        matrices: (B, 2, 3) float32, as for `warp_affine`.
+        size: (H, W).
+
+    Returns:
+        (B, H, W) float32.
+    """
+    _, rows = _two_taps(matrices[:, 1, 1], matrices[:, 1, 2], size[0])
+    _, columns = _two_taps(matrices[:, 0, 0], matrices[:, 0, 2], size[1])
+    return rows.sum(-1)[:, :, None] * columns.sum(-1)[:, None, :]
+
+
+def _two_taps(scale: jax.Array, shift: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+    """Indices (B, length, 2) int32 and weights (B, length, 2), 0 for taps beyond the border."""
+    # In pixels relative to the centre a flip or an identity lands on integers without rounding.
+    centre = (length - 1) / 2
+    relative = jnp.arange(length, dtype=jnp.float32) - centre
+    position = scale[:, None] * relative + (shift * (length / 2))[:, None] + centre
+    low = jnp.floor(position)
+    index = jnp.stack([low, low + 1], -1)
+    weight = jnp.stack([low + 1 - position, position - low], -1)
+    inside = (index >= 0) & (index <= length - 1)
+    return jnp.clip(index, 0, length - 1).astype(jnp.int32), jnp.where(inside, weight, 0)
+
+
+def _interpolate(image, row, row_weight, column, column_weight):
+    """One image (H, W, C): two taps down, then two taps across."""
+    row_weight = row_weight.astype(image.dtype)[:, :, None, None]
+    column_weight = column_weight.astype(image.dtype)[:, :, None]
+    upper, lower = (jnp.take(image, row[:, tap], axis=0, mode="clip") for tap in (0, 1))
+    image = upper * row_weight[:, 0] + lower * row_weight[:, 1]
+    left, right = (jnp.take(image, column[:, tap], axis=1, mode="clip") for tap in (0, 1))
+    return left * column_weight[:, 0] + right * column_weight[:, 1]
