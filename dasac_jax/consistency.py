@@ -1,0 +1,297 @@
+"""The method: a teacher's predictions on several views become pseudo labels for the student.
+
+Arrays in, arrays out, in the paper's order: the views' geometry, fusion of the predictions over
+the views, the moving class prior, pseudo labels by an adaptive threshold, the focal target loss.
+V counts the views on one device, T the views of one group (the views of one image; the paper
+fuses over them). A group is consecutive and, with `axis_name`, may span neighbouring devices.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dasac_jax.errors import UserError
+from dasac_jax.image.warp import warp_affine, warp_ones
+
+IGNORED = 255
+MIN_TOTAL = 1e-3  # clamps the sum that a pooled prediction is divided by
+VALID_TOTAL = 0.1  # pixels with less probability in all were seen by no view
+ENTROPY_EPSILON = 1e-5
+SEEN_SHARE = 1e-8  # a class with a smaller mean probability does not start its prior
+
+
+def view_matrices(
+    offsets: jax.Array, scales: jax.Array, flips: jax.Array, size: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """Affine matrices between views and the frame that they were cut from.
+
+    A view is the frame flipped (f = -1) or not (f = 1), then a window of s times its size whose
+    centre lies (dy, dx) pixels from the image centre, resized to H x W.
+
+    Args:
+        offsets: (B, 2) dy, dx in pixels.
+        scales: (B,) s > 0; below 1 zooms in, above 1 zooms out.
+        flips: (B,) 1 or -1.
+        size: (H, W).
+
+    Returns:
+        to_reference, from_reference: (B, 2, 3) float32, each the other's inverse, for
+        `image.warp.warp_affine`: the first warps a view to the frame, the second the frame to
+        the view.
+    """
+    offsets, s, f = (jnp.asarray(x, jnp.float32) for x in (offsets, scales, flips))
+    y, x = (2 * offsets[:, axis] / size[axis] for axis in (0, 1))
+    zero = jnp.zeros_like(s)
+
+    def matrix(*entries):
+        return jnp.stack(entries, -1).reshape(-1, 2, 3)
+
+    to_reference = matrix(f / s, zero, -x / s, zero, 1 / s, -y / s)
+    from_reference = matrix(f * s, zero, f * x, zero, s, y)
+    return to_reference, from_reference
+
+
+def align(probs: jax.Array, padded: jax.Array, to_reference: jax.Array) -> jax.Array:
+    """Views' predictions in their groups' reference frames: the warp alone.
+
+    Args:
+        probs: (V, H, W, C) float32, sums to 1 over C.
+        padded: (V, H, W) bool, True where the view shows no image.
+        to_reference: (V, 2, 3) float32.
+
+    Returns:
+        (V, H, W, C) float32, 0 where the view saw nothing.
+    """
+    return warp_affine(_masked(probs, padded), to_reference)
+
+
+def fuse_views(
+    probs: jax.Array,
+    padded: jax.Array,
+    to_reference: jax.Array,
+    from_reference: jax.Array,
+    *,
+    group_size: int,
+    pool: str = "average",
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Refined predictions: aligned, pooled over the T views of a group, warped back to each view.
+
+    Args:
+        probs: (V, H, W, C) float32, the teacher's, sums to 1 over C.
+        padded: (V, H, W) bool.
+        to_reference, from_reference: (V, 2, 3) float32 of `view_matrices`.
+        group_size: T. V is a multiple of T or, with `axis_name`, divides it.
+        pool: "average", "minentropy" (the most certain view's prediction at each pixel) or "none"
+            (every view keeps its own prediction).
+        axis_name: the mapped axis over devices, None on a single one.
+
+    Returns:
+        (V, H, W, C) float32, 0 where no view of the group saw anything.
+
+    Raises:
+        UserError: on an unknown `pool`, or views that form no groups over the devices.
+    """
+    if pool == "none":
+        return _masked(probs, padded)
+    if pool not in _POOLS:
+        raise UserError(f"pool is {pool!r}; choose one of {', '.join([*_POOLS, 'none'])}")
+    aligned = align(probs, padded, to_reference)
+    aligned *= warp_ones(from_reference, probs.shape[1:3])[..., None]
+    groups = _grouped(aligned, group_size, axis_name, "group_size")
+    pooled, valid = _POOLS[pool](groups)
+    views_here = len(probs) // len(groups)
+    pooled, valid = (
+        jnp.repeat(x, views_here, axis=0) for x in (pooled, valid.astype(probs.dtype)[..., None])
+    )
+    return warp_affine(pooled, from_reference) * warp_affine(valid, from_reference)
+
+
+def _pool_average(aligned):
+    """(G, T, H, W, C) -> the views' mean where they saw something, renormalised; its validity."""
+    summed = aligned.sum(1)
+    total = summed.sum(-1)
+    return summed / jnp.maximum(total, MIN_TOTAL)[..., None], total > VALID_TOTAL
+
+
+def _pool_minentropy(aligned):
+    """(G, T, H, W, C) -> the prediction of the view with the least entropy, and its validity."""
+    logs = jnp.log((aligned + ENTROPY_EPSILON) / (1 + ENTROPY_EPSILON))
+    entropy = -(aligned * logs).sum(-1)
+    entropy = jnp.where(aligned.sum(-1) < VALID_TOTAL, 1 / ENTROPY_EPSILON, entropy)
+    certain = entropy.argmin(1)[:, None, :, :, None]
+    chosen = jnp.take_along_axis(aligned, certain, axis=1)[:, 0]
+    return chosen, chosen.sum(-1) > VALID_TOTAL
+
+
+_POOLS = {"average": _pool_average, "minentropy": _pool_minentropy}
+
+
+def update_class_prior(
+    prior: jax.Array,
+    probs: jax.Array,
+    *,
+    momentum: float,
+    beta: float,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Class prior: the moving average of the share of probability that each class receives.
+
+    Args:
+        prior: (C,) float32; a class that was never seen holds `beta` exactly.
+        probs: (V, H, W, C) float32, the teacher's before padded pixels are masked.
+        momentum: weight of the old prior, in [0, 1].
+        beta: the prior of a class before it is first seen.
+        axis_name: the mapped axis over devices, None on a single one.
+
+    Returns:
+        (C,) float32.
+    """
+    share = _mean(_mean(_mean(probs, 1), 1), 0)
+    if axis_name is not None:
+        share = jax.lax.pmean(share, axis_name)
+    first_seen = (share > SEEN_SHARE) & (prior == jnp.float32(beta))
+    prior = jnp.where(first_seen, share, prior)
+    return momentum * prior + (1 - momentum) * share
+
+
+def pseudo_labels(
+    probs: jax.Array,
+    padded: jax.Array,
+    prior: jax.Array,
+    *,
+    upper: float = 0.75,
+    lower: float,
+    beta: float,
+    discount: bool = True,
+) -> tuple[jax.Array, jax.Array]:
+    """Labels of the pixels whose confidence passes their class's adaptive threshold.
+
+    The threshold is a share of the class's peak confidence in the view; the discount lowers it
+    for classes with a small prior.
+
+    Args:
+        probs: (V, H, W, C) float32, refined predictions.
+        padded: (V, H, W) bool.
+        prior: (C,) float32, the class prior as just updated.
+        upper: share of the peak, in [0, 1].
+        lower: least threshold, in [0, 1].
+        beta: the prior below which the discount takes hold.
+        discount: False leaves the prior out.
+
+    Returns:
+        labels: (V, H, W) int32, 255 where the pixel is padded or not confident enough.
+        confidence: (V, H, W) float32 in [0, 1], kept at every pixel.
+    """
+    confidence = probs.max(-1)
+    winner = probs.argmax(-1).astype(jnp.int32)
+    won = winner[..., None] == jnp.arange(probs.shape[-1])
+    peak = jnp.where(won, confidence[..., None], 0).max((1, 2))  # (V, C)
+    if discount:
+        peak *= 1 - jnp.exp(-prior / beta)
+    threshold = jnp.maximum(upper * peak, lower)
+    threshold = jax.vmap(lambda values, classes: values[classes])(threshold, winner)
+    kept = (confidence > threshold) & ~padded
+    return jnp.where(kept, winner, IGNORED), confidence
+
+
+def target_loss(
+    logits: jax.Array,
+    labels: jax.Array,
+    confidence: jax.Array,
+    prior: jax.Array,
+    *,
+    focal_power: float,
+    confidence_weighting: str = "pixel",
+    confidence_images: int | None = None,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Focal cross entropy of the student on pseudo labels, weighted by the teacher's confidence.
+
+    Args:
+        logits: (V, H, W, C), the student's, upsampled to the labels' size.
+        labels: (V, H, W) int32, 255 ignored.
+        confidence: (V, H, W) float32.
+        prior: (C,) float32, the class prior; classes weigh (1 - prior) ** focal_power.
+        focal_power: 0 weighs all classes alike.
+        confidence_weighting: "pixel" (the paper's: each pixel's own confidence), "batch" (the
+            authors' code: its mean over `confidence_images` views) or "none" (plain focal loss).
+        confidence_images: how many consecutive views, counted over all devices, "batch"
+            averages over; None for all of them.
+        axis_name: the mapped axis over devices, None on a single one. Only "batch" needs it.
+
+    Returns:
+        Scalar float32: the mean over all pixels of this device's views, ignored ones included.
+
+    Raises:
+        UserError: on an unknown weighting, or views that cannot be averaged as asked.
+    """
+    logits = logits.astype(jnp.float32)
+    classes = jnp.arange(logits.shape[-1])
+    # A masked sum instead of indexing: its gradient needs no scatter.
+    of_label = jnp.where(labels[..., None] == classes, logits, 0).sum(-1)
+    cross_entropy = jax.nn.logsumexp(logits, axis=-1) - of_label
+    class_weight = (1 - jnp.maximum(prior, 0)) ** focal_power
+    kept = labels != IGNORED
+    weight = jnp.where(kept, class_weight[jnp.where(kept, labels, 0)], 0)
+    if confidence_weighting == "batch":
+        weight *= _batch_confidence(confidence, confidence_images, axis_name)
+    elif confidence_weighting == "pixel":
+        weight *= confidence
+    elif confidence_weighting != "none":
+        raise UserError(
+            f"confidence_weighting is {confidence_weighting!r}; choose pixel, batch or none"
+        )
+    return _mean(_mean(_mean(weight * cross_entropy, 2), 1), 0)
+
+
+def _batch_confidence(confidence, images, axis_name):
+    """(V, H, W): at each pixel the mean over the `images` consecutive views it belongs to."""
+    if images is None:
+        images = len(confidence) * _device_count(axis_name)
+    groups = _grouped(confidence, images, axis_name, "confidence_images")
+    return jnp.repeat(groups.mean(1), len(confidence) // len(groups), axis=0)
+
+
+def _masked(probs, padded):
+    return jnp.where(padded[..., None], 0, probs)
+
+
+def _mean(values, axis):
+    # Means of means, one axis at a time, keep float32 sums over millions of pixels accurate.
+    return values.sum(axis) / values.shape[axis]
+
+
+def _device_count(axis_name):
+    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
+
+
+def _grouped(views, group_size, axis_name, what):
+    """(V, ...) -> (G, T, ...): whole groups, gathered from neighbouring devices where needed."""
+    here, devices = len(views), _device_count(axis_name)
+    if not _fits(here, devices, group_size):
+        raise UserError(_misfit(here, devices, group_size, what))
+    if here % group_size == 0:
+        return views.reshape(-1, group_size, *views.shape[1:])
+    span = group_size // here
+    neighbours = [list(range(first, first + span)) for first in range(0, devices, span)]
+    gathered = jax.lax.all_gather(views, axis_name, axis_index_groups=neighbours)
+    return gathered.reshape(1, group_size, *views.shape[1:])
+
+
+def _fits(here, devices, group_size):
+    """Whether groups consist of whole devices' views, or devices hold whole groups."""
+    if group_size < 1 or here * devices % group_size:
+        return False
+    return here % group_size == 0 or group_size % here == 0
+
+
+def _misfit(here, devices, group_size, what):
+    total = here * devices
+    counts = [n for n in range(1, total + 1) if total % n == 0]
+    counts = [str(n) for n in counts if _fits(total // n, n, group_size)]
+    remedy = (
+        f"device counts that work: {', '.join(counts)}"
+        if counts
+        else f"{total} views are no multiple of {group_size}: change one of the two"
+    )
+    return f"{what} = {group_size} does not fit {here} views on each of {devices} devices; {remedy}"
