@@ -1,0 +1,81 @@
+"""From label maps to the numbers in the tables: confusion counts, then IoU, precision, recall.
+
+Counts are integers from end to end and are divided once, so that the score of a set does not
+depend on batch size, image order or the number of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasac_jax.errors import UserError
+
+
+def confusion(labels: Any, predictions: Any, num_classes: int) -> jax.Array:
+    """Count pixels by true and by predicted class; jit-able.
+
+    labels: any shape, integer train ids; 255, negative and other values outside 0..C-1 are not
+    scored. predictions: same shape, integers 0..C-1. Returns (C, C) int32, rows truth, columns
+    prediction, exact up to 2^31 pixels of a kind: sum images on the host in int64.
+    Raises UserError for shapes that differ, and for predictions outside 0..C-1 where the values
+    are known (numpy arrays; inside jit such pixels are not counted).
+    """
+    if np.shape(labels) != np.shape(predictions):
+        raise UserError(
+            f"labels {np.shape(labels)} and predictions {np.shape(predictions)} differ in shape"
+        )
+    if isinstance(predictions, np.ndarray) and predictions.size:
+        low, high = int(predictions.min()), int(predictions.max())
+        if low < 0 or high >= num_classes:
+            raise UserError(
+                f"predictions hold {low if low < 0 else high}, which is no class: "
+                f"expected 0..{num_classes - 1}"
+            )
+    truth = jnp.asarray(labels).astype(jnp.int32).reshape(-1)
+    guess = jnp.asarray(predictions).astype(jnp.int32).reshape(-1)
+    scored = (truth >= 0) & (truth < num_classes) & (guess >= 0) & (guess < num_classes)
+    # Pixels that do not count go to one more cell, which is cut off.
+    cell = jnp.where(scored, truth * num_classes + guess, num_classes**2)
+    counts = jnp.bincount(cell, length=num_classes**2 + 1)[:-1]
+    return counts.reshape(num_classes, num_classes).astype(jnp.int32)
+
+
+def summarise(confusion: Any, ignore: Iterable[int] = ()) -> dict[str, Any]:
+    """Scores of a confusion matrix, in 0..1.
+
+    confusion: (C, C) counts, rows truth, columns prediction. ignore: train ids left out of the
+    mean (their own scores are still given).
+
+    Returns iou, precision, recall: (C,) float64, and miou, pixel_accuracy: float. A score that
+    divides by nothing is nan: the IoU of a class that is neither there nor predicted, the
+    precision of one never predicted, the recall of one that is not there. nan IoUs are left out
+    of the mean, which is nan itself when no class is left.
+    """
+    counts = np.asarray(confusion, np.float64)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise UserError(f"a confusion matrix is square, got shape {counts.shape}")
+    counted = np.ones(len(counts), bool)
+    for index in ignore:
+        if not 0 <= index < len(counts):
+            raise UserError(f"class {index} to ignore does not exist: 0..{len(counts) - 1}")
+        counted[index] = False
+    correct, truth, guess = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
+    iou = _ratio(correct, truth + guess - correct)
+    present = iou[counted & ~np.isnan(iou)]
+    return {
+        "iou": iou,
+        "precision": _ratio(correct, guess),
+        "recall": _ratio(correct, truth),
+        "miou": float(present.mean()) if present.size else float("nan"),
+        "pixel_accuracy": float(_ratio(correct.sum(), counts.sum())),
+    }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, nan where whole is 0."""
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
