@@ -1,0 +1,101 @@
+"""What is random about a view: its parameters, drawn from a key without touching a pixel."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+BLUR_RADIUS = (0.1, 2.0)  # pixels
+JITTER_RATE = 0.5
+GREY_RATE = 0.2
+
+
+class Window(NamedTuple):
+    """Geometry of one view; rows first, columns second."""
+
+    scale: jax.Array  # () float32, as drawn
+    lengths: jax.Array  # (2,) int32 pixels: the scaled image, or the zoom window
+    offsets: jax.Array  # (2,) int32 pixels: top left corner, negative where padding comes first
+    flip: jax.Array  # () bool, left to right
+
+
+class Jitter(NamedTuple):
+    """Colour jitter of one view."""
+
+    apply: jax.Array  # () bool
+    factors: jax.Array  # (4,) float32: brightness, contrast, saturation, hue in turns
+    order: jax.Array  # (4,) int32 permutation
+
+
+class Noise(NamedTuple):
+    """Photometric noise of one student view."""
+
+    radius: jax.Array  # () float32, blur's standard deviation in pixels
+    jitter: Jitter
+    grey: jax.Array  # () bool
+
+
+def _between(u: jax.Array, bounds: tuple[float, float]) -> jax.Array:
+    low, high = bounds
+    return low + u * (high - low)
+
+
+def _scaled(scale: jax.Array, size: tuple[int, int]) -> jax.Array:
+    lengths = jnp.floor(scale * jnp.array(size, jnp.float32)).astype(jnp.int32)
+    return jnp.maximum(lengths, 1)
+
+
+def _offsets(u: jax.Array, gap: jax.Array) -> jax.Array:
+    """Whole numbers, uniform between 0 and `gap` inclusive, whatever the sign of `gap`."""
+    steps = jnp.floor(u * (jnp.abs(gap) + 1)).astype(jnp.int32)
+    return jnp.sign(gap) * steps
+
+
+def draw_crop(
+    key: jax.Array, shape: tuple[int, int], size: tuple[int, int], scale: tuple[float, float]
+) -> Window:
+    """Scale an image, crop it at random, flip it half the time.
+
+    Where the scaled image is smaller than the crop, it lies at a uniformly drawn place inside it
+    and the offset is negative.
+
+    Args:
+        shape: (h, w) of the image. size: (H, W) of the crop. scale: range of the scale.
+    """
+    u = jax.random.uniform(key, (4,))
+    drawn = _between(u[0], scale)
+    lengths = _scaled(drawn, shape)
+    return Window(drawn, lengths, _offsets(u[1:3], lengths - jnp.array(size)), u[3] < 0.5)
+
+
+def draw_zoom(
+    key: jax.Array, view: jax.Array, size: tuple[int, int], zoom: tuple[float, float]
+) -> Window:
+    """Flip a group's frame half the time and, but for view 0, look at a window of it.
+
+    Args:
+        view: () int32, the view's place in its group.
+        size: (H, W) of the frame. zoom: range of the window's share of each side; above 1 the
+            window is larger than the frame and its offset negative.
+    """
+    u = jax.random.uniform(key, (4,))
+    drawn = jnp.where(view == 0, 1.0, _between(u[0], zoom))
+    lengths = _scaled(drawn, size)
+    return Window(drawn, lengths, _offsets(u[1:3], jnp.array(size) - lengths), u[3] < 0.5)
+
+
+def draw_jitter(key: jax.Array, strength: float, hue: float) -> Jitter:
+    """Colour jitter, half the time: factors within `strength` of 1, turns within `hue` of 0."""
+    u = jax.random.uniform(key, (9,))
+    factors = _between(u[1:4], (max(0.0, 1.0 - strength), 1.0 + strength))
+    turn = _between(u[4:5], (-hue, hue))
+    order = jnp.argsort(u[5:9]).astype(jnp.int32)
+    return Jitter(u[0] < JITTER_RATE, jnp.concatenate([factors, turn]), order)
+
+
+def draw_noise(key: jax.Array, strength: float, hue: float) -> Noise:
+    """Blur always, colour jitter half the time, grey one time in five."""
+    key_jitter, key_rest = jax.random.split(key)
+    u = jax.random.uniform(key_rest, (2,))
+    jitter = draw_jitter(key_jitter, strength, hue)
+    return Noise(_between(u[0], BLUR_RADIUS), jitter, u[1] < GREY_RATE)

@@ -1,0 +1,140 @@
+"""Pillow's resizing as one interpolation matrix per axis.
+
+Every view is a chain of "resize, crop, flip, take a window, resize back". Each link acts on rows
+and columns separately, so a chain is one (out, in) matrix per axis and a view costs two matrix
+products. The sizes of an image are static; scales, offsets and flips may be traced.
+
+Positions along an axis are in pixels with pixel j covering [j, j + 1), its centre at j + 0.5.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def bilinear_matrix(
+    centres: jax.Array, size: int, scale: jax.Array | float, lower=0, upper=None
+) -> jax.Array:
+    """Pillow's bilinear weights with antialiasing.
+
+    Args:
+        centres: (out,) float32, where on the input axis each output pixel looks.
+        size: number of input pixels.
+        scale: input pixels per output pixel; the triangle widens with it when shrinking.
+        lower, upper: input pixels outside [lower, upper) are not looked at.
+
+    Returns:
+        (out, size) float32, every row sums to 1. Centres beyond the border see the border pixel.
+    """
+    upper = size if upper is None else upper
+    pixels = jnp.arange(size) + 0.5
+    # Inside the image this moves no centre that the renormalisation would not move as well.
+    centres = jnp.clip(centres, lower + 0.5, upper - 0.5)
+    reach = jnp.maximum(1.0, scale)
+    weights = jnp.maximum(0.0, 1.0 - jnp.abs(pixels - centres[:, None]) / reach)
+    weights = jnp.where((pixels > lower) & (pixels < upper), weights, 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def crop_axis(
+    rows: int, size: int, length: jax.Array, offset: jax.Array, flip: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Resize an axis to `length` pixels, crop `rows` of them from `offset` on, then flip.
+
+    Returns:
+        matrix (rows, size) float32 for images, and nearest (rows,) int32 for labels: the input
+        pixel that Pillow's nearest resizing takes, outside [0, size) where the crop passes the
+        border.
+    """
+    i = jnp.arange(rows)
+    i = jnp.where(flip, rows - 1 - i, i) + offset
+    scale = size / length
+    matrix = bilinear_matrix((i + 0.5) * scale, size, scale)
+    # In whole numbers, because a rounding error at a pixel's edge would change a label.
+    nearest = (2 * i + 1) * size // (2 * length)
+    return matrix, nearest
+
+
+def zoom_axis(
+    size: int, length: jax.Array, offset: jax.Array, flip: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Flip an axis, take a window of `length` pixels from `offset` on, resize it back to `size`.
+
+    A window longer than the axis (negative offset) zooms out and passes the border.
+
+    Returns:
+        matrix (size, size) float32 and nearest (size,) int32, as in `crop_axis`.
+    """
+    i = jnp.arange(size)
+    scale = length / size
+    centres = (i + 0.5) * scale + offset
+    lower, upper = jnp.maximum(offset, 0), jnp.minimum(offset + length, size)
+    nearest = (2 * i + 1) * length // (2 * size) + offset
+
+    centres = jnp.where(flip, size - centres, centres)
+    lower, upper = jnp.where(flip, size - upper, lower), jnp.where(flip, size - lower, upper)
+    nearest = jnp.where(flip, size - 1 - nearest, nearest)
+    return bilinear_matrix(centres, size, scale, lower, upper), nearest
+
+
+def resample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Apply one interpolation matrix per axis.
+
+    Args:
+        image: (h, w, C), any dtype.
+        rows: (H, h) float32. columns: (W, w) float32.
+
+    Returns:
+        (H, W, C) float32 in the image's units.
+    """
+    image = image.astype(jnp.float32)
+    precision = jax.lax.Precision.HIGHEST
+    (H, h), (W, w) = rows.shape, columns.shape
+    if H * w * (h + W) <= W * h * (w + H):  # the order that leaves less work to the second product
+        image = jnp.einsum("Hh,hwc->Hwc", rows, image, precision=precision)
+        return jnp.einsum("Ww,Hwc->HWc", columns, image, precision=precision)
+    image = jnp.einsum("Ww,hwc->hWc", columns, image, precision=precision)
+    return jnp.einsum("Hh,hWc->HWc", rows, image, precision=precision)
+
+
+def gather_nearest(
+    label: jax.Array, rows: jax.Array, columns: jax.Array, fill: int
+) -> tuple[jax.Array, jax.Array]:
+    """Take label pixels by one index map per axis.
+
+    Args:
+        label: (h, w) integers.
+        rows: (H,) int32. columns: (W,) int32. Indices past the border mean "outside".
+        fill: value of pixels outside.
+
+    Returns:
+        labels (H, W) int32 and inside (H, W) bool.
+    """
+    h, w = label.shape
+    inside = inside_mask(rows, h)[:, None] & inside_mask(columns, w)[None, :]
+    rows, columns = jnp.clip(rows, 0, h - 1), jnp.clip(columns, 0, w - 1)
+    taken = label[rows][:, columns].astype(jnp.int32)
+    return jnp.where(inside, taken, fill), inside
+
+
+def inside_mask(nearest: jax.Array, size: int) -> jax.Array:
+    """(n,) int32 indices -> (n,) bool, true where they lie on an axis of `size` pixels."""
+    return (nearest >= 0) & (nearest < size)
+
+
+def resize_matrix(out: int, size: int) -> jax.Array:
+    """(out, size) float32: the matrix of a plain resize with static sizes."""
+    return bilinear_matrix((jnp.arange(out) + 0.5) * (size / out), size, size / out)
+
+
+def resize_image(image: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Resize as Pillow does (bilinear with antialiasing), without its rounding to whole values.
+
+    Args:
+        image: (h, w, C), any dtype.
+        size: (H, W), static.
+
+    Returns:
+        (H, W, C) float32 in the image's units.
+    """
+    h, w, _ = image.shape
+    return resample(image, resize_matrix(size[0], h), resize_matrix(size[1], w))
