@@ -1,0 +1,198 @@
+"""Checkpoints: the whole training state and a few facts, written by orbax, which only this knows.
+
+A folder holds one sub-folder per kept step. Arrays are stored under the names they have in the
+state (`params/head/kernel`), with no device axis, so they restore on any number of devices and
+can be read without the state's class.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+import dasac_jax
+from dasac_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+_ITEMS = ("state", "metadata")
+_DIFFERENCES_NAMED = 3
+
+
+def open_manager(folder: Path | str, keep: int = 2) -> ocp.CheckpointManager:
+    """A writer that keeps the newest `keep` steps in `folder`, which is made where missing.
+
+    Writing is atomic (beside, then renamed) and goes on in the background: call `finish` at the
+    end. Keep the best state apart in a folder of its own with keep=1. Raises UserError where the
+    folder cannot be written.
+    """
+    folder = Path(folder).absolute()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, cleanup_tmp_directories=True
+    )
+    try:
+        return ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)
+    except OSError as error:
+        raise UserError(f"cannot keep checkpoints in {folder}: {error}") from error
+
+
+def save(manager: ocp.CheckpointManager, state: Any, *, metadata: dict[str, Any]) -> None:
+    """Store a state under its step number.
+
+    state: any pytree of arrays with an attribute `step`; numpy, or jax arrays that are the same
+    on every device. It is copied before this returns, so its buffers may be donated. metadata:
+    facts that JSON can hold; the package's version is added. Checkpoints of the same or a later
+    step are replaced: whoever saves an earlier step could not restore them.
+    """
+    arrays = {key: np.array(leaf) for key, leaf in _named_leaves(state).items()}
+    step = int(state.step)
+    facts = {**metadata, "version": dasac_jax.__version__, "checksum": _checksum(arrays)}
+    try:
+        manager.wait_until_finished()
+        for stale in _steps(Path(manager.directory)):
+            if stale >= step:
+                manager.delete(stale)
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(traverse_util.unflatten_dict(arrays, sep="/")),
+                metadata=ocp.args.JsonSave(facts),
+            ),
+            force=True,
+        )
+    except OSError as error:
+        raise UserError(f"cannot write step {step} to {manager.directory}: {error}") from error
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Wait until everything saved is on disk and close the writer."""
+    try:
+        manager.wait_until_finished()
+        manager.close()
+    except OSError as error:
+        raise UserError(f"cannot write to {manager.directory}: {error}") from error
+
+
+def latest_step(source: ocp.CheckpointManager | Path | str) -> int | None:
+    """The newest step in a folder, None where there is none. Damage is not looked for."""
+    return max(_steps(_folder(source)), default=None)
+
+
+def restore(source: ocp.CheckpointManager | Path | str, like: Any) -> tuple[Any, dict[str, Any]]:
+    """The newest undamaged state and its metadata.
+
+    like: a state of the configuration at hand; its tree, shapes and dtypes must be those stored.
+    Returns a state of the same tree with numpy leaves, bit for bit what was saved. A damaged
+    checkpoint is reported and the one before it is taken. Raises UserError when none is left, or
+    naming the first arrays that do not fit `like`.
+    """
+    folder = _folder(source)
+    arrays, metadata, step = _newest(folder)
+    needed = _named_leaves(like)
+    differences = _differences(arrays, needed)
+    if differences:
+        named = "; ".join(differences[:_DIFFERENCES_NAMED])
+        more = len(differences) - _DIFFERENCES_NAMED
+        raise UserError(
+            f"checkpoint {folder / str(step)} {named}"
+            + (f"; and {more} more" if more > 0 else "")
+            + ": give the configuration that it was written with"
+        )
+    leaves = [arrays[key] for key in needed]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), metadata
+
+
+def read(source: ocp.CheckpointManager | Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The newest undamaged state as nested dictionaries of numpy arrays, and its metadata.
+
+    For whoever needs a part of a state (`params`, `batch_stats`) and learns from the metadata
+    which network it belongs to. Damage and absence are treated as in `restore`.
+    """
+    arrays, metadata, _ = _newest(_folder(source))
+    return traverse_util.unflatten_dict(arrays, sep="/"), metadata
+
+
+def _folder(source: ocp.CheckpointManager | Path | str) -> Path:
+    """The folder of steps; a writer has first put down what it still holds."""
+    if isinstance(source, ocp.CheckpointManager):
+        source.wait_until_finished()
+        return Path(source.directory)
+    return Path(source).absolute()
+
+
+def _steps(folder: Path) -> list[int]:
+    """Steps in a folder. Unfinished ones have other names: orbax renames when all is written."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def _newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], int]:
+    """Named arrays, metadata and step of the newest checkpoint that can be read whole."""
+    steps = _steps(folder)
+    for step in reversed(steps):
+        try:
+            arrays, metadata = _read_step(folder / str(step))
+        except Exception as error:  # orbax names no type: what it raises depends on the damage
+            reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+            _LOG.warning("checkpoint %s is damaged: %s", folder / str(step), reason)
+        else:
+            return arrays, metadata, step
+    if steps:
+        raise UserError(f"every checkpoint in {folder} is damaged: remove the folder, start anew")
+    raise UserError(f"no checkpoint in {folder}")
+
+
+def _read_step(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Everything in one step's folder. Raises some exception if it is not as it was written."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(*_ITEMS)) as checkpointer:
+        items = checkpointer.restore(
+            path,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore()
+            ),
+        )
+    arrays = traverse_util.flatten_dict(items["state"], sep="/")
+    metadata = dict(items["metadata"])
+    # The array files carry no checksum of their own that would find a changed byte.
+    if metadata.pop("checksum") != _checksum(arrays):
+        raise ValueError("the arrays are not those that were written (checksum)")
+    return arrays, metadata
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their path, as in "params/head/kernel", in the tree's order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> int:
+    """CRC-32 over names, types, shapes and bytes of all arrays."""
+    value = 0
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        value = zlib.crc32(f"{key} {array.dtype} {arrays[key].shape}".encode(), value)
+        value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
+    return value
+
+
+def _differences(stored: dict[str, np.ndarray], needed: dict[str, Any]) -> list[str]:
+    """What keeps stored arrays from filling the needed tree, in words."""
+    words = [f"lacks {key}" for key in needed if key not in stored]
+    words += [f"holds {key}, which is not needed" for key in stored if key not in needed]
+    for key in needed:
+        if key not in stored:
+            continue
+        leaf = needed[key] if hasattr(needed[key], "dtype") else np.asarray(needed[key])
+        here, there = (stored[key].shape, stored[key].dtype), (leaf.shape, leaf.dtype)
+        if here[0] != there[0]:
+            words.append(f"holds {key} {here[0]}, this configuration needs {there[0]}")
+        elif here[1] != there[1]:
+            words.append(f"holds {key} as {here[1]}, this configuration needs {there[1]}")
+    return words

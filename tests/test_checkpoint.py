@@ -1,0 +1,184 @@
+"""States survive the disk bit for bit; damaged and foreign checkpoints are noticed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dasac_jax import __version__, checkpoint
+from dasac_jax.errors import UserError
+
+
+@struct.dataclass
+class _State:
+    params: Any
+    opt_state: Any
+    class_prior: Any
+    step: Any
+    seed: Any
+
+
+def _state(step: int = 3, classes: int = 19) -> _State:
+    rng = np.random.default_rng(step)
+    params = {
+        "head": {"kernel": rng.normal(size=(3, 3, 8, classes)).astype(np.float32)},
+        "stem": {"bias": np.array([np.nan, -0.0, np.inf, 1e-45], np.float32)},
+        "half": jnp.arange(3, dtype=jnp.bfloat16) / 3,
+    }
+    optimiser = optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9))
+    return _State(
+        params=params,
+        opt_state=optimiser.init(params),
+        class_prior=rng.random(classes).astype(np.float32),
+        step=jnp.asarray(step, jnp.int32),
+        seed=np.asarray(2**32 - 1, np.uint32),
+    )
+
+
+def _write(folder: Path, *steps: int, keep: int = 2) -> None:
+    manager = checkpoint.open_manager(folder, keep=keep)
+    for step in steps:
+        checkpoint.save(manager, _state(step), metadata={"epoch": step})
+    checkpoint.finish(manager)
+
+
+def _assert_same_bits(left: Any, right: Any) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert a.tobytes() == b.tobytes()
+
+
+def _largest_file(folder: Path) -> Path:
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_round_trip_is_bit_exact(tmp_path):
+    facts = {"stage": "adapt", "arch": "small", "num_classes": 19, "best": {"miou": 0.5, "at": 2}}
+    manager = checkpoint.open_manager(tmp_path / "run" / "checkpoints")
+    checkpoint.save(manager, _state(7), metadata=facts)
+    state, metadata = checkpoint.restore(manager, like=_state(0))
+    checkpoint.finish(manager)
+    _assert_same_bits(state, _state(7))
+    assert metadata == {**facts, "version": __version__}
+
+
+def test_replicated_arrays_are_stored_once_and_may_be_donated(tmp_path):
+    devices = jax.devices()[:4]
+    everywhere = NamedSharding(Mesh(np.array(devices), "d"), PartitionSpec())
+    replicated = jax.device_put(_state(1), everywhere)
+    manager = checkpoint.open_manager(tmp_path)
+    checkpoint.save(manager, replicated, metadata={})
+    jax.tree.map(lambda leaf: leaf.delete(), replicated)
+    checkpoint.finish(manager)
+    state, _ = checkpoint.restore(tmp_path, like=jax.device_put(_state(0), devices[0]))
+    _assert_same_bits(state, _state(1))
+
+
+def test_later_changes_do_not_reach_the_disk(tmp_path):
+    changing = _state(1)
+    manager = checkpoint.open_manager(tmp_path)
+    checkpoint.save(manager, changing, metadata={})
+    changing.params["head"]["kernel"][:] = 0
+    checkpoint.finish(manager)
+    _assert_same_bits(checkpoint.restore(tmp_path, like=_state(0))[0], _state(1))
+
+
+def test_keeps_the_newest_steps(tmp_path):
+    assert checkpoint.latest_step(tmp_path / "none") is None
+    _write(tmp_path, 5, 10, 20)
+    assert checkpoint.latest_step(tmp_path) == 20
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["10", "20"]
+
+
+def test_saving_an_earlier_step_replaces_later_ones(tmp_path):
+    _write(tmp_path, 10, 20, 30, keep=3)
+    _write(tmp_path, 20, keep=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["10", "20"]
+
+
+def test_unfinished_write_is_not_seen(tmp_path):
+    _write(tmp_path, 1)
+    shutil.copytree(tmp_path / "1", tmp_path / "2.orbax-checkpoint-tmp")
+    assert checkpoint.latest_step(tmp_path) == 1
+
+
+def test_read_gives_names_without_the_class(tmp_path):
+    _write(tmp_path, 4)
+    tree, metadata = checkpoint.read(tmp_path)
+    np.testing.assert_array_equal(
+        tree["params"]["head"]["kernel"], _state(4).params["head"]["kernel"]
+    )
+    assert tree["step"] == 4 and metadata["epoch"] == 4
+
+
+@pytest.mark.parametrize("damage", ["changed byte", "cut file", "no metadata", "empty folder"])
+def test_damaged_newest_falls_back(tmp_path, caplog, damage):
+    _write(tmp_path, 1, 2)
+    victim = _largest_file(tmp_path / "2" / "state")
+    if damage == "changed byte":
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    elif damage == "cut file":
+        victim.write_bytes(victim.read_bytes()[:100])
+    elif damage == "no metadata":
+        shutil.rmtree(tmp_path / "2" / "metadata")
+    else:
+        shutil.rmtree(tmp_path / "2")
+        (tmp_path / "2").mkdir()
+    with caplog.at_level(logging.WARNING, logger="dasac_jax"):
+        state, metadata = checkpoint.restore(tmp_path, like=_state(0))
+    _assert_same_bits(state, _state(1))
+    assert metadata["epoch"] == 1
+    assert f"{tmp_path / '2'} is damaged" in caplog.text
+    _write(tmp_path, 2)
+    _assert_same_bits(checkpoint.restore(tmp_path, like=_state(0))[0], _state(2))
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint in"):
+        checkpoint.restore(tmp_path / "none", like=_state(0))
+    _write(tmp_path, 1)
+    _largest_file(tmp_path / "1" / "state").write_bytes(b"")
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
+        checkpoint.restore(tmp_path, like=_state(0))
+
+
+def test_another_shape_is_named(tmp_path):
+    _write(tmp_path, 1)
+    expected = r"/1 holds params/head/kernel \(3, 3, 8, 19\), this configuration needs "
+    with pytest.raises(UserError, match=expected + r"\(3, 3, 8, 7\)") as caught:
+        checkpoint.restore(tmp_path, like=_state(1, classes=7))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"params": {}, "opt_state": ()}, r"holds params/half, which is not needed; .*and \d more"),
+        ({"class_prior": {"a": np.zeros(3)}}, "lacks class_prior/a; holds class_prior, which"),
+        ({"seed": np.asarray(1, np.int32)}, "holds seed as uint32, this .* needs int32"),
+    ],
+)
+def test_another_tree_or_type_is_named(tmp_path, change, message):
+    _write(tmp_path, 1)
+    with pytest.raises(UserError, match=message):
+        checkpoint.restore(tmp_path, like=_state(1).replace(**change))
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot keep checkpoints in .*file"):
+        checkpoint.open_manager(tmp_path / "file" / "checkpoints")
