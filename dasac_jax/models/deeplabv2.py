@@ -1,0 +1,148 @@
+"""DeepLabv2 on ResNet and on VGG-16-BN: logits at stride 8, four atrous branches summed."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dasac_jax.models.layers import BatchNorm, Conv, max_pool_ceil, normal_001
+from dasac_jax.models.vgg import VGGFeatures
+
+ATROUS_RATES = (6, 12, 18, 24)
+
+
+class AtrousHead(nn.Module):
+    """Sum of four dilated 3×3 convolutions: (B, h, w, D) → logits (B, h, w, C) float32."""
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        conv = partial(Conv, self.num_classes, use_bias=True, dtype=self.dtype)
+        branches = [
+            conv(dilation=rate, name=str(i))(x).astype(jnp.float32)
+            for i, rate in enumerate(ATROUS_RATES)
+        ]
+        return sum(branches[1:], branches[0])
+
+
+class Shortcut(nn.Module):
+    """Projection of a stage's first block: 1×1 convolution and batch norm."""
+
+    features: int
+    stride: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
+        x = self.conv(self.features, 1, stride=self.stride, name="0")(x)
+        return self.norm(name="1")(x, use_running)
+
+
+class Bottleneck(nn.Module):
+    """1×1, dilated 3×3, 1×1 (×4 channels) with a residual; the stride sits on the first 1×1."""
+
+    width: int
+    stride: int
+    dilation: int
+    project: bool
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
+        shortcut = x
+        if self.project:
+            shortcut = Shortcut(
+                4 * self.width, self.stride, self.conv, self.norm, name="downsample"
+            )(x, use_running)
+        y = self.conv(self.width, 1, stride=self.stride, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, use_running))
+        y = self.conv(self.width, 3, dilation=self.dilation, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y, use_running))
+        y = self.conv(4 * self.width, 1, name="conv3")(y)
+        return nn.relu(self.norm(name="bn3")(y, use_running) + shortcut)
+
+
+class Stage(nn.Module):
+    """A run of bottlenecks; the first one strides and projects its shortcut."""
+
+    blocks: int
+    width: int
+    stride: int
+    dilation: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
+        for i in range(self.blocks):
+            x = Bottleneck(
+                self.width,
+                self.stride if i == 0 else 1,
+                self.dilation,
+                project=i == 0,
+                conv=self.conv,
+                norm=self.norm,
+                name=str(i),
+            )(x, use_running)
+        return x
+
+
+class DeepLabV2ResNet(nn.Module):
+    """DeepLabv2 on a dilated ResNet: stage 2 strides, stages 3 and 4 dilate by 2 and 4."""
+
+    num_classes: int = 19
+    dtype: Any = jnp.float32
+    blocks: tuple[int, ...] = (3, 4, 23, 3)
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    stem: int = 64
+    kernel_init: Callable[..., jax.Array] = normal_001
+    axis_name: str | None = None
+    frozen_norm: bool = False
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """(B, H, W, 3) → logits (B, h, w, C) float32, h = ⌈(⌊⌈H/2⌉/2⌋+1)/2⌉."""
+        del dropout_keys  # this network has no dropout
+        use_running = self.frozen_norm or not train
+        conv = partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init)
+        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        x = conv(self.stem, 7, stride=2, name="conv1")(images)
+        x = max_pool_ceil(nn.relu(norm(name="bn1")(x, use_running)))
+        layout = zip(self.blocks, self.widths, (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
+        for i, (blocks, width, stride, dilation) in enumerate(layout, start=1):
+            stage = Stage(blocks, width, stride, dilation, conv, norm, name=f"layer{i}")
+            x = stage(x, use_running)
+            self.sow("intermediates", f"layer{i}", x)
+        return AtrousHead(self.num_classes, self.dtype, name="layer5")(x)
+
+
+class DeepLabV2VGG(nn.Module):
+    """DeepLabv2 on VGG-16-BN: no pools after conv4 and conv5, conv5 dilated, fc6 and fc7 3×3."""
+
+    num_classes: int = 19
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    frozen_norm: bool = False
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """(B, H, W, 3) → logits (B, ⌊H/8⌋, ⌊W/8⌋, C) float32."""
+        del dropout_keys  # this network has no dropout
+        x = VGGFeatures(
+            plan="64 64 P 128 128 P 256 256 256 P 512 512 512 D512 D512 D512 F1024 F1024",
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            name="features",
+        )(images, self.frozen_norm or not train)
+        return AtrousHead(self.num_classes, self.dtype, name="classifier")(x)

@@ -1,0 +1,63 @@
+"""FCN-8s on VGG-16-BN."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dasac_jax.models.layers import BatchNorm, Conv, channel_dropout, torch_default, upsample
+from dasac_jax.models.vgg import VGGFeatures
+
+DROPOUT_RATE = 0.1
+
+
+class VGGHead(nn.Module):
+    """7×7 and two 1×1 convolutions on pool5: (B, h, w, 512) → scores (B, h, w, C)."""
+
+    num_classes: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    width: int = 4096
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, use_running: bool, dropout_keys: jax.Array | None
+    ) -> jax.Array:
+        conv = partial(Conv, use_bias=True, dtype=self.dtype, kernel_init=torch_default)
+        norm = partial(BatchNorm, self.axis_name, self.dtype)
+        x = conv(self.width, 7, padding=3, name="0")(x)
+        x = nn.relu(norm(name="1")(x, use_running))
+        x = channel_dropout(x, dropout_keys, 0, DROPOUT_RATE)
+        x = conv(self.width, 1, name="4")(x)
+        x = nn.relu(norm(name="5")(x, use_running))
+        x = channel_dropout(x, dropout_keys, 1, DROPOUT_RATE)
+        return conv(self.num_classes, 1, name="8")(x)
+
+
+class FCN8sVGG(nn.Module):
+    """FCN-8s: the head's score, upsampled twice and joined with 1×1 scores of pool4 and pool3."""
+
+    num_classes: int = 19
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    frozen_norm: bool = False
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """(B, H, W, 3) → logits (B, ⌊H/8⌋, ⌊W/8⌋, C) float32; dropout_keys (B,) switch dropout on."""
+        use_running = self.frozen_norm or not train
+        block = partial(VGGFeatures, dtype=self.dtype, axis_name=self.axis_name)
+        pool3 = block("64 64 P 128 128 P 256 256 256 P", 0, name="block1")(images, use_running)
+        pool4 = block("512 512 512 P", 24, name="block2")(pool3, use_running)
+        pool5 = block("512 512 512 P", 34, name="block3")(pool4, use_running)
+        head = VGGHead(self.num_classes, self.dtype, self.axis_name, name="vgg_head")
+        score = head(pool5, use_running, dropout_keys)
+        conv = partial(Conv, self.num_classes, 1, use_bias=True, dtype=self.dtype)
+        skip4 = conv(name="score_pool4")(pool4).astype(jnp.float32)
+        skip3 = conv(name="score_pool3")(pool3).astype(jnp.float32)
+        score = upsample(score, skip4.shape[1:3]) + skip4
+        return upsample(score, skip3.shape[1:3]) + skip3

@@ -1,0 +1,164 @@
+"""Layers that compute what PyTorch's do: convolution, batch norm, pooling, upsampling.
+
+Parameters are named as flax names them (kernel, scale, bias; mean, var); module names are
+PyTorch's, so that a path in the parameter tree reads like a state_dict key.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+BN_EPSILON = 1e-5
+BN_MOMENTUM = 0.1  # weight of the new batch, PyTorch's convention
+
+normal_001 = nn.initializers.normal(0.01)
+# PyTorch's default for weights: Kaiming uniform with a = √5, that is U(±1/√fan_in).
+torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
+    """PyTorch's default for biases: U(±1/√fan_in)."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
+
+
+class Conv(nn.Module):
+    """2-D convolution, (B, H, W, in) → (B, H', W', features); padded by `padding` on all sides."""
+
+    features: int
+    size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    padding: int | None = None  # None: as PyTorch's networks do it, `dilation` for 3×3, 0 for 1×1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    kernel_init: Callable[..., jax.Array] = normal_001
+    bias_init: Callable[..., jax.Array] | None = None  # None: PyTorch's default
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        k, channels = self.size, x.shape[-1]
+        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features))
+        padding = self.dilation * (k // 2) if self.padding is None else self.padding
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if k == 1:
+            # As a matrix product: XLA's gradient of a 1×1 convolution is slow on CPU.
+            y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+        else:
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=(self.stride, self.stride),
+                padding=[(padding, padding)] * 2,
+                rhs_dilation=(self.dilation, self.dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        if self.use_bias:
+            bias_init = self.bias_init or uniform_fan_in(k * k * channels)
+            bias = self.param("bias", bias_init, (self.features,))
+            y = y + bias.astype(self.dtype)
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch norm as PyTorch computes it, in float32 whatever the compute dtype.
+
+    In training it normalises with the biased variance of the batch over all devices of
+    `axis_name` and moves the running statistics by a tenth, the variance with its unbiased
+    estimate. Otherwise (`use_running`) it normalises with the running statistics.
+    """
+
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
+        channels = x.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        x = x.astype(jnp.float32)
+        if use_running:
+            mean, var = running_mean.value, running_var.value
+        else:
+            # init runs outside pmap, where the axis does not exist.
+            axis = None if self.is_initializing() else self.axis_name
+            mean, var, count = batch_moments(x, axis)
+            if not self.is_initializing():
+                unbiased = var * (count / (count - 1))
+                running_mean.value += BN_MOMENTUM * (lax.stop_gradient(mean) - running_mean.value)
+                running_var.value += BN_MOMENTUM * (lax.stop_gradient(unbiased) - running_var.value)
+        y = (x - mean) * (lax.rsqrt(var + BN_EPSILON) * scale) + bias
+        return y.astype(self.dtype)
+
+
+def batch_moments(
+    x: jax.Array, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean and biased variance per channel of (B, H, W, C) over all devices, and the count."""
+    count = jnp.float32(x.shape[0] * x.shape[1] * x.shape[2])
+    mean = x.mean((0, 1, 2))
+    if axis_name is not None:
+        mean = lax.pmean(mean, axis_name)
+        count = lax.psum(count, axis_name)
+    var = jnp.square(x - mean).mean((0, 1, 2))
+    return mean, var if axis_name is None else lax.pmean(var, axis_name), count
+
+
+def max_pool_ceil(x: jax.Array) -> jax.Array:
+    """3×3/2 max pool padded by 1, ceil rounding: (B, H, W, C) → (B, ⌊H/2⌋+1, ⌊W/2⌋+1, C)."""
+    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 2), (1, 2)))
+
+
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+    """2×2/2 max pool rounded down: (B, H, W, C) → (B, ⌊H/2⌋, ⌊W/2⌋, C)."""
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
+def channel_dropout(x: jax.Array, keys: jax.Array | None, layer: int, rate: float) -> jax.Array:
+    """Zero whole channels of (B, H, W, C), each image by its own key; no keys, no dropout.
+
+    A key per image (B,), and not one for the batch, keeps the draw independent of how the batch
+    is spread over devices.
+    """
+    if keys is None:
+        return x
+    keep = jax.vmap(
+        lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, x.shape[-1:])
+    )(keys)
+    return jnp.where(keep[:, None, None, :], x / (1 - rate), 0).astype(x.dtype)
+
+
+def corner_aligned_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """(size_out, size_in) float32 weights of linear interpolation with aligned corners."""
+    step = np.float32(size_in - 1) / np.float32(max(size_out - 1, 1))
+    # Positions in float32, as PyTorch computes them.
+    position = np.arange(size_out, dtype=np.float32) * step
+    low = np.minimum(position.astype(np.int32), size_in - 1)
+    high = np.minimum(low + 1, size_in - 1)
+    weight = position - low.astype(np.float32)
+    matrix = np.zeros((size_out, size_in), np.float32)
+    np.add.at(matrix, (np.arange(size_out), low), np.float32(1) - weight)
+    np.add.at(matrix, (np.arange(size_out), high), weight)
+    return matrix
+
+
+def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Bilinear, aligned corners: (B, h, w, C) → (B, H, W, C) float32.
+
+    Two matrix products, since their gradients are matrix products too, where a gather's is a
+    scatter. Rows first: that intermediate is the smaller one.
+    """
+    rows = corner_aligned_matrix(logits.shape[1], size[0])
+    columns = corner_aligned_matrix(logits.shape[2], size[1])
+    x = logits.astype(jnp.float32)
+    x = jnp.einsum("Hh,bhwc->bHwc", rows, x, precision=lax.Precision.HIGHEST)
+    return jnp.einsum("Ww,bHwc->bHWc", columns, x, precision=lax.Precision.HIGHEST)

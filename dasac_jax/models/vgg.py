@@ -1,0 +1,51 @@
+"""VGG-16-BN features as torchvision numbers them: convolution, batch norm and ReLU, or a pool."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dasac_jax.models.layers import BatchNorm, Conv, max_pool_2x2, torch_default
+
+torchvision_vgg = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class VGGFeatures(nn.Module):
+    """A run of VGG layers, each named by its index in torchvision's `features`.
+
+    `plan` is read left to right: a number is a convolution of that many channels with batch norm
+    and ReLU, `D512` the same dilated by 2, `F1024` a convolution dilated by 4 with ReLU only (fc6
+    and fc7 of DeepLab), `P` a 2×2 max pool. `start` is the index of the first layer.
+    """
+
+    plan: str
+    start: int = 0
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
+        index = self.start
+        for layer in self.plan.split():
+            if layer == "P":
+                x = max_pool_2x2(x)
+                index += 1
+                continue
+            kind, features = layer.strip("0123456789"), int(layer.lstrip("DF"))
+            new = kind == "F"
+            x = Conv(
+                features,
+                dilation={"": 1, "D": 2, "F": 4}[kind],
+                use_bias=True,
+                dtype=self.dtype,
+                kernel_init=torch_default if new else torchvision_vgg,
+                bias_init=None if new else nn.initializers.zeros,
+                name=str(index),
+            )(x)
+            if not new:
+                norm = BatchNorm(self.axis_name, self.dtype, name=str(index + 1))
+                x = norm(x, use_running)
+            x = nn.relu(x)
+            index += 2 if new else 3
+        return x
