@@ -1,0 +1,27 @@
+"""Cross entropy as both losses use it: ignored pixels count nothing, but they count."""
+
+import jax
+import jax.numpy as jnp
+
+
+def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Cross entropy of every pixel, 0 where the label is ignored.
+
+    Args:
+        logits: (B, H, W, C), any float.
+        labels: (B, H, W) int32; everything outside 0..C−1 (255 ignored, −1 padded) is ignored.
+
+    Returns:
+        (B, H, W) float32.
+    """
+    logits = logits.astype(jnp.float32)
+    # A masked sum instead of indexing: its gradient needs no scatter.
+    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
+    of_label = jnp.where(chosen, logits, 0).sum(-1)
+    return jnp.where(chosen.any(-1), jax.nn.logsumexp(logits, axis=-1) - of_label, 0)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Scalar: the mean of `pixel_cross_entropy` over all pixels, ignored ones included."""
+    # Image by image: float32 sums over millions of pixels stay accurate.
+    return pixel_cross_entropy(logits, labels).mean(2).mean(1).mean(0)

@@ -1,0 +1,60 @@
+"""Everything a run must not lose, in one pytree."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+
+@struct.dataclass
+class TrainState:
+    """One logical copy, whatever the device count.
+
+    params, batch_stats: the student. teacher: {"params", "batch_stats"}, its moving average.
+    class_prior: (C,) float32, χ. step: int32, updates done in the present stage. seed: uint32.
+    """
+
+    params: Any
+    batch_stats: Any
+    teacher: dict[str, Any]
+    class_prior: jax.Array
+    opt_state: optax.OptState
+    step: jax.Array
+    seed: jax.Array
+
+    @property
+    def student(self) -> dict[str, Any]:
+        """The student's variables, ready for `model.apply`."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create(
+    model: nn.Module,
+    optimiser: optax.GradientTransformation,
+    *,
+    seed: int,
+    beta: float = 1e-3,
+    variables: dict[str, Any] | None = None,
+) -> TrainState:
+    """A state at step 0; the teacher is a copy of the student and the class prior is β.
+
+    variables: {"params", "batch_stats"} to start from; without them the network's own
+    initialisation, drawn from `seed`.
+    """
+    if variables is None:
+        images = jnp.zeros((1, 64, 64, 3))  # parameters do not depend on the image size
+        variables = jax.jit(model.init)(jax.random.key(seed), images)
+    # Copies: the step donates the state, and no buffer can be donated twice.
+    student = {name: jax.tree.map(jnp.array, variables[name]) for name in ("params", "batch_stats")}
+    return TrainState(
+        params=student["params"],
+        batch_stats=student["batch_stats"],
+        teacher=jax.tree.map(jnp.array, student),
+        class_prior=jnp.full((model.num_classes,), beta, jnp.float32),
+        opt_state=optimiser.init(student["params"]),
+        step=jnp.zeros((), jnp.int32),
+        seed=jnp.asarray(seed, jnp.uint32),
+    )

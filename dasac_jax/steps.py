@@ -1,0 +1,262 @@
+"""The training steps: pure functions of a state and a batch on one device.
+
+With `axis_name` they run under `jax.pmap`: losses, gradients, batch statistics and the class
+prior are means over all devices, so that results do not depend on how many there are.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from dasac_jax import consistency
+from dasac_jax.losses import cross_entropy
+from dasac_jax.models import upsample
+from dasac_jax.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def baseline_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    model: nn.Module,
+    optimiser: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of supervised training with adaptive batch norm (the paper's baseline).
+
+    batch: source_image (B, H, W, 3) float32, source_label (B, H, W) int32,
+    target_image (B', H, W, 3) float32; optionally target_label (B', H, W), for its loss in the
+    metrics only, and source_keys, target_keys (B,) that switch dropout on.
+    """
+
+    def source_loss(params):
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch["source_image"],
+            train=True,
+            dropout_keys=batch.get("source_keys"),
+            mutable=["batch_stats"],
+        )
+        labels = batch["source_label"]
+        return cross_entropy(upsample(logits, labels.shape[1:]), labels), updated["batch_stats"]
+
+    (loss, batch_stats), grads = jax.value_and_grad(source_loss, has_aux=True)(state.params)
+    params, opt_state = _update(state, grads, optimiser, axis_name)
+    metrics = {"loss_source": loss}
+
+    # The target passes through the updated network, for its batch statistics alone.
+    logits, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["target_image"],
+        train=True,
+        dropout_keys=batch.get("target_keys"),
+        mutable=["batch_stats"],
+    )
+    if "target_label" in batch:
+        labels = batch["target_label"]
+        metrics["loss_target"] = cross_entropy(upsample(logits, labels.shape[1:]), labels)
+    state = state.replace(
+        params=params,
+        batch_stats=updated["batch_stats"],
+        opt_state=opt_state,
+        step=state.step + 1,
+    )
+    return state, _mean_over_devices(metrics, axis_name)
+
+
+def adapt_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    model: nn.Module,
+    optimiser: optax.GradientTransformation,
+    group_size: int,
+    target_weight: float,
+    threshold_lower: float,
+    threshold_upper: float = 0.75,
+    steps_per_epoch: int,
+    teacher_every_steps: int = 100,
+    teacher_momentum: float = 0.99,
+    prior_momentum: float = 0.99,
+    beta: float = 1e-3,
+    focal_power: float = 3.0,
+    pool: str = "average",
+    discount: bool = True,
+    confidence_weighting: str = "pixel",
+    confidence_images: int | None = None,
+    train_on_source: bool = True,
+    phase_in_steps: int = 0,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of self-supervised augmentation consistency (the paper's method, in its order).
+
+    `model` keeps its running statistics (`frozen_norm`). batch: source_image (B, H, W, 3),
+    source_label (B, H, W) int32; for the V views on this device student_view, teacher_view
+    (V, H, W, 3), padded (V, H, W) bool, to_reference, from_reference (V, 2, 3); optionally
+    target_label (V, H, W), for its loss in the metrics only, and source_keys (B,), target_keys
+    (V,) that switch dropout on.
+    """
+    size = batch["student_view"].shape[1:3]
+
+    # 1. The teacher follows the student.
+    teacher, class_prior = _update_teacher(
+        state, steps_per_epoch, teacher_every_steps, teacher_momentum, beta
+    )
+
+    # 2. The teacher's prediction, and the class prior.
+    probs = jax.nn.softmax(upsample(model.apply(teacher, batch["teacher_view"]), size))
+    class_prior = consistency.update_class_prior(
+        class_prior, probs, momentum=prior_momentum, beta=beta, axis_name=axis_name
+    )
+
+    # 3., 4. Aligned and pooled over the views, and brought back to each of them.
+    refined = consistency.fuse_views(
+        probs,
+        batch["padded"],
+        batch["to_reference"],
+        batch["from_reference"],
+        group_size=group_size,
+        pool=pool,
+        axis_name=axis_name,
+    )
+
+    # 5. Pseudo labels.
+    labels, confidence = consistency.pseudo_labels(
+        refined,
+        batch["padded"],
+        class_prior,
+        upper=threshold_upper,
+        lower=threshold_lower,
+        beta=beta,
+        discount=discount,
+    )
+
+    # 6. One update for the source loss and the focal loss on pseudo labels.
+    if phase_in_steps:
+        target_weight *= jnp.minimum(1.0, (state.step + 1) / phase_in_steps)
+
+    def total_loss(params):
+        source_logits, logits = _student_logits(
+            model, params, state.batch_stats, batch, size, train_on_source
+        )
+        metrics = {
+            "loss_target": consistency.target_loss(
+                logits,
+                labels,
+                confidence,
+                class_prior,
+                focal_power=focal_power,
+                confidence_weighting=confidence_weighting,
+                confidence_images=confidence_images,
+                axis_name=axis_name,
+            )
+        }
+        total = target_weight * metrics["loss_target"]
+        if train_on_source:
+            metrics["loss_source"] = cross_entropy(source_logits, batch["source_label"])
+            total = metrics["loss_source"] + total
+        if "target_label" in batch:
+            metrics["loss_target_supervised"] = cross_entropy(logits, batch["target_label"])
+        return total, metrics
+
+    grads, metrics = jax.grad(total_loss, has_aux=True)(state.params)
+    params, opt_state = _update(state, grads, optimiser, axis_name)
+    metrics["labelled"] = (labels != consistency.IGNORED).mean()
+    metrics = _mean_over_devices(metrics, axis_name)
+    metrics["teacher_distance"] = _distance(teacher, state.student)
+    state = state.replace(
+        params=params,
+        teacher=teacher,
+        class_prior=class_prior,
+        opt_state=opt_state,
+        step=state.step + 1,
+    )
+    return state, metrics
+
+
+def predict_step(
+    variables: dict[str, Any],
+    images: jax.Array,
+    *,
+    model: nn.Module,
+    size: tuple[int, int] | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Labels (B, H, W) int32 and confidence (B, H, W) in [0, 1] of images (B, H, W, 3).
+
+    Single scale, at the images' size unless `size` (H, W) says otherwise.
+    """
+    logits = upsample(model.apply(variables, images), size or images.shape[1:3])
+    return logits.argmax(-1).astype(jnp.int32), jax.nn.softmax(logits).max(-1)
+
+
+def statistics_step(
+    batch_stats: dict[str, Any],
+    params: dict[str, Any],
+    images: jax.Array,
+    *,
+    model: nn.Module,
+) -> dict[str, Any]:
+    """Running statistics after one more batch of images (B, H, W, 3), the weights untouched."""
+    _, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
+    )
+    return updated["batch_stats"]
+
+
+def _update(state, grads, optimiser, axis_name):
+    if axis_name is not None:
+        grads = lax.pmean(grads, axis_name)
+    updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+    return optax.apply_updates(state.params, updates), opt_state
+
+
+def _update_teacher(state, steps_per_epoch, every, momentum, beta):
+    """ψ ← γψ + (1−γ)θ every so often in an epoch; at the very first step ψ ← θ and χ ← β."""
+
+    def follow():
+        first = state.step == 0
+        teacher = jax.tree.map(
+            lambda ours, theirs: jnp.where(
+                first, theirs, momentum * ours + (1 - momentum) * theirs
+            ),
+            state.teacher,
+            state.student,
+        )
+        return teacher, jnp.where(first, jnp.float32(beta), state.class_prior)
+
+    due = (state.step % steps_per_epoch) % every == 0
+    return lax.cond(due, follow, lambda: (state.teacher, state.class_prior))
+
+
+def _student_logits(model, params, batch_stats, batch, size, with_source):
+    """Upsampled logits of source images and of student views; frozen norms allow a single pass."""
+    names = ("source", "target") if with_source else ("target",)
+    images = {"source": batch["source_image"], "target": batch["student_view"]}
+    keys = None
+    if f"{names[0]}_keys" in batch:
+        keys = jnp.concatenate([batch[f"{name}_keys"] for name in names])
+    logits = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        jnp.concatenate([images[name] for name in names]),
+        train=True,
+        dropout_keys=keys,
+    )
+    logits = upsample(logits, size)
+    count = len(batch["source_image"]) if with_source else 0
+    return logits[:count], logits[count:]
+
+
+def _distance(teacher, student):
+    """Sum over all tensors of ‖ψ − θ‖₂."""
+    norms = jax.tree.map(lambda a, b: jnp.linalg.norm((a - b).ravel()), teacher, student)
+    return sum(jax.tree.leaves(norms))
+
+
+def _mean_over_devices(metrics, axis_name):
+    return metrics if axis_name is None else lax.pmean(metrics, axis_name)
