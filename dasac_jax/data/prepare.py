@@ -1,0 +1,107 @@
+"""Labels as the data sets ship them -> 8-bit PNGs of train ids, once, before training.
+
+Each file is written beside its place and renamed, so a file that exists is complete: a preparation
+that was interrupted goes on where it stopped.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dasac_jax.data import labels
+from dasac_jax.errors import UserError
+
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,  # Pillow's "broken PNG file"
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for files that are missing, cut off or damaged."""
+
+
+class Prepared(NamedTuple):
+    """How many label files a preparation wrote, and how many were finished before."""
+
+    written: int
+    kept: int
+
+
+def read_ids(path: str | os.PathLike) -> np.ndarray:
+    """An 8-bit single-channel PNG -> (h, w) uint8; of a palette PNG the indices, not the colours.
+
+    Raises UserError naming the file when it cannot be read or has another pixel format.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            ids = np.array(image) if mode in ("L", "P") else None
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read label file {path}: {error}") from error
+    if ids is None:
+        raise UserError(
+            f"label file {path} has pixel format {mode}: "
+            "an 8-bit PNG with one channel or a palette is needed"
+        )
+    return ids
+
+
+def write_train_ids(path: str | os.PathLike, train_ids: np.ndarray) -> None:
+    """(h, w) uint8 train ids -> an 8-bit grey PNG at `path`, whose folder is made if need be.
+
+    Raises UserError naming the file when it cannot be written.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(train_ids).save(beside, format="PNG")
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"cannot write label file {path}: {error}") from error
+
+
+def _convert(
+    source: Path, target: Path, pattern: str, to_train_ids: Callable[[np.ndarray], np.ndarray]
+) -> Prepared:
+    """Converts every `source`/`pattern` to the same relative name under `target`."""
+    if not source.is_dir():
+        raise UserError(f"folder {source} with the original labels is missing")
+    paths = sorted(source.glob(pattern))
+    if not paths:
+        raise UserError(f"folder {source} holds no label files {pattern}")
+    written = 0
+    for path in paths:
+        destination = target / path.relative_to(source)
+        if not destination.is_file():
+            write_train_ids(destination, to_train_ids(read_ids(path)))
+            written += 1
+    return Prepared(written, len(paths) - written)
+
+
+def prepare_gta(root: str | os.PathLike) -> Prepared:
+    """`game/labels/*.png` (palette index = label id) -> `game/labels_cs/*.png` (train ids).
+
+    Files that exist already are kept. Raises UserError naming the folder or file at fault.
+    """
+    game = Path(root) / "game"
+    return _convert(game / "labels", game / "labels_cs", "*.png", labels.train_ids)
+
+
+def prepare_cityscapes(root: str | os.PathLike) -> Prepared:
+    """`cityscapes/gtFine/<split>/<city>/*_gtFine_labelIds.png` -> the same names below `gtFine2`.
+
+    Files that exist already are kept. Raises UserError naming the folder or file at fault.
+    """
+    cityscapes = Path(root) / "cityscapes"
+    pattern = "*/*/*_gtFine_labelIds.png"
+    return _convert(cityscapes / "gtFine", cityscapes / "gtFine2", pattern, labels.train_ids)

@@ -1,0 +1,300 @@
+"""Random-access sources of image and label pairs, from list files or from the folders.
+
+A list file holds one `image[ label]` per line, relative to the data root. Where there is none, the
+folders are sorted and split deterministically into sets of the published sizes.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dasac_jax.data import labels
+from dasac_jax.data.prepare import DECODE_ERRORS, read_ids
+from dasac_jax.errors import UserError
+
+Pair = tuple[str, str | None]
+"""Image and label path relative to the data root; None where labels are not to be read."""
+
+ROLES = ("source_train", "source_val", "target_train", "selection", "val")
+
+_TARGET_LISTS = {
+    "target_train": "train_cityscapes.txt",
+    "selection": "val2_cityscapes.txt",
+    "val": "val_cityscapes.txt",
+}
+_IMAGES = "cityscapes/leftImg8bit"
+_LABELS = "cityscapes/gtFine2"
+_IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where a labelled source lies, and the names of its published lists."""
+
+    images: str
+    labels: str
+    lists: dict[str, str]
+    held_out_is_trained_on: bool
+    origin: str
+
+
+_SOURCES = {
+    "gta5": _Source(
+        "game/images",
+        "game/labels_cs",
+        {"source_train": "train_game_9K.txt", "source_val": "val_game_1K.txt"},
+        False,
+        'GTA5, from the download site of "Playing for Data"',
+    ),
+    "synthia": _Source(
+        "synthia/RGB",
+        "synthia/labels_cs",
+        {"source_train": "train_synthia_9K.txt", "source_val": "val_synthia.txt"},
+        True,
+        "SYNTHIA-RAND-CITYSCAPES, from the SYNTHIA download site",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSource:
+    """Image and label pairs below `root`, all brought to `size` (h, w).
+
+    Item i is `{"image": (h, w, 3) uint8 RGB, "label": (h, w) uint8 train ids, "name": str}`; the
+    label is 255 everywhere for pairs without one, and the name is the image's path below `root`.
+    Items of another size are resized as Pillow does: images bilinear with antialiasing, labels
+    nearest. Raises UserError naming file and item when a file cannot be read or a label value is
+    neither below `num_classes` nor 255. Safe to read from many threads.
+    """
+
+    root: str
+    pairs: tuple[Pair, ...]
+    size: tuple[int, int]
+    name: str
+    num_classes: int = labels.NUM_CLASSES
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, label = self.pairs[index]
+        try:
+            return {
+                "image": _read_image(os.path.join(self.root, image), self.size),
+                "label": self._read_label(label),
+                "name": image,
+            }
+        except UserError as error:
+            raise UserError(f"{error} (item {index} of {self.name})") from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The image paths in order, as in list files."""
+        return tuple(image for image, _ in self.pairs)
+
+    def _read_label(self, label: str | None) -> np.ndarray:
+        if label is None:
+            return np.full(self.size, labels.IGNORE, np.uint8)
+        path = os.path.join(self.root, label)
+        ids = read_ids(path)
+        # In uint8, 255 + 1 is 0: one comparison covers the classes and the ignored pixels.
+        if ids.size and (ids + np.uint8(1)).max() > self.num_classes:
+            value = int(ids[(ids >= self.num_classes) & (ids != labels.IGNORE)][0])
+            raise UserError(
+                f"label file {path} contains {value}, which is no train id "
+                f"(0..{self.num_classes - 1} or {labels.IGNORE}): are these unprepared labels?"
+            )
+        if ids.shape != self.size:
+            ids = np.array(Image.fromarray(ids).resize(self.size[::-1], Image.Resampling.NEAREST))
+        return ids
+
+
+def _read_image(path: str, size: tuple[int, int]) -> np.ndarray:
+    """An 8-bit image file of any colour format -> (h, w, 3) uint8 RGB of the given size."""
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            if mode in _IMAGE_MODES:
+                image = image.convert("RGB")
+                if image.size != size[::-1]:
+                    image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+                return np.array(image)
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+    raise UserError(f"image {path} has pixel format {mode}: 8 bits per channel are needed")
+
+
+def read_list(path: str | os.PathLike) -> tuple[Pair, ...]:
+    """The pairs of a list file; blank lines are skipped.
+
+    Raises UserError with file and line for lines that are not one or two relative paths, and for
+    images listed twice; names the file when it is unreadable or empty.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read list file {path}: {error}") from error
+    lines: dict[str, int] = {}
+    pairs = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        where = f"list file {path}, line {number}"
+        if len(fields) > 2:
+            raise UserError(f"{where}: `image` or `image label` expected, got {line.strip()!r}")
+        if any(os.path.isabs(field) for field in fields):
+            raise UserError(f"{where}: paths relative to the data root expected, got {line!r}")
+        if fields[0] in lines:
+            raise UserError(f"{where}: {fields[0]} is listed in line {lines[fields[0]]} already")
+        lines[fields[0]] = number
+        pairs.append((fields[0], fields[1] if len(fields) == 2 else None))
+    if not pairs:
+        raise UserError(f"list file {path} is empty")
+    return tuple(pairs)
+
+
+def open_source(data_config: Any, role: str, num_classes: int = labels.NUM_CLASSES) -> PairSource:
+    """The source for one of ROLES; `data_config` is the configuration's `data` section.
+
+    "source_train" and "source_val" are labelled source images, "target_train" the unlabelled
+    target (its label files are never opened), "selection" labelled images out of target training,
+    "val" the target's validation set. Only files of the pairs are looked for here; nothing is
+    decoded. Raises UserError for missing folders and files, bad lists and impossible splits.
+    """
+    root = os.fspath(data_config.root)
+    list_file = _list_file(data_config, role)
+    pairs = read_list(list_file) if list_file else _derive(data_config, role)
+    if role == "target_train":
+        pairs = tuple((image, None) for image, _ in pairs)
+    else:
+        unlabelled = [image for image, label in pairs if label is None]
+        if unlabelled:
+            raise UserError(
+                f"list file {list_file} gives no label for {len(unlabelled)} of {len(pairs)} "
+                f"images, first {unlabelled[0]}: `image label` is needed in each line"
+            )
+    _check_files(root, role, "images", [image for image, _ in pairs])
+    _check_files(root, role, "labels", [label for _, label in pairs if label is not None])
+    size = data_config.source_size if role.startswith("source") else data_config.target_size
+    height, width = size
+    return PairSource(root, pairs, (int(height), int(width)), role, num_classes)
+
+
+def _source(data_config: Any) -> _Source:
+    if data_config.source not in _SOURCES:
+        raise UserError(
+            f"data.source is {data_config.source!r}: one of {sorted(_SOURCES)} is known"
+        )
+    return _SOURCES[data_config.source]
+
+
+def _list_file(data_config: Any, role: str) -> str | None:
+    """The list file that decides this role, or None when the folders do."""
+    lists = _source(data_config).lists | _TARGET_LISTS
+    if role not in lists:
+        raise UserError(f"unknown role {role!r}: one of {', '.join(ROLES)} expected")
+    path = os.path.join(data_config.lists, lists[role])
+    return path if data_config.lists and os.path.isfile(path) else None
+
+
+def _derive(data_config: Any, role: str) -> tuple[Pair, ...]:
+    """The pairs of a role from sorted folders; see the module's first lines."""
+    if role.startswith("source"):
+        return _derive_source(data_config, role)
+    split = "val" if role == "val" else "train"
+    folder = Path(data_config.root) / _IMAGES / split
+    found = [f"{p.parent.name}/{p.name}" for p in _png(folder, "*/*_leftImg8bit")]
+    pairs = tuple(
+        (
+            f"{_IMAGES}/{split}/{name}",
+            f"{_LABELS}/{split}/{name.replace('_leftImg8bit', '_gtFine_labelIds')}",
+        )
+        for name in found
+    )
+    if role == "selection":
+        return _spread(pairs, data_config.selection_images, "data.selection_images")
+    return pairs
+
+
+def _derive_source(data_config: Any, role: str) -> tuple[Pair, ...]:
+    source = _source(data_config)
+    names = [p.name for p in _png(Path(data_config.root) / source.images, "*")]
+    names = names[: data_config.source_images or None]
+    pairs = tuple((f"{source.images}/{name}", f"{source.labels}/{name}") for name in names)
+    held_out = _spread(pairs, data_config.source_held_out, "data.source_held_out")
+    if role == "source_val":
+        return held_out
+    if source.held_out_is_trained_on:
+        return pairs
+    if len(held_out) == len(pairs):
+        raise UserError(f"data.source_held_out holds out all {len(pairs)} source images")
+    apart = set(held_out)
+    return tuple(pair for pair in pairs if pair not in apart)
+
+
+def _png(folder: Path, pattern: str) -> list[Path]:
+    """The sorted PNG files that match; hidden ones are unfinished files. Empty is an error."""
+    if not folder.is_dir():
+        raise UserError(f"folder {folder} is missing")
+    paths = sorted(p for p in folder.glob(f"{pattern}.png") if not p.name.startswith("."))
+    if not paths:
+        raise UserError(f"folder {folder} holds no images {pattern}.png")
+    return paths
+
+
+def _spread(pairs: Sequence[Pair], count: int, key: str) -> tuple[Pair, ...]:
+    """`count` pairs spread evenly over all: consecutive frames resemble each other."""
+    if not 0 <= count <= len(pairs):
+        raise UserError(f"{key} is {count}, but there are {len(pairs)} images to take them from")
+    return tuple(pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count))
+
+
+def _check_files(root: str, role: str, kind: str, paths: Sequence[str]) -> None:
+    absent = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
+    if absent:
+        advice = "; labels are made by preparing the data" if kind == "labels" else ""
+        raise UserError(
+            f"{len(absent)} of {len(paths)} {kind} of {role} are missing below {root}, "
+            f"first: {', '.join(absent[:3])}{advice}"
+        )
+
+
+def missing(data_config: Any, roles: Sequence[str] = ROLES) -> list[str]:
+    """One line per folder or list file that `roles` need and that is not there; empty when ready.
+
+    A line has the path, what should be there, and where it comes from. Reads no file.
+    """
+    source = _source(data_config)
+    root, prepared = Path(data_config.root), "made by preparing the data"
+    lines = []
+    if data_config.lists and not any(_list_file(data_config, role) for role in ROLES):
+        names = " or ".join(sorted((source.lists | _TARGET_LISTS).values()))
+        lines.append(f"{data_config.lists}: list files ({names}), because data.lists is set")
+    folders: dict[str, str] = {}
+    for role in roles:
+        if _list_file(data_config, role):
+            continue  # its files are looked for when it is opened
+        if role.startswith("source"):
+            folders[source.images] = f"the source images: {source.origin}"
+            folders[source.labels] = f"the source labels as train ids, {prepared}: {source.origin}"
+            continue
+        split = "val" if role == "val" else "train"
+        folders[f"{_IMAGES}/{split}"] = (
+            f"the target images ({split}): leftImg8bit_trainvaltest.zip "
+            "from www.cityscapes-dataset.com"
+        )
+        if role == "val" or (role == "selection" and data_config.selection_images):
+            folders[f"{_LABELS}/{split}"] = (
+                f"the target labels ({split}) as train ids, {prepared} from gtFine: "
+                "gtFine_trainvaltest.zip from www.cityscapes-dataset.com"
+            )
+    lines += [
+        f"{root / path}: {use}" for path, use in folders.items() if not (root / path).is_dir()
+    ]
+    return lines
