@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs the style checks and every test. Arguments go on to pytest.
+# DASAC_TEST_EXTRAS=torch adds the comparisons with PyTorch.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/setup_env.sh
+
+setup_env "test${DASAC_TEST_EXTRAS:+,$DASAC_TEST_EXTRAS}"
+ruff check .
+ruff format --check .
+workers="$(python -c 'import os; print(min(8, max(2, os.cpu_count() or 2)))')"
+exec python -m pytest -n "$workers" "$@"
