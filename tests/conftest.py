@@ -58,7 +58,14 @@ def torch() -> ModuleType:
         import torch
     except ImportError:
         if os.environ.get("DASAC_REQUIRE_TORCH") == "1":
-            pytest.fail("DASAC_REQUIRE_TORCH=1, but torch is not installed")
+            pytest.fail("DASAC_REQUIRE_TORCH=1, but torch is not installed", pytrace=False)
         pytest.skip("install the [torch] extra")
     torch.set_num_threads(1)
     return torch
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With DASAC_REQUIRE_TORCH=1 every test has to have run: one that was skipped is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("DASAC_REQUIRE_TORCH") == "1" and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
