@@ -1,0 +1,180 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dasac_jax.data import loader, sampling
+from dasac_jax.data.sources import PairSource
+from dasac_jax.errors import UserError
+
+SIZE, TARGET_SIZE = (4, 6), (5, 8)
+
+
+def make_source(root, name, count, size, labelled):
+    """PNG files whose pixels all hold the image's number."""
+    pairs = []
+    for i in range(count):
+        Image.new("RGB", size[::-1], (i, i, i)).save(root / f"{name}{i}.png")
+        Image.new("L", size[::-1], i % 19).save(root / f"{name}{i}_label.png")
+        pairs.append((f"{name}{i}.png", f"{name}{i}_label.png" if labelled else None))
+    return PairSource(str(root), tuple(pairs), size, name)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return (
+        make_source(tmp_path, "game", 11, SIZE, True),
+        make_source(tmp_path, "street", 7, TARGET_SIZE, False),
+    )
+
+
+def read(pair, **changes):
+    settings = {
+        "seed": 3, "first_step": 0, "num_steps": 7, "source_batch": 4, "target_batch": 2,
+        "steps_per_epoch": 2, "source_rows": range(4), "target_rows": range(2), "num_threads": 3,
+    }  # fmt: skip
+    return list(loader.batches(*pair, **(settings | changes)))
+
+
+def numbers(images):
+    return images[:, 0, 0, 0].tolist()
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected) > 0
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_batches_have_the_documented_arrays(pair):
+    batch = read(pair, num_steps=1)[0]
+    found = {k: (v.shape, v.dtype.name) for k, v in batch.items() if k != "names"}
+    assert found == {
+        "source_image": ((4, 4, 6, 3), "uint8"),
+        "source_label": ((4, 4, 6), "uint8"),
+        "source_item": ((4,), "int32"),
+        "target_image": ((2, 5, 8, 3), "uint8"),
+        "target_item": ((2,), "int32"),
+    }
+    shown = numbers(batch["source_image"])
+    assert batch["source_label"][:, 1, 2].tolist() == shown
+    shown = [f"game{i}.png" for i in shown]
+    shown += [f"street{i}.png" for i in numbers(batch["target_image"])]
+    assert batch["names"] == shown
+
+
+def test_rows_follow_the_order_of_their_epoch(pair):
+    weights = sampling.importance_weights(np.eye(7)[:, :3])
+    found = read(pair, weights=weights, num_classes=3, uniform_classes=(1,))
+    sampler = sampling.target_sampler(7, weights, 3, (1,))
+    for step, batch in enumerate(found):
+        epoch, start = step // 2, step % 2
+        order = sampling.source_order(3, epoch, 11)
+        assert numbers(batch["source_image"]) == order[4 * start : 4 * start + 4].tolist()
+        expected = [sampler.index(3, epoch, 2 * start + row) for row in range(2)]
+        assert numbers(batch["target_image"]) == expected
+
+
+def test_an_epoch_shows_no_source_image_twice(pair):
+    first, second, *_ = read(pair)
+    assert len({*numbers(first["source_image"]), *numbers(second["source_image"])}) == 8
+
+
+def test_order_depends_on_the_seed_and_not_on_the_threads(pair):
+    expected = read(pair)
+    assert_same(read(pair, num_threads=1, prefetch=1), expected)
+    other = read(pair, seed=4)
+    assert any(a["names"] != b["names"] for a, b in zip(expected, other, strict=True))
+
+
+@pytest.mark.parametrize("first_step", [1, 2, 5])
+def test_resuming_gives_the_rest(pair, first_step):
+    found = read(pair, first_step=first_step, num_steps=7 - first_step)
+    assert_same(found, read(pair)[first_step:])
+
+
+def test_processes_read_their_rows_of_the_global_batch(pair):
+    whole = read(pair)
+    first = read(pair, source_rows=range(1), target_rows=range(1))
+    second = read(pair, source_rows=range(1, 4), target_rows=range(1, 2))
+    for step, batch in enumerate(whole):
+        for key in batch.keys() - {"names"}:
+            joined = np.concatenate([first[step][key], second[step][key]])
+            np.testing.assert_array_equal(joined, batch[key])
+        assert second[step]["source_item"].tolist() == [1, 2, 3]
+        assert second[step]["target_item"].tolist() == [1]
+        assert second[step]["names"] == batch["names"][1:4] + batch["names"][5:]
+
+
+def test_a_corrupt_image_stops_with_its_path_and_item(pair, tmp_path):
+    path = tmp_path / "game5.png"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"cannot read image .*game5\.png: .*item 5 of game"):
+        read(pair, num_steps=20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps_per_epoch": 3}, "11 source images do not fill 3 steps per epoch of 4"),
+        ({"steps_per_epoch": 0}, "11 source images do not fill"),
+        ({"source_rows": range(2, 5)}, "source rows .* batch of 4"),
+        ({"target_rows": range(0)}, "target rows .* batch of 2"),
+        ({"weights": np.ones((6, 19))}, "importance weights of shape"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_reading(pair, changes, message):
+    with pytest.raises(UserError, match=message):
+        read(pair, **changes)
+
+
+def test_a_target_without_images_is_refused(pair):
+    empty = PairSource("", (), TARGET_SIZE, "street")
+    with pytest.raises(UserError, match="no target images"):
+        read((pair[0], empty))
+
+
+def test_closing_ends_the_threads(pair):
+    before = threading.active_count()
+    iterator = loader.batches(
+        *pair, seed=0, first_step=0, num_steps=10**6, source_batch=4, target_batch=2,
+        steps_per_epoch=2, source_rows=range(4), target_rows=range(2),
+    )  # fmt: skip
+    next(iterator)
+    assert threading.active_count() > before
+    iterator.close()
+    end = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.02)
+    assert threading.active_count() == before
+
+
+def test_evaluation_shows_every_image_once_in_order(pair):
+    found = list(loader.evaluation_batches(pair[0], 4))
+    assert [numbers(b["image"]) for b in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 10]]
+    assert [b["valid"].tolist() for b in found] == [[True] * 4, [True] * 4, [True] * 3 + [False]]
+    assert [b["label"][:, 0, 0].tolist() for b in found][2] == [8, 9, 10, 255]
+    assert found[2]["label"].dtype == np.uint8 and found[2]["image"].shape == (4, 4, 6, 3)
+    assert found[0]["names"] == [f"game{i}.png" for i in range(4)]
+
+
+def test_evaluation_fills_a_batch_larger_than_the_source(pair):
+    (batch,) = loader.evaluation_batches(pair[1], 16)
+    assert batch["valid"].sum() == 7 and batch["image"].shape[0] == 16
+    assert len(list(loader.evaluation_batches(pair[1], 7))) == 1
+
+
+def test_evaluation_of_nothing_is_empty():
+    assert list(loader.evaluation_batches(PairSource("", (), SIZE, "none"), 2)) == []
+
+
+def test_evaluation_stops_at_unreadable_images(pair, tmp_path):
+    (tmp_path / "game9.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"game9\.png.*item 9"):
+        list(loader.evaluation_batches(pair[0], 4))
+    with pytest.raises(UserError, match="at least 1"):
+        loader.evaluation_batches(pair[0], 0)
