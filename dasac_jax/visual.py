@@ -1,0 +1,94 @@
+"""Pictures of label maps: colours, overlays, panels with headers and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dasac_jax.data.labels import CLASSES, IGNORE, palette
+
+_GAP = 4
+_TEXT_HEIGHT = 14
+_STRIP = _TEXT_HEIGHT + 2 * _GAP
+
+
+def colourise(labels: np.ndarray) -> np.ndarray:
+    """(H, W) train ids of any integer type -> (H, W, 3) uint8 in the Cityscapes colours.
+
+    Ignored (255), padded (negative) and unused ids are black.
+    """
+    labels = np.asarray(labels)
+    known = (labels >= 0) & (labels < IGNORE)
+    return palette()[np.where(known, labels, IGNORE).astype(np.uint8)]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, strength: float = 0.5) -> np.ndarray:
+    """Mix the classes' colours into an image.
+
+    image: (H, W, 3) uint8. labels: (H, W) train ids; pixels of no class keep the image.
+    strength: 0 shows the image, 1 the colours. Returns (H, W, 3) uint8.
+    """
+    image, labels = np.asarray(image), np.asarray(labels)
+    if image.shape[:2] != labels.shape:
+        raise ValueError(f"image {image.shape[:2]} and labels {labels.shape} differ in size")
+    weight = np.where((labels >= 0) & (labels < len(CLASSES)), strength, 0.0)[..., None]
+    mixed = image * (1 - weight) + colourise(labels) * weight
+    return np.round(mixed).astype(np.uint8)
+
+
+def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> np.ndarray:
+    """One picture of equally large pictures in rows, with a title per column and a legend below.
+
+    rows: pictures (H, W, 3) uint8, as many in a row as there are titles. Returns
+    (H', W', 3) uint8 on white. Raises ValueError for uneven rows or sizes.
+    """
+    shapes = {np.shape(cell) for row in rows for cell in row}
+    if len(shapes) != 1 or any(len(row) != len(titles) for row in rows):
+        raise ValueError(
+            f"a panel needs rows of {len(titles)} pictures of one size, got "
+            f"{[len(row) for row in rows]} pictures of sizes {sorted(shapes)}"
+        )
+    height, width, _ = shapes.pop()
+    total = len(titles) * (width + _GAP) + _GAP
+    below = legend(total)
+    body = len(rows) * (height + _GAP)
+    canvas = Image.new("RGB", (total, _STRIP + body + len(below)), "white")
+    draw, font = ImageDraw.Draw(canvas), _font()
+    for column, title in enumerate(titles):
+        left = _GAP + column * (width + _GAP)
+        draw.text((left + width // 2, _STRIP // 2), title, "black", font, anchor="mm")
+        for line, row in enumerate(rows):
+            cell = Image.fromarray(np.asarray(row[column], np.uint8))
+            canvas.paste(cell, (left, _STRIP + line * (height + _GAP)))
+    canvas.paste(Image.fromarray(below), (0, _STRIP + body))
+    return np.asarray(canvas)
+
+
+def legend(width: int) -> np.ndarray:
+    """Every class's colour and name in lines of at most `width` pixels: (H, width, 3) uint8.
+
+    A name that is wider than a line of its own is cut off.
+    """
+    font = _font()
+    places, x, y = [], _GAP, 0
+    for entry in CLASSES:
+        wide = _TEXT_HEIGHT + _GAP + round(font.getlength(entry.name)) + 2 * _GAP
+        if x + wide > width and x > _GAP:
+            x, y = _GAP, y + _STRIP
+        places.append((x, y))
+        x += wide
+    canvas = Image.new("RGB", (width, y + _STRIP), "white")
+    draw = ImageDraw.Draw(canvas)
+    for entry, (left, top) in zip(CLASSES, places, strict=True):
+        box = (left, top + _GAP, left + _TEXT_HEIGHT - 1, top + _GAP + _TEXT_HEIGHT - 1)
+        draw.rectangle(box, fill=entry.color)
+        place = (left + _TEXT_HEIGHT + _GAP, top + _STRIP // 2)
+        draw.text(place, entry.name, "black", font, anchor="lm")
+    return np.asarray(canvas)
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, so that pictures look the same on every machine."""
+    return ImageFont.load_default(_TEXT_HEIGHT - 2)
