@@ -1,0 +1,174 @@
+"""The result of a run: a table on the terminal, report.md with a picture, metrics.json."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from dasac_jax.errors import UserError
+
+METRICS_FILE = "metrics.json"
+REPORT_FILE = "report.md"
+PICTURE_FILE = "report.png"
+
+_NOT_EVALUATIONS = ("facts", "left_out")
+# Which difference says what a stage brought: the later evaluation minus the earlier one.
+_GAINS = (("baseline", "source only"), ("adapted", "baseline"), ("teacher", "baseline"))
+
+
+def write(
+    workdir: Path | str,
+    rows: Mapping[str, Mapping[str, Any]],
+    class_names: Sequence[str],
+    *,
+    ignore: Iterable[int] = (),
+    picture: np.ndarray | None = None,
+    facts: Mapping[str, Any],
+    console: Console | None = None,
+) -> None:
+    """Write metrics.json, report.md and report.png to `workdir` and print the table.
+
+    rows: a summary of `metrics.summarise` by evaluation ("source only", "baseline", "adapted",
+    "teacher", or others), in the order of the columns. ignore: train ids left out of the means.
+    picture: (H, W, 3) uint8. facts: what else belongs to the result (seed, steps, seconds,
+    versions, device). Files are replaced whole; metrics.json, the last one, holds scores in 0..1
+    with null for what has no value. Raises UserError where they cannot be written.
+    """
+    workdir = Path(workdir)
+    result: dict[str, Any] = {
+        name: _by_name(summary, class_names) for name, summary in rows.items()
+    }
+    result["left_out"] = [class_names[index] for index in ignore]
+    result["facts"] = _plain(facts)
+    if picture is not None:
+        buffer = io.BytesIO()
+        Image.fromarray(np.asarray(picture, np.uint8)).save(buffer, "PNG")
+        _replace(workdir / PICTURE_FILE, buffer.getvalue())
+    _replace(workdir / REPORT_FILE, _markdown(result, picture is not None).encode())
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    _replace(workdir / METRICS_FILE, text.encode())
+    show(workdir, console=console)
+
+
+def show(workdir: Path | str, *, console: Console | None = None) -> None:
+    """Print the table of a finished run. Raises UserError if its metrics.json cannot be read."""
+    path = Path(workdir) / METRICS_FILE
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    console = console or Console()
+    header, lines, totals = _table(result)
+    table = Table(title="IoU in %, target validation set", title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    table.add_section()
+    for line in totals:
+        table.add_row(*line, style="bold")
+    console.print(table)
+    for line in _gains(result):
+        console.print(line, markup=False, highlight=False)
+    for name in (REPORT_FILE, PICTURE_FILE):
+        if (Path(workdir) / name).exists():
+            console.print(str(Path(workdir) / name), markup=False, highlight=False, soft_wrap=True)
+
+
+def _evaluations(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name not in _NOT_EVALUATIONS}
+
+
+def _by_name(summary: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    """A summary with class names for positions and null for nan."""
+    scores: dict[str, Any] = {key: _plain(summary[key]) for key in ("miou", "pixel_accuracy")}
+    for key in ("iou", "precision", "recall"):
+        scores[key] = dict(zip(class_names, _plain(summary[key]), strict=True))
+    return scores
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: numpy values become Python's own, and what is not finite null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Header, one line per class, and the lines of means, all as text."""
+    evaluations = _evaluations(result)
+    scores = list(evaluations.values())
+    lines = []
+    for name in scores[0]["iou"] if scores else ():
+        label = f"{name} (not in the mean)" if name in result["left_out"] else name
+        lines.append([label, *(_percent(score["iou"][name]) for score in scores)])
+    totals = [
+        ["mean IoU", *(_percent(score["miou"]) for score in scores)],
+        ["pixel accuracy", *(_percent(score["pixel_accuracy"]) for score in scores)],
+    ]
+    return ["class", *evaluations], lines, totals
+
+
+def _percent(score: float | None) -> str:
+    return "–" if score is None else f"{100 * score:.1f}"
+
+
+def _gains(result: Mapping[str, Any]) -> list[str]:
+    """What each stage brought in points of mean IoU, where both sides were evaluated."""
+    evaluations = _evaluations(result)
+    words = []
+    for later, earlier in _GAINS:
+        pair = [evaluations.get(name, {}).get("miou") for name in (later, earlier)]
+        if None not in pair:
+            words.append(f"{later} over {earlier}: {100 * (pair[0] - pair[1]):+.1f} points")
+    return words
+
+
+def _markdown(result: Mapping[str, Any], with_picture: bool) -> str:
+    """The text of report.md."""
+    header, lines, totals = _table(result)
+    bold = [[f"**{cell}**" for cell in line] for line in totals]
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    parts = ["# Result", "IoU in %, target validation set."]
+    if with_picture:
+        parts.append(f"![Image, truth and predictions]({PICTURE_FILE})")
+    parts.append("\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines, *bold]))
+    parts.append("\n".join(f"- {line}" for line in _gains(result)))
+    parts.append("\n".join(f"- {name}: {_words(fact)}" for name, fact in result["facts"].items()))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _words(fact: Any) -> str:
+    """A fact in one line."""
+    if isinstance(fact, Mapping):
+        return ", ".join(f"{name} {_words(entry)}" for name, entry in fact.items())
+    if isinstance(fact, list):
+        return ", ".join(_words(entry) for entry in fact)
+    return f"{fact:.5g}" if isinstance(fact, float) else str(fact)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file beside and rename it, so that readers never see half of it."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
