@@ -1,0 +1,75 @@
+"""What the package says of itself agrees with what is in it."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import dasac_jax
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def settings(monkeypatch) -> dict[str, Any]:
+    """What setup.py says; setuptools itself need not be there."""
+    said: dict[str, Any] = {}
+    stand_in = ModuleType("setuptools")
+    stand_in.setup = lambda **settings: said.update(settings)
+    stand_in.find_packages = lambda include: include
+    monkeypatch.setitem(sys.modules, "setuptools", stand_in)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return said
+
+
+def test_setup_takes_the_version_from_the_source(settings):
+    assert (settings["name"], settings["version"]) == ("dasac-jax", dasac_jax.__version__)
+    assert settings["packages"] == ["dasac_jax", "dasac_jax.*"]
+
+
+def test_every_folder_with_python_files_is_a_package():
+    folders = {path.parent for path in (ROOT / "dasac_jax").rglob("*.py")}
+    assert [
+        str(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()
+    ] == []
+
+
+def test_imports_are_declared(settings):
+    """Every third-party module that the package imports is among the requirements."""
+    declared = {line.split(">=")[0] for line in settings["install_requires"]}
+    distribution = {
+        "PIL": "pillow",
+        "absl": "absl-py",
+        "ml_collections": "ml-collections",
+        "orbax": "orbax-checkpoint",
+    }
+    pattern = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+    imported = set()
+    for path in (ROOT / "dasac_jax").rglob("*.py"):
+        imported |= set(pattern.findall(re.sub(r'""".*?"""', "", path.read_text(), flags=re.S)))
+    third_party = imported - set(sys.stdlib_module_names) - {"dasac_jax"}
+    assert {"jax", "numpy"} <= third_party
+    assert {distribution.get(module, module) for module in third_party} - declared == set()
+
+
+def test_only_the_checkpoint_module_imports_orbax():
+    users = [p.name for p in (ROOT / "dasac_jax").rglob("*.py") if "import orbax" in p.read_text()]
+    assert users == ["checkpoint.py"]
+
+
+def test_nothing_imports_torch_or_tensorflow():
+    pattern = re.compile(r"^\s*(?:from|import)\s+(torch|tensorflow)\b", re.MULTILINE)
+    users = [p.name for p in (ROOT / "dasac_jax").rglob("*.py") if pattern.search(p.read_text())]
+    assert users == []
+
+
+def test_licence_and_citation_name_the_same_terms():
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text()
+    assert "2105.00097" in (ROOT / "CITATION.cff").read_text()
