@@ -40,12 +40,13 @@ class Camera:
     horizon_y: float
     size: tuple[int, int]  # rows, columns
 
-    def project(self, points: np.ndarray) -> list[tuple[float, float]]:
-        """(N, 3) metres with Z > 0 to N pixel positions (x, y)."""
-        scale = self.focal / points[:, 2]
-        x = self.centre_x + points[:, 0] * scale
-        y = self.horizon_y + (self.height_m - points[:, 1]) * scale
-        return list(zip(x.tolist(), y.tolist(), strict=True))
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(..., 3) metres with Z > 0 to pixel positions (..., 2) = (x, y)."""
+        scale = self.focal / points[..., 2]
+        pixels = np.empty((*scale.shape, 2))
+        pixels[..., 0] = self.centre_x + points[..., 0] * scale
+        pixels[..., 1] = self.horizon_y + (self.height_m - points[..., 1]) * scale
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,21 @@ class Scene:
 class Brush:
     """Draws parts and labels of one scene."""
 
-    def __init__(self, camera: Camera) -> None:
+    def __init__(self, camera: Camera, sun: int = 0) -> None:
+        """`sun` is the side it shines from, -1 or 1, or 0 under a closed sky."""
         rows, columns = camera.size
-        self.camera = camera
+        self.camera, self.sun = camera, sun
         self._images = [Image.new(mode, (columns, rows)) for mode in ("I", "L", "L")]
         self._images[1].paste(LABEL["sky"], (0, 0, columns, rows))
         self._part, self._label, self._shadow = (ImageDraw.Draw(i) for i in self._images)
+        self._shades: list[tuple[int, list[float]]] = []
         self._rows: list[tuple[int, float, float]] = []
         self._planes: list[tuple[float, float, float]] = []
         self.mix("sky", (0.0, 0.0, 0.0))  # part 0: what nothing covers
+
+    def lit(self, x: float) -> float:
+        """How much light falls on an upright surface beside the street."""
+        return 0.92 if self.sun == 0 else (1.08 if x * self.sun < 0 else 0.72)
 
     def facing(self, depth: float) -> tuple[float, float, float]:
         """The plane across the view at `depth` metres."""
@@ -103,24 +110,38 @@ class Brush:
 
     def polygon(self, points: Iterable, part: int | None, label: int | None) -> None:
         """A flat polygon of (N, 3) metres; None leaves the parts or the labels as they are."""
-        outline = self._outline(points)
-        if outline:
-            if part is not None:
-                self._part.polygon(outline, fill=part)
-            if label is not None:
-                self._label.polygon(outline, fill=label)
+        self._fill(self._outline(points), part, label)
+
+    def polygons(self, points: np.ndarray, parts: Sequence[int], label: int) -> None:
+        """Many polygons of as many corners at once: (M, N, 3) metres and M parts."""
+        if points[..., 2].min() < _NEAR_M:
+            for corners, part in zip(points, parts, strict=True):
+                self.polygon(corners, part, label)
+            return
+        outlines = self.camera.project(points).reshape(len(points), -1).tolist()
+        for outline, part in zip(outlines, parts, strict=True):
+            self._fill(outline, part, label)
+
+    def blobs(
+        self, centres: np.ndarray, radii: np.ndarray, parts: Sequence[int], label: int
+    ) -> None:
+        """Many ellipses facing the camera: (M, 3) metres, radii (M, 2) metres, M parts."""
+        if centres[:, 2].min() < _NEAR_M:
+            return
+        pixels = self.camera.project(centres)
+        reach = np.maximum(radii * (self.camera.focal / centres[:, 2:]), 1.0)
+        boxes = np.concatenate([pixels - reach, pixels + reach], axis=1).tolist()
+        for box, part in zip(boxes, parts, strict=True):
+            self._part.ellipse(box, fill=part)
+            self._label.ellipse(box, fill=label)
 
     def ellipse(
         self, centre: Sequence[float], radii: Sequence[float], part: int | None, label: int | None
     ) -> None:
         """An ellipse facing the camera: centre (X, Y, Z) and radii (x, y) in metres."""
-        if centre[2] < _NEAR_M:
+        box = self._box(centre, radii)
+        if box is None:
             return
-        ((x, y),) = self.camera.project(np.asarray([centre], float))
-        scale = self.camera.focal / centre[2]
-        # Less than two supersampled pixels across would come and go between image and labels.
-        rx, ry = max(radii[0] * scale, 1.0), max(radii[1] * scale, 1.0)
-        box = (x - rx, y - ry, x + rx, y + ry)
         if part is not None:
             self._part.ellipse(box, fill=part)
         if label is not None:
@@ -130,35 +151,32 @@ class Brush:
         self, centre: Sequence[float], radii: Sequence[float], width: float, part: int, label: int
     ) -> None:
         """Like an ellipse whose inside shows what lies behind but carries the label."""
-        if centre[2] < _NEAR_M:
+        box = self._box(centre, radii)
+        if box is None:
             return
-        self.ellipse(centre, radii, None, label)
-        ((x, y),) = self.camera.project(np.asarray([centre], float))
-        scale = self.camera.focal / centre[2]
-        rx, ry = max(radii[0] * scale, 1.0), max(radii[1] * scale, 1.0)
-        thickness = max(2, round(width * scale))
-        self._part.ellipse((x - rx, y - ry, x + rx, y + ry), outline=part, width=thickness)
+        self._label.ellipse(box, fill=label)
+        thickness = max(2, round(width * self.camera.focal / centre[2]))
+        self._part.ellipse(box, outline=part, width=thickness)
 
     def bar(
         self, start: Sequence[float], end: Sequence[float], width: float, part: int | None,
         label: int | None,
     ) -> None:  # fmt: skip
         """A straight bar `width` metres wide between two points, at least two pixels thick."""
-        ends = np.asarray([start, end], float)
-        if ends[:, 2].min() < _NEAR_M:
+        if min(start[2], end[2]) < _NEAR_M:
             return
-        outline = self.camera.project(ends)
-        thickness = max(2, round(width * self.camera.focal / ends[:, 2].mean()))
+        outline = self._outline((start, end))
+        thickness = max(2, round(width * 2 * self.camera.focal / (start[2] + end[2])))
         if part is not None:
             self._part.line(outline, fill=part, width=thickness)
         if label is not None:
             self._label.line(outline, fill=label, width=thickness)
 
     def shade(self, points: Iterable, darkness: float) -> None:
-        """A shadow polygon on the ground."""
+        """A shadow polygon on the ground; where several meet the darkest counts."""
         outline = self._outline(points)
         if outline:
-            self._shadow.polygon(outline, fill=round(255 * darkness))
+            self._shades.append((round(255 * darkness), outline))
 
     def screen(self, outline: Sequence[tuple[float, float]], part: int, label: int) -> None:
         """A polygon in shares of the picture's width and height."""
@@ -170,6 +188,8 @@ class Brush:
     def finish(self) -> Scene:
         """The drawn scene; labels are taken at every second pixel, so they keep hard edges."""
         part, label, shadow = self._images
+        for darkness, outline in sorted(self._shades, key=lambda shade: shade[0]):
+            self._shadow.polygon(outline, fill=darkness)
         blurred = shadow.filter(ImageFilter.GaussianBlur(self.camera.size[1] / 250))
         rows = np.asarray(self._rows)
         return Scene(
@@ -183,20 +203,44 @@ class Brush:
             plane=np.asarray(self._planes, np.float32),
         )
 
-    def _outline(self, points: Iterable) -> list[tuple[float, float]]:
-        clipped = _clip_near(np.asarray(points, float))
-        return self.camera.project(clipped) if len(clipped) >= 3 else []
+    def _outline(self, points: Iterable) -> list[float]:
+        """Flat [x, y, x, y ...] pixels; plain numbers are quicker than arrays of four points."""
+        corners = points.tolist() if isinstance(points, np.ndarray) else points
+        if min(corner[2] for corner in corners) < _NEAR_M:
+            corners = _clip_near(corners)
+        eye = self.camera
+        outline = []
+        for x, y, z in corners:
+            scale = eye.focal / z
+            outline.append(eye.centre_x + x * scale)
+            outline.append(eye.horizon_y + (eye.height_m - y) * scale)
+        return outline
+
+    def _fill(self, outline: list[float], part: int | None, label: int | None) -> None:
+        if outline and part is not None:
+            self._part.polygon(outline, fill=part)
+        if outline and label is not None:
+            self._label.polygon(outline, fill=label)
+
+    def _box(self, centre: Sequence[float], radii: Sequence[float]) -> tuple | None:
+        """The corners around an ellipse, or None behind the near plane."""
+        if centre[2] < _NEAR_M:
+            return None
+        scale = self.camera.focal / centre[2]
+        x = self.camera.centre_x + centre[0] * scale
+        y = self.camera.horizon_y + (self.camera.height_m - centre[1]) * scale
+        # Less than two supersampled pixels across would come and go between image and labels.
+        rx, ry = max(radii[0] * scale, 1.0), max(radii[1] * scale, 1.0)
+        return (x - rx, y - ry, x + rx, y + ry)
 
 
-def _clip_near(points: np.ndarray) -> np.ndarray:
+def _clip_near(points: Sequence) -> list:
     """Cuts the part of a polygon off that lies behind the near plane."""
-    if points[:, 2].min() >= _NEAR_M:
-        return points
     kept = []
-    for here, there in zip(points, np.roll(points, -1, axis=0), strict=True):
+    for here, there in zip(points, [*points[1:], points[0]], strict=True):
         if here[2] >= _NEAR_M:
             kept.append(here)
         if (here[2] < _NEAR_M) != (there[2] < _NEAR_M):
             share = (_NEAR_M - here[2]) / (there[2] - here[2])
-            kept.append(here + share * (there - here))
-    return np.asarray(kept).reshape(-1, 3)
+            kept.append([a + share * (b - a) for a, b in zip(here, there, strict=True)])
+    return kept

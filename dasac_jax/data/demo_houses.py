@@ -18,8 +18,11 @@ def house(
     label, material, tint = LABEL["building"], _STYLES[style], rng.random()
     storey = rng.uniform(2.9, 3.6)
     top, outer = floors * storey + rng.uniform(0.4, 1.2), x + np.sign(x) * rng.uniform(8, 14)
-    lit = 1.0 if x < 0 else 0.8
+    lit = brush.lit(x)
     z0 = max(z0, 1.0)
+    if brush.sun * x > 0:  # its shadow falls into the street
+        reach = x - np.sign(x) * min(0.8 * top, 14.0)
+        brush.shade([(x, 0, z0), (x, 0, z1), (reach, 0, z1 + 2), (reach, 0, z0 + 2)], 0.7)
     roof = rng.random() < (0.7, 0.6, 0.05)[style]
     if z0 > 1.5:
         gable = brush.mix(material, brush.facing(z0), light=0.72, tint=tint)
@@ -27,6 +30,7 @@ def house(
         if roof:
             outline.insert(3, ((x + outer) / 2, top + 3.2, z0))
         brush.polygon(outline, gable, label)
+        _gable_windows(brush, rng, (x, outer), z0, floors, storey)
     if roof:
         tiles = brush.mix("roof", brush.facing((z0 + z1) / 2), light=lit, tint=rng.random())
         ridge, height = (x + outer) / 2, top + 3.2
@@ -52,27 +56,51 @@ def _windows(
     count = max(2, round((z1 - z0) / (2.2 if modern else rng.uniform(2.6, 3.4))))
     edges = np.linspace(z0 + 0.3, z1 - 0.3, count + 1)
     inset = (0.12 if modern else 0.26) * (edges[1] - edges[0])
+    left, floor = np.meshgrid(edges[:-1], np.arange(floors))
+    a, b = (left + inset).ravel(), (left + edges[1] - edges[0] - inset).ravel()
+    low = (floor * storey + (0.5 if modern else 0.95)).ravel()
+    high = ((floor + 1) * storey - (0.35 if modern else 0.55)).ravel()
+    parts = rng.choice(panes, a.size).tolist()
+    ground = floor.ravel() == 0
+    if not modern and rng.random() < 0.35:  # shops
+        a[ground], b[ground] = a[ground] - 0.6 * inset, b[ground] + 0.6 * inset
+        low[ground] = 0.35
+        sign = brush.mix("cloth", plane, light=lit, tint=rng.random())
+        board = [(z, up) for up in (storey - 0.45, storey - 0.05) for z in (z0, z1)]
+        brush.polygon([(x, board[i][1], board[i][0]) for i in (0, 1, 3, 2)], sign, label)
     entrance = int(rng.integers(count))
+    low[entrance], high[entrance], parts[entrance] = 0.0, 2.3, door
+    if not modern:
+        frame = _upright(x, a - 0.12, b + 0.12, low - 0.14, high + 0.1)
+        brush.polygons(frame, [trim] * a.size, label)
+    brush.polygons(_upright(x, a, b, low, high), parts, label)
 
-    def quad(a: float, b: float, low: float, high: float, part: int) -> None:
-        brush.polygon([(x, low, a), (x, low, b), (x, high, b), (x, high, a)], part, label)
 
+def _upright(
+    x: float, a: np.ndarray, b: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """(M, 4, 3) upright rectangles along the street, from a to b metres ahead."""
+    corners = ((a, low), (b, low), (b, high), (a, high))
+    return np.stack([np.stack([0 * z + x, y, z], 1) for z, y in corners], 1)
+
+
+def _gable_windows(
+    brush: Brush, rng: Rng, span: tuple[float, float], z: float, floors: int, storey: float
+) -> None:
+    """A few windows in the wall across the street."""
+    near, far = span
+    pane = brush.mix("glass", brush.facing(z), light=0.75, tint=rng.random())
+    columns = near + (far - near) * np.array([0.2, 0.5, 0.8])[: int(rng.integers(0, 4))]
     for floor in range(floors):
-        low = floor * storey + (0.5 if modern else 0.95)
-        high = (floor + 1) * storey - (0.35 if modern else 0.55)
-        for index in range(count):
-            a, b = edges[index] + inset, edges[index + 1] - inset
-            if floor == 0 and index == entrance:
-                quad(a, b, 0, 2.3, door)
-                continue
-            if not modern:
-                quad(a - 0.12, b + 0.12, low - 0.14, high + 0.1, trim)
-            quad(a, b, low, high, panes[int(rng.integers(3))])
+        low, high = floor * storey + 1.0, (floor + 1) * storey - 0.6
+        for x in columns:
+            quad = [(x - 0.5, low, z), (x + 0.5, low, z), (x + 0.5, high, z), (x - 0.5, high, z)]
+            brush.polygon(quad, pane, LABEL["building"])
 
 
 def boundary(brush: Brush, rng: Rng, kind: str, x: float, z0: float, z1: float) -> None:
     """A wall, fence or hedge along the street."""
-    plane, lit = brush.beside(x), 1.0 if x < 0 else 0.82
+    plane, lit = brush.beside(x), brush.lit(x)
     if kind == "hedge":
         for z in np.arange(z1, z0, -1.6):
             if z > 2:
@@ -109,6 +137,11 @@ def backdrop(brush: Brush, rng: Rng, end: float) -> None:
             high = rng.uniform(5, 24)
             brush.polygon([(x, 0, depth), (x + wide, 0, depth), (x + wide, high, depth),
                            (x, high, depth)], part, LABEL["building"])  # fmt: skip
+            pane = brush.mix("glass", brush.facing(depth), light=0.9, tint=rng.random())
+            if abs(x) < 45:
+                for low in np.arange(1.5, high - 2, 3.4):
+                    brush.bar((x + 1, low + 0.8, depth), (x + wide - 1, low + 0.8, depth), 1.3,
+                              pane, LABEL["building"])  # fmt: skip
         else:
             radius = wide / 2
             things.leaves(brush, rng, (x + radius, 0.3 * radius, depth), (radius, 0.7 * radius),

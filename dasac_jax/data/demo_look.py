@@ -7,10 +7,12 @@ every material, adds textures, haze that grows with depth, uneven light, blur an
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dasac_jax.data.demo_draw import MATERIAL_INDEX, MATERIALS, SUPERSAMPLING, Scene
+from dasac_jax.data.demo_draw import MATERIALS, SUPERSAMPLING, Scene
 
 SHIFT = 1.0  # strength of the real look; 0 keeps the game's colours and adds nothing
 
@@ -62,42 +64,75 @@ _TEXTURE = {
     "brick": (0.18, 0.2, 0.6, 0), "concrete": (0.15, 0.35, 0.1, 0), "roof": (0.2, 0.2, 0.4, 0),
     "wall": (0.25, 0.35, 0.5, 0), "fence": (0.25, 0.25, 0, 0), "leaf": (0.45, 0.1, 0, 0.6),
     "trunk": (0.4, 0.2, 0, 0), "glass": (0.05, 0.7, 0, 0.2), "cloth": (0.12, 0.35, 0, 0),
-    "trousers": (0.12, 0.3, 0, 0), "paint": (0.03, 0.35, 0, 0.1), "coach": (0.03, 0.3, 0, 0),
+    "trousers": (0.12, 0.3, 0, 0), "paint": (0.03, 0.35, 0, 0), "coach": (0.03, 0.3, 0, 0),
     "tram": (0.03, 0.3, 0, 0), "cargo": (0.05, 0.3, 0, 0), "sky": (0, 0, 0, 0),
 }  # fmt: skip
-_TILE = 256
+_AMPLITUDE = np.array([_TEXTURE.get(name, (0, 0, 0, 0)) for name in MATERIALS], np.float32)
+_TILE = 256  # a power of two
 
 
 def game_look(rng: np.random.Generator, scene: Scene) -> np.ndarray:
     """(H, W, 3) uint8: flat shading, clean colours, hard shadows."""
-    colours = _linear_table(scene, 0.0)
-    image = _shrink(colours[scene.part] * _shadowed(scene, 0.55)[..., None])
-    image = _sky(image, scene, rng, 0.0)
-    return _to_bytes(image * rng.uniform(0.92, 1.06))
+    image = _flat(scene, 0.0) * _shadowed(scene, _Surface.of(scene), 0.5)
+    image = _sky(rng, scene, image, 0.0)
+    return _to_bytes(image * np.float32(rng.uniform(0.92, 1.06)))
 
 
-def real_look(
-    rng: np.random.Generator, scene: Scene, strength: float = SHIFT
-) -> np.ndarray:
+def real_look(rng: np.random.Generator, scene: Scene, strength: float = SHIFT) -> np.ndarray:
     """(H, W, 3) uint8: duller colours, textures, haze, vignette, blur and noise."""
-    colours = _linear_table(scene, strength)
-    image = _shrink(colours[scene.part] * _shadowed(scene, 0.5)[..., None])
-    image = _sky(image, scene, rng, strength)
-    part, inverse, x, y = _native(scene)
-    image = image * _texture(rng, scene, part, inverse, strength)[..., None]
-    haze = 1 - np.exp(-strength * rng.uniform(0.002, 0.007) / np.maximum(inverse, 1 / 200))
-    veil = np.array([0.72, 0.75, 0.78]) * rng.uniform(0.85, 1.1)
-    image += (haze * (scene.material[part] != 0))[..., None] * (veil - image)
-    image *= 1 - 0.35 * strength * ((x**2 + y**2) / (x**2 + y**2).max())[..., None]
-    cast = 1 + strength * (rng.normal(0, 0.05, 3) + np.array([0.02, 0.0, -0.05]))
-    exposure = 1 + strength * rng.uniform(-0.3, 0.05)
-    image = np.clip(image * cast * exposure, 0, None)
-    radius = strength * rng.uniform(0.2, 0.7) * min(image.shape[:2]) / 192
-    picture = Image.fromarray(_to_bytes(image)).filter(ImageFilter.GaussianBlur(radius))
-    image = np.asarray(picture, np.float32) / 255
-    level = strength * rng.uniform(0.015, 0.04)
-    noise = rng.standard_normal(image.shape, dtype=np.float32) * level
-    return _to_bytes(image + noise * (0.6 + np.sqrt(image)))
+    surface = _Surface.of(scene)
+    image = _flat(scene, strength) * _shadowed(scene, surface, 0.5)
+    image = _sky(rng, scene, image, strength)
+    image *= _texture(rng, scene, surface, strength)[..., None]
+    image = _air(rng, scene, surface, image, strength)
+    return _sensor(rng, image, strength)
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """What each final pixel shows: (H, W) part, material, depth (m), and positions on the surface.
+
+    `u`, `v` are metres along the surface, whichever way it faces; `ground` marks level ones.
+    """
+
+    part: np.ndarray
+    material: np.ndarray
+    ground: np.ndarray
+    depth: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+    @classmethod
+    def of(cls, scene: Scene) -> _Surface:
+        part = scene.part[::SUPERSAMPLING, ::SUPERSAMPLING]
+        rows, columns = part.shape
+        x = np.arange(columns, dtype=np.float32)[None] * SUPERSAMPLING - scene.camera.centre_x
+        y = np.arange(rows, dtype=np.float32)[:, None] * SUPERSAMPLING - scene.camera.horizon_y
+        a, b, c = (column[part] for column in scene.plane.T)
+        depth = 1 / np.maximum(a + b * x + c * y, 1 / 300)
+        scale = depth / scene.camera.focal
+        ground = c > 0
+        return cls(
+            part=part,
+            material=scene.material[part],
+            ground=ground,
+            depth=depth,
+            u=np.where(b != 0, depth, x * scale),
+            v=np.where(ground, depth, y * scale),
+        )
+
+
+def _flat(scene: Scene, strength: float) -> np.ndarray:
+    """(H, W, 3) in [0, 1]: every part in its one colour, light included, antialiased."""
+    palette = _palette(strength)
+    sizes = np.array([len(colours) for colours in palette])
+    starts = np.cumsum(sizes) - sizes
+    chosen = np.minimum((scene.tint * sizes[scene.material]).astype(int), sizes[scene.material] - 1)
+    table = np.concatenate(palette)[starts[scene.material] + chosen]
+    shade = 0.9 + 0.2 * ((scene.tint * 7919) % 1)  # parts of one colour still differ a little
+    table = _to_bytes(table * (scene.light * shade)[:, None])
+    picture = Image.fromarray(np.take(table, scene.part, axis=0)).reduce(SUPERSAMPLING)
+    return np.asarray(picture, np.float32) / 255
 
 
 def _palette(strength: float) -> list[np.ndarray]:
@@ -113,108 +148,95 @@ def _palette(strength: float) -> list[np.ndarray]:
     return mixed
 
 
-def _linear_table(scene: Scene, strength: float) -> np.ndarray:
-    """(P, 3) colour of every part, light included."""
-    palette = _palette(strength)
-    table = np.empty((len(scene.material), 3), np.float32)
-    for index, (material, tint, light) in enumerate(
-        zip(scene.material, scene.tint, scene.light, strict=True)
-    ):
-        colours = palette[material]
-        shade = (tint * 7919) % 1.0  # parts of one colour still differ a little
-        colour = colours[min(int(tint * len(colours)), len(colours) - 1)]
-        table[index] = colour * light * (0.9 + 0.2 * shade)
-    return table
+def _shadowed(scene: Scene, surface: _Surface, depth: float) -> np.ndarray:
+    """(H, W, 1) factor that darkens the ground where shadows fall."""
+    shadow = scene.shadow[::SUPERSAMPLING, ::SUPERSAMPLING]
+    return (1 - depth * shadow * surface.ground)[..., None].astype(np.float32)
 
 
-def _shadowed(scene: Scene, depth: float) -> np.ndarray:
-    ground = scene.plane[:, 2] > 0
-    return 1 - depth * scene.shadow * ground[scene.part]
-
-
-def _shrink(image: np.ndarray) -> np.ndarray:
-    rows, columns = image.shape[0] // SUPERSAMPLING, image.shape[1] // SUPERSAMPLING
-    return image.reshape(rows, SUPERSAMPLING, columns, SUPERSAMPLING, 3).mean((1, 3))
-
-
-def _native(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Part, inverse depth (1/m) and position from the principal point (px) of each final pixel."""
-    part = scene.part[::SUPERSAMPLING, ::SUPERSAMPLING]
-    rows, columns = part.shape
-    x = (np.arange(columns, dtype=np.float32) * SUPERSAMPLING - scene.camera.centre_x)[None, :]
-    y = (np.arange(rows, dtype=np.float32) * SUPERSAMPLING - scene.camera.horizon_y)[:, None]
-    plane = scene.plane[part]
-    return part, plane[..., 0] + plane[..., 1] * x + plane[..., 2] * y, x, y
-
-
-def _tile(rng: np.random.Generator, coarse: int) -> np.ndarray:
-    """A tileable smooth noise picture in [-1, 1]."""
-    cells = rng.random((coarse, coarse), dtype=np.float32)
-    image = Image.fromarray(np.pad(cells, 2, mode="wrap"))
-    step = _TILE // coarse
-    grown = image.resize(((coarse + 4) * step,) * 2, Image.Resampling.BICUBIC)
+def _tile(rng: np.random.Generator, cells: int) -> np.ndarray:
+    """A smooth noise picture in [-1, 1] that repeats without a seam."""
+    values = rng.random((cells, cells), dtype=np.float32)
+    step = _TILE // cells
+    grown = Image.fromarray(np.pad(values, 2, mode="wrap")).resize(
+        ((cells + 4) * step,) * 2, Image.Resampling.BICUBIC
+    )
     return np.asarray(grown)[2 * step : 2 * step + _TILE, 2 * step : 2 * step + _TILE] * 2 - 1
 
 
 def _texture(
-    rng: np.random.Generator, scene: Scene, part: np.ndarray, inverse: np.ndarray, strength: float
+    rng: np.random.Generator, scene: Scene, surface: _Surface, strength: float
 ) -> np.ndarray:
     """(H, W) factor around 1: grain, stains, bricks and leaf clumps fixed to the surfaces."""
-    _, _, x, y = _native(scene)
-    depth = 1 / np.maximum(inverse, 1 / 300)
-    beside = (scene.plane[:, 1] != 0)[part]
-    ground = (scene.plane[:, 2] > 0)[part]
-    scale = depth / scene.camera.focal
-    u = np.where(beside, depth, x * scale)
-    v = np.where(ground, depth, y * scale)
-    amplitude = np.zeros((len(MATERIALS), 4), np.float32)
-    for name, values in _TEXTURE.items():
-        amplitude[MATERIAL_INDEX[name]] = values
-    grain, stain, brick, clump = np.moveaxis(amplitude[scene.material[part]], -1, 0)
-    shift = scene.tint[part] * 997
+    grain, stain, brick, clump = (_AMPLITUDE[:, k][surface.material] for k in range(4))
+    shift = scene.tint[surface.part] * 97
+    u, v = surface.u + shift, surface.v + shift
 
     def look_up(tile: np.ndarray, per_metre: float) -> np.ndarray:
-        rows = ((v + shift) * per_metre).astype(np.int64) % _TILE
-        columns = ((u + shift) * per_metre).astype(np.int64) % _TILE
+        rows, columns = ((axis * per_metre).astype(np.int32) & (_TILE - 1) for axis in (v, u))
         return tile[rows, columns]
 
-    fine, broad = _tile(rng, 128), _tile(rng, 32)
-    course = np.floor(v / 0.3)
-    joints = ((v / 0.3) % 1 < 0.22) | ((u / 0.7 + 0.5 * course) % 1 < 0.14)
-    near = np.clip(1.2 - depth / 40, 0.15, 1)  # bricks and grain blur out with distance
+    fine, middle, broad = (_tile(rng, cells) for cells in (128, 64, 16))
+    row = v / 0.3
+    course = np.floor(row)
+    bond = u / 0.7 + 0.5 * course
+    joints = (row - course < 0.22) | (bond - np.floor(bond) < 0.14)
+    near = np.clip(1.2 - surface.depth / 40, 0.15, 1)  # bricks and grain blur with distance
     pattern = (
-        grain * near * look_up(fine, 30)
-        + stain * look_up(broad, 9)
-        - brick * near * (joints - 0.3)
-        + clump * look_up(fine, 9)
+        grain * near * look_up(fine, 45)
+        + stain * look_up(broad, 22)
+        - brick * near * (joints - np.float32(0.3))
+        + clump * look_up(middle, 22)
     )
-    return np.clip(1 + strength * pattern, 0.2, 2.2)
+    return np.clip(1 + strength * pattern, 0.2, 2.2).astype(np.float32)
 
 
-def _sky(
-    image: np.ndarray, scene: Scene, rng: np.random.Generator, strength: float
+def _air(
+    rng: np.random.Generator, scene: Scene, surface: _Surface, image: np.ndarray, strength: float
 ) -> np.ndarray:
+    """Haze that grows with depth, and the lens's darker corners."""
+    density = strength * rng.uniform(0.002, 0.007)
+    haze = np.where(surface.material == 0, 0, 1 - np.exp(-density * np.minimum(surface.depth, 200)))
+    veil = np.array([0.72, 0.75, 0.78], np.float32) * np.float32(rng.uniform(0.85, 1.1))
+    image = image + haze[..., None].astype(np.float32) * (veil - image)
+    rows, columns = image.shape[:2]
+    y, x = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)[None]
+    vignette = 1 - strength * rng.uniform(0.05, 0.3) * (x**2 + y**2) / 2
+    return image * vignette[..., None].astype(np.float32)
+
+
+def _sensor(rng: np.random.Generator, image: np.ndarray, strength: float) -> np.ndarray:
+    """Colour cast, exposure, blur and noise; (H, W, 3) uint8."""
+    cast = 1 + strength * (rng.normal(0, 0.035, 3) + np.array([0.02, 0.0, -0.05]))
+    exposure = 1 + strength * rng.uniform(-0.25, 0.12)
+    image = np.clip(image * (cast * exposure).astype(np.float32), 0, None)
+    radius = strength * rng.uniform(0.2, 0.7) * min(image.shape[:2]) / 192
+    picture = Image.fromarray(_to_bytes(image)).filter(ImageFilter.GaussianBlur(radius))
+    image = np.asarray(picture, np.float32) / 255
+    level = np.float32(strength * rng.uniform(0.01, 0.03))
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * level
+    return _to_bytes(image + noise * (0.6 + np.sqrt(image)))
+
+
+def _sky(rng: np.random.Generator, scene: Scene, image: np.ndarray, strength: float) -> np.ndarray:
     """Paints the sky: lighter towards the horizon, with clouds."""
-    part = scene.part[::SUPERSAMPLING, ::SUPERSAMPLING]
-    rows, columns = part.shape
-    up = np.linspace(1, 0, rows)[:, None] ** 1.2
+    sky = scene.part == 0
+    rows, columns, _ = image.shape
+    share = sky.reshape(rows, SUPERSAMPLING, columns, SUPERSAMPLING).mean((1, 3), dtype=np.float32)
+    last = int(np.flatnonzero(sky.any(1)).max(initial=0)) // SUPERSAMPLING + 1
     tops = _palette(strength)[0]
     top = tops[int(rng.choice(len(tops), p=(0.5, 0.35, 0.15)))]
-    colour = top + (1 - up)[..., None] * (np.array([0.93, 0.95, 0.97]) - top)
+    down = np.linspace(0, 1, rows)[:last, None, None] ** 1.2
+    colour = top + np.clip(1.6 * down, 0, 1) * (np.array([0.93, 0.95, 0.97]) - top)
     tile = _tile(rng, 8) + 0.5 * _tile(rng, 32)
-    across = (np.arange(columns) * _TILE // columns) % _TILE
-    cloud = tile[(np.arange(rows) * 2 * _TILE // rows) % _TILE][:, across]
-    cover = np.clip((cloud - 0.1) * (4 if strength < 0.5 else 1.5), 0, 1)[..., None]
+    across = np.arange(columns) * _TILE // columns
+    cloud = tile[(np.arange(last) * 2 * _TILE // rows) % _TILE][:, across]
+    crisp = 4 - 2.5 * min(strength, 1)
+    cover = np.clip((cloud - 0.1) * crisp, 0, 1)[..., None]
     colour = colour + 0.7 * cover * (0.97 - colour)
-    sky = _coverage(scene)[..., None]
-    return image * (1 - sky) + sky * colour
-
-
-def _coverage(scene: Scene) -> np.ndarray:
-    """(H, W) share of each final pixel that is sky."""
-    rows, columns = (size // SUPERSAMPLING for size in scene.part.shape)
-    blocks = (scene.part == 0).reshape(rows, SUPERSAMPLING, columns, SUPERSAMPLING)
-    return blocks.mean((1, 3), dtype=np.float32)
+    weight = share[:last, :, None]
+    image[:last] += weight * (colour - image[:last])
+    return image
 
 
 def _to_bytes(image: np.ndarray) -> np.ndarray:

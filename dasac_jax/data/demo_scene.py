@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from dasac_jax.data import demo_things as things
+from dasac_jax.data import demo_vehicles as vehicles
 from dasac_jax.data.demo_draw import LABEL, SUPERSAMPLING, Brush, Camera, Scene
 from dasac_jax.data.demo_houses import backdrop, boundary, house
 
@@ -32,6 +33,7 @@ class Content:
     trucks: float
     buses: float
     trams: float
+    sun: tuple[float, float, float]  # from the left, hidden, from the right
     trees: float  # share of places for a street tree taken
     sides: tuple[float, float, float]  # closed rows of houses, detached houses, open country
     styles: tuple[float, float, float]  # plaster, brick, concrete fronts
@@ -40,12 +42,12 @@ class Content:
 GAME = Content(
     camera_height_m=1.55, horizon=0.46, bonnet=0.15, people=4.0, parked=0.4, traffic=0.5,
     parked_cycles=0.7, riders=0.35, motorcycles=0.3, trucks=0.35, buses=0.22, trams=0.13,
-    trees=0.4, sides=(0.5, 0.25, 0.25), styles=(0.3, 0.25, 0.45),
+    sun=(0.35, 0.3, 0.35), trees=0.4, sides=(0.5, 0.25, 0.25), styles=(0.3, 0.25, 0.45),
 )  # fmt: skip
 REAL = Content(
     camera_height_m=1.3, horizon=0.42, bonnet=1.0, people=7.0, parked=0.62, traffic=0.55,
     parked_cycles=1.8, riders=0.6, motorcycles=0.25, trucks=0.16, buses=0.16, trams=0.12,
-    trees=0.6, sides=(0.6, 0.22, 0.18), styles=(0.6, 0.3, 0.1),
+    sun=(0.25, 0.5, 0.25), trees=0.6, sides=(0.6, 0.22, 0.18), styles=(0.6, 0.3, 0.1),
 )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def draw_scene(rng: Rng, content: Content, height: int, width: int) -> Scene:
         horizon_y=rows * (content.horizon + np.clip(rng.normal(0, 0.02), -0.05, 0.05)),
         size=(rows, columns),
     )
-    brush = Brush(camera)
+    brush = Brush(camera, sun=int(rng.choice((-1, 0, 1), p=content.sun)))
     end = rng.uniform(60, 140)
     crossing = rng.uniform(14, 45) if rng.random() < 0.45 else None
     lanes_left = int(rng.integers(1, 3))
@@ -119,6 +121,7 @@ def _ground(
     plane = brush.ground()
     parts = {name: brush.mix(name, plane, tint=rng.random())
              for name in ("road", "marking", "sidewalk", "curb", "terrain")}  # fmt: skip
+    white = brush.mix("marking", plane)
     for side in sides:
         paved = side.kind == 0
         name = "sidewalk" if paved else "terrain"
@@ -135,8 +138,7 @@ def _ground(
         _strip(brush, -200, 200, crossing + 0.2, crossing + 8.8, parts["road"], LABEL["road"])
         if rng.random() < 0.7:
             for x in np.arange(left.kerb + 0.5, right.kerb - 0.6, 1.1):
-                _strip(brush, x, x + 0.55, crossing - 3.4, crossing - 0.4, parts["marking"],
-                       LABEL["road"])  # fmt: skip
+                _strip(brush, x, x + 0.55, crossing - 3.4, crossing - 0.4, white, LABEL["road"])
     for lane in range(-lanes_left, 2):
         x = 1.65 + 3.3 * (lane - 1) if lane < 1 else 1.75
         solid = lane in (-lanes_left, 1)
@@ -206,7 +208,7 @@ def _furnish(
         yaw = 0.0 if side.sign > 0 or rng.random() < 0.5 else math.pi
         for z in np.arange(rng.uniform(1, 6), end, 5.8):
             if rng.random() < content.parked:
-                put(z + rng.uniform(-0.4, 0.4), things.car, side.across(-1.15), yaw=yaw)
+                put(z + rng.uniform(-0.4, 0.4), vehicles.car, side.across(-1.15), yaw=yaw)
     for z in np.arange(rng.uniform(4, 18), end, rng.uniform(16, 26)):
         put(z, things.lamp_post, side.across(0.5))
     for z in np.arange(rng.uniform(4, 14), end, rng.uniform(8, 13)):
@@ -239,14 +241,15 @@ def _drive(
     lanes += [(-3.3 * (index + 1), math.pi, rng.uniform(5, 14)) for index in range(lanes_left)]
     if sides[1].kerb - sides[1].parking > 4:
         lanes.append((3.4, 0.0, rng.uniform(6, 14)))
-    large = [draw for draw, rate in ((things.truck, content.trucks), (things.bus, content.buses),
-             (things.tram, content.trams)) if rng.random() < rate]  # fmt: skip
+    rates = ((vehicles.truck, content.trucks), (vehicles.bus, content.buses),
+             (vehicles.tram, content.trams))  # fmt: skip
+    large = [draw for draw, rate in rates if rng.random() < rate]
     for x, yaw, z in lanes:
         while z < end:
-            kind, length = things.car, 4.5
+            kind, length = vehicles.car, 4.5
             if large and rng.random() < 0.5:
                 kind = large.pop()
-                length = 25.0 if kind is things.tram else 11.0
+                length = 25.0 if kind is vehicles.tram else 11.0
                 z += length / 2
             if length > 5 or rng.random() < content.traffic:
                 placed.append((z, partial(kind, x=x + rng.uniform(-0.25, 0.25), z=z, yaw=yaw)))
@@ -259,7 +262,7 @@ def _drive(
         for direction in (1, -1):
             for _ in range(rng.poisson(0.5)):
                 x, z = rng.uniform(-14, 14), crossing + (2.2 if direction > 0 else 6.2)
-                placed.append((z, partial(things.car, x=x, z=z, yaw=direction * math.pi / 2)))
+                placed.append((z, partial(vehicles.car, x=x, z=z, yaw=direction * math.pi / 2)))
         for _ in range(rng.poisson(content.people / 6)):
             x, z = rng.uniform(sides[0].kerb, sides[1].kerb), crossing - rng.uniform(1, 3)
             placed.append((z, partial(things.person, x=x, z=z)))
