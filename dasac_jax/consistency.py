@@ -108,7 +108,8 @@ def fuse_views(
 
 def _pool_average(aligned):
     """(G, T, H, W, C) -> the views' mean where they saw something, renormalised; its validity."""
-    summed = aligned.sum(1)
+    # Explicit additions: on CPU XLA takes five times as long to reduce over a middle axis.
+    summed = sum(aligned[:, view] for view in range(aligned.shape[1]))
     total = summed.sum(-1)
     return summed / jnp.maximum(total, MIN_TOTAL)[..., None], total > VALID_TOTAL
 
