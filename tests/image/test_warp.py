@@ -1,10 +1,14 @@
 """The separable warp against hand-made cases and a plain four-tap sampler in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dasac_jax.image.warp import warp_affine, warp_ones
+from dasac_jax.image import warp
+
+warp_affine = jax.jit(warp.warp_affine)
+warp_ones = jax.jit(warp.warp_ones, static_argnums=1)
 
 
 def matrix(scale_x=1.0, shift_x=0.0, scale_y=1.0, shift_y=0.0):
