@@ -33,7 +33,7 @@ setup(
         "orbax-checkpoint>=0.11.30",
         "pillow>=11",
         "rich>=13",
-        "tensorboardX>=2.6.2",
+        "tensorboardX>=2.6.2.2",
     ],
     extras_require={
         "cuda": ["jax[cuda12]>=0.10"],

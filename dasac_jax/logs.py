@@ -6,7 +6,7 @@ import datetime
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -97,7 +97,6 @@ def progress(
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}"),
         console=console,
-        disable=not console.is_terminal,
     )
     task = bar.add_task(description, total=total, completed=initial, status="")
     last_step, last_time = initial, time.monotonic()
@@ -122,7 +121,7 @@ def progress(
             extra={"shown_in_bar": console.is_terminal},
         )
 
-    with bar:
+    with bar if console.is_terminal else nullcontext():
         yield update
 
 
