@@ -1,5 +1,10 @@
-"""What is random about a view: its parameters, drawn from a key without touching a pixel."""
+"""What is random about a view: its parameters, drawn from a key without touching a pixel.
 
+Each item draws all its numbers at once: every further use of the generator is a program of its
+own that has to be compiled.
+"""
+
+from itertools import permutations
 from typing import NamedTuple
 
 import jax
@@ -8,6 +13,7 @@ import jax.numpy as jnp
 BLUR_RADIUS = (0.1, 2.0)  # pixels
 JITTER_RATE = 0.5
 GREY_RATE = 0.2
+ORDERS = tuple(permutations(range(4)))
 
 
 class Window(NamedTuple):
@@ -51,6 +57,19 @@ def _offsets(u: jax.Array, gap: jax.Array) -> jax.Array:
     return jnp.sign(gap) * steps
 
 
+def _crop(u: jax.Array, shape: tuple[int, int], size: tuple[int, int], scale) -> Window:
+    drawn = _between(u[0], scale)
+    lengths = _scaled(drawn, shape)
+    return Window(drawn, lengths, _offsets(u[1:3], lengths - jnp.array(size)), u[3] < 0.5)
+
+
+def _jitter(u: jax.Array, strength: float, hue: float) -> Jitter:
+    factors = _between(u[1:4], (max(0.0, 1.0 - strength), 1.0 + strength))
+    turn = _between(u[4:5], (-hue, hue))
+    order = jnp.array(ORDERS)[jnp.floor(u[5] * len(ORDERS)).astype(jnp.int32)]
+    return Jitter(u[0] < JITTER_RATE, jnp.concatenate([factors, turn]), order)
+
+
 def draw_crop(
     key: jax.Array, shape: tuple[int, int], size: tuple[int, int], scale: tuple[float, float]
 ) -> Window:
@@ -62,40 +81,48 @@ def draw_crop(
     Args:
         shape: (h, w) of the image. size: (H, W) of the crop. scale: range of the scale.
     """
-    u = jax.random.uniform(key, (4,))
-    drawn = _between(u[0], scale)
-    lengths = _scaled(drawn, shape)
-    return Window(drawn, lengths, _offsets(u[1:3], lengths - jnp.array(size)), u[3] < 0.5)
+    return _crop(jax.random.uniform(key, (4,)), shape, size, scale)
 
 
-def draw_zoom(
-    key: jax.Array, view: jax.Array, size: tuple[int, int], zoom: tuple[float, float]
-) -> Window:
-    """Flip a group's frame half the time and, but for view 0, look at a window of it.
+def draw_jittered_crop(
+    key: jax.Array,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    strength: float,
+    hue: float,
+) -> tuple[Window, Jitter]:
+    """A crop as in `draw_crop` and, half the time, colour jitter.
 
     Args:
-        view: () int32, the view's place in its group.
+        strength: the factors lie within it of 1. hue: the turn lies within it of 0.
+    """
+    u = jax.random.uniform(key, (10,))
+    return _crop(u[:4], shape, size, scale), _jitter(u[4:], strength, hue)
+
+
+def draw_view(
+    key: jax.Array,
+    place: jax.Array,
+    size: tuple[int, int],
+    zoom: tuple[float, float],
+    strength: float,
+    hue: float,
+) -> tuple[Window, Noise]:
+    """One view of a group's frame, and the noise that only the student sees.
+
+    The frame is flipped half the time and, but for view 0, a window of it is taken. The noise
+    blurs always, jitters colours half the time and makes grey one time in five.
+
+    Args:
+        place: () int32, the view's place in its group.
         size: (H, W) of the frame. zoom: range of the window's share of each side; above 1 the
             window is larger than the frame and its offset negative.
+        strength, hue: as in `draw_jittered_crop`.
     """
-    u = jax.random.uniform(key, (4,))
-    drawn = jnp.where(view == 0, 1.0, _between(u[0], zoom))
+    u = jax.random.uniform(key, (12,))
+    drawn = jnp.where(place == 0, 1.0, _between(u[0], zoom))
     lengths = _scaled(drawn, size)
-    return Window(drawn, lengths, _offsets(u[1:3], jnp.array(size) - lengths), u[3] < 0.5)
-
-
-def draw_jitter(key: jax.Array, strength: float, hue: float) -> Jitter:
-    """Colour jitter, half the time: factors within `strength` of 1, turns within `hue` of 0."""
-    u = jax.random.uniform(key, (9,))
-    factors = _between(u[1:4], (max(0.0, 1.0 - strength), 1.0 + strength))
-    turn = _between(u[4:5], (-hue, hue))
-    order = jnp.argsort(u[5:9]).astype(jnp.int32)
-    return Jitter(u[0] < JITTER_RATE, jnp.concatenate([factors, turn]), order)
-
-
-def draw_noise(key: jax.Array, strength: float, hue: float) -> Noise:
-    """Blur always, colour jitter half the time, grey one time in five."""
-    key_jitter, key_rest = jax.random.split(key)
-    u = jax.random.uniform(key_rest, (2,))
-    jitter = draw_jitter(key_jitter, strength, hue)
-    return Noise(_between(u[0], BLUR_RADIUS), jitter, u[1] < GREY_RATE)
+    window = Window(drawn, lengths, _offsets(u[1:3], jnp.array(size) - lengths), u[3] < 0.5)
+    noise = Noise(_between(u[4], BLUR_RADIUS), _jitter(u[5:11], strength, hue), u[11] < GREY_RATE)
+    return window, noise

@@ -18,9 +18,8 @@ from dasac_jax.image.draw import (
     Noise,
     Window,
     draw_crop,
-    draw_jitter,
-    draw_noise,
-    draw_zoom,
+    draw_jittered_crop,
+    draw_view,
 )
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, standardise
 from dasac_jax.image.resize import (
@@ -158,27 +157,6 @@ def _finish(images: jax.Array, inside: jax.Array, mean: Statistics, std: Statist
     return jnp.where(inside[..., None], standardise(images, mean, std), 0.0)
 
 
-def view_windows(
-    key: jax.Array, target_view: jax.Array, *, num_views: int, size: Size, zoom: Range
-) -> tuple[Window, jax.Array]:
-    """The drawn geometry of views, and the key of each view's noise.
-
-    Args:
-        target_view: (V,) int32, group * num_views + place in the group.
-
-    Returns:
-        Window with a leading axis of V, and keys (V,).
-    """
-
-    def draw(view):
-        group, place = view // num_views, view % num_views
-        view_key = jax.random.fold_in(item_key(key, TARGET, group), place + 1)
-        key_zoom, key_noise = jax.random.split(view_key)
-        return draw_zoom(key_zoom, place, size, zoom), key_noise
-
-    return jax.vmap(draw)(target_view)
-
-
 def window_matrices(windows: Window, size: Size) -> tuple[jax.Array, jax.Array]:
     """to_reference and from_reference (V, 2, 3) of windows with a leading axis of V."""
     lengths = windows.lengths.astype(jnp.float32)
@@ -200,18 +178,21 @@ def target_views(
     hue: float,
 ) -> dict[str, jax.Array]:
     """Student and teacher views of target images; see `adapt_views` for shapes."""
-    first = target_view[0] // num_views
+    groups, places = target_view // num_views, target_view % num_views
 
     def frame(image, group):
         # 0 leaves the numbers from 1 on to the views.
         joint = jax.random.fold_in(item_key(key, TARGET, group), 0)
         return group_frame(image, draw_crop(joint, size, size, target_scale), size)
 
-    frames, inside = jax.vmap(frame)(images, first + jnp.arange(images.shape[0]))
-    windows, noise_keys = view_windows(key, target_view, num_views=num_views, size=size, zoom=zoom)
-    row = target_view // num_views - first
+    def draw(group, place):
+        view_key = jax.random.fold_in(item_key(key, TARGET, group), place + 1)
+        return draw_view(view_key, place, size, zoom, jitter, hue)
+
+    frames, inside = jax.vmap(frame)(images, groups[0] + jnp.arange(images.shape[0]))
+    row = groups - groups[0]
+    windows, noise = jax.vmap(draw)(groups, places)
     clean, padded = jax.vmap(zoom_view)(frames[row], tuple(x[row] for x in inside), windows)
-    noise = jax.vmap(partial(draw_noise, strength=jitter, hue=hue))(noise_keys)
     noisy = photometric_noise(clean, noise, ~padded)
     to_reference, from_reference = window_matrices(windows, size)
     return {
@@ -312,10 +293,8 @@ def baseline_views(
     """
 
     def draw(domain, shape, item):
-        key_crop, key_jitter = jax.random.split(item_key(key, domain, item))
-        return draw_crop(key_crop, shape, size, scale), draw_jitter(
-            key_jitter, jitter, min(0.5, jitter)
-        )
+        item = item_key(key, domain, item)
+        return draw_jittered_crop(item, shape, size, scale, jitter, min(0.5, jitter))
 
     def views(domain, images, items):
         windows, jitters = jax.vmap(partial(draw, domain, images.shape[1:3]))(items)
