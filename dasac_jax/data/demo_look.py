@@ -184,7 +184,7 @@ def _texture(
     near = np.clip(1.2 - surface.depth / 40, 0.15, 1)  # bricks and grain blur with distance
     pattern = (
         grain * near * look_up(fine, 45)
-        + stain * look_up(broad, 22)
+        + stain * np.clip(1.3 - surface.depth / 70, 0.3, 1) * look_up(broad, 22)
         - brick * near * (joints - np.float32(0.3))
         + clump * look_up(middle, 22)
     )

@@ -41,12 +41,12 @@ class Content:
 
 GAME = Content(
     camera_height_m=1.55, horizon=0.46, bonnet=0.15, people=4.0, parked=0.4, traffic=0.5,
-    parked_cycles=0.7, riders=0.35, motorcycles=0.3, trucks=0.35, buses=0.22, trams=0.13,
+    parked_cycles=0.7, riders=0.35, motorcycles=0.35, trucks=0.35, buses=0.22, trams=0.13,
     sun=(0.35, 0.3, 0.35), trees=0.4, sides=(0.5, 0.25, 0.25), styles=(0.3, 0.25, 0.45),
 )  # fmt: skip
 REAL = Content(
     camera_height_m=1.3, horizon=0.42, bonnet=1.0, people=7.0, parked=0.62, traffic=0.55,
-    parked_cycles=1.8, riders=0.6, motorcycles=0.25, trucks=0.16, buses=0.16, trams=0.12,
+    parked_cycles=1.8, riders=0.65, motorcycles=0.32, trucks=0.2, buses=0.16, trams=0.15,
     sun=(0.25, 0.5, 0.25), trees=0.6, sides=(0.6, 0.22, 0.18), styles=(0.6, 0.3, 0.1),
 )  # fmt: skip
 
@@ -105,7 +105,7 @@ def _side(rng: Rng, content: Content, sign: int, lane_edge: float) -> _Side:
     kind = int(rng.choice(3, p=content.sides))
     parking = 2.3 if rng.random() < (0.75, 0.5, 0.15)[kind] else 0.0
     kerb = lane_edge + parking
-    path = kerb + rng.uniform(1.8, 4.0)
+    path = kerb + rng.uniform(2.2, 4.8)
     front = path + (rng.uniform(0, 1.0), rng.uniform(2.5, 6), rng.uniform(4, 10))[kind]
     return _Side(sign, kind, sign * kerb, parking, sign * path, sign * front)
 
@@ -215,14 +215,14 @@ def _furnish(
         if rng.random() < content.trees:
             put(z, things.tree, side.across(0.8), height=rng.uniform(4.5, 9))
     for _ in range(rng.poisson(content.people / 2)):
-        put(4 + 36 * rng.random() ** 1.3, things.person, side.across(rng.uniform(0.6, walk)))
+        put(4 + 34 * rng.random() ** 1.6, things.person, side.across(rng.uniform(0.6, walk)))
     for _ in range(rng.poisson(content.parked_cycles / 2)):
-        z, count = rng.uniform(5, 28), rng.integers(1, 4)
+        z, count = rng.uniform(4.5, 22), rng.integers(1, 4)
         for index in range(count):
             put(z + 0.7 * index, things.cycle, side.across(0.9 + rng.uniform(-0.1, 0.1)),
                 motor=False, ridden=False, sideways=bool(rng.random() < 0.8))  # fmt: skip
     for _ in range(rng.poisson(1.1)):
-        put(rng.uniform(6, 40), things.sign, side.across(rng.uniform(0.3, 0.7)))
+        put(5.5 + 30 * rng.random() ** 1.4, things.sign, side.across(rng.uniform(0.3, 0.7)))
     if rng.random() < 0.3:
         put(rng.uniform(6, 25), things.litter_bin, side.across(0.9))
     if crossing is not None and rng.random() < 0.8:
@@ -273,7 +273,7 @@ def _two_wheeler(
 ) -> None:
     side = sides[int(rng.integers(2))]
     x = side.across(-side.parking - rng.uniform(0.3, 1.2))
-    ridden, z = bool(rng.random() < (0.7 if motor else 1.0)), rng.uniform(6, 26)
+    ridden, z = bool(rng.random() < (0.7 if motor else 1.0)), 4.5 + 20 * rng.random() ** 1.4
     placed.append((z, partial(things.cycle, x=x, z=z, motor=motor, ridden=ridden,
                               sideways=bool(rng.random() < 0.45))))  # fmt: skip
 
