@@ -25,7 +25,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",
-        "grain>=0.2.12",
+        "grain>=0.2.15",
         "jax>=0.10",
         "ml-collections>=1.0",
         "numpy>=2.0",
