@@ -172,3 +172,14 @@ def _replace(path: Path, content: bytes) -> None:
         os.replace(beside, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
+
+
+def facts(workdir: Path | str) -> dict[str, Any]:
+    """The facts of the report in `workdir`; empty where there is none."""
+    path = Path(workdir) / METRICS_FILE
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["facts"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path}: {error}; remove it") from error

@@ -4,6 +4,7 @@ With `axis_name` they run under `jax.pmap`: losses, gradients, batch statistics 
 prior are means over all devices, so that results do not depend on how many there are.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -178,6 +179,30 @@ def adapt_step(
         step=state.step + 1,
     )
     return state, metrics
+
+
+def on_views(
+    step: Callable[..., tuple[TrainState, Metrics]],
+    make_views: Callable[..., dict[str, jax.Array]],
+    stage: int,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`step` preceded by the making of its views: (state, decoded images) → state, metrics.
+
+    Whatever is random follows from the state's seed and step, the stage and the global item.
+    """
+
+    def run(state, raw):
+        key = jax.random.fold_in(jax.random.key(state.seed), stage)
+        views_key, source_key, target_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        target_item = raw["target_view"] if "target_view" in raw else raw["target_item"]
+        fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+        batch = make_views(views_key, raw) | {
+            "source_keys": fold_in(source_key, raw["source_item"]),
+            "target_keys": fold_in(target_key, target_item),
+        }
+        return step(state, batch)
+
+    return run
 
 
 def predict_step(

@@ -48,7 +48,10 @@ class FCN8sVGG(nn.Module):
     def __call__(
         self, images: jax.Array, train: bool = False, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """(B, H, W, 3) → logits (B, ⌊H/8⌋, ⌊W/8⌋, C) float32; dropout_keys (B,) switch dropout on."""
+        """(B, H, W, 3) → logits (B, ⌊H/8⌋, ⌊W/8⌋, C) float32.
+
+        dropout_keys (B,), one for each image, switch dropout on.
+        """
         use_running = self.frozen_norm or not train
         block = partial(VGGFeatures, dtype=self.dtype, axis_name=self.axis_name)
         pool3 = block("64 64 P 128 128 P 256 256 256 P", 0, name="block1")(images, use_running)

@@ -1,0 +1,104 @@
+"""The end of a run: source only, baseline, adapted student and teacher side by side."""
+
+import logging
+import time
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from dasac_jax import checkpoint, parallel, report, scoring, stages, start
+from dasac_jax import state as states
+from dasac_jax.metrics import summarise
+from dasac_jax.visual import colourise, panel
+from dasac_jax.workdir import Run
+
+_LOG = logging.getLogger(__name__)
+
+STATISTICS_STEPS = 100  # the running statistics forget a batch by 0.9 a step
+PICTURED = 4
+
+
+def report_run(run: Run) -> None:
+    """Score what the stages left on the target's validation set and write the report.
+
+    When the report of these very checkpoints is there, it is printed at once.
+    """
+    reached = {
+        stage: step
+        for stage in ("baseline", "adapt")
+        if (step := checkpoint.latest_step(run.newest(stage))) is not None
+    }
+    if not reached:
+        _LOG.info("nothing to report yet: no stage has left a checkpoint")
+        return
+    if report.facts(run.folder).get("steps") == reached:
+        report.show(run.folder)
+        return
+    started = time.monotonic()
+    pairs = run.open("val")
+    score = scoring.scorer(stages.create_model(run.config))
+    rows, kept = {}, {}
+    for name, variables in _networks(run, reached):
+        _LOG.info("scoring %s on %d images", name, len(pairs))
+        batch = run.config.validation_batch
+        counts, kept[name] = scoring.confusion(score, variables, pairs, batch=batch, keep=PICTURED)
+        rows[name] = summarise(counts, run.config.left_out)
+    facts = {
+        "seed": run.config.seed,
+        "arch": run.config.arch,
+        "steps": reached,
+        "images": len(pairs),
+        "seconds to score": round(time.monotonic() - started, 1),
+        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+        "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
+    }
+    if jax.process_index() == 0:
+        report.write(
+            run.folder, rows, stages.CLASS_NAMES,
+            ignore=run.config.left_out, picture=_picture(kept), facts=facts,
+        )  # fmt: skip
+
+
+def _networks(run: Run, reached: dict[str, int]):
+    """(name, variables) of every network there is to compare."""
+    if "baseline" in reached:
+        fresh = stages.create_state(run.config, "baseline")
+        baseline, _ = start.handed_on(run, "baseline", fresh)
+        yield "source only", _source_only(run, baseline)
+        yield "baseline", baseline.student
+    if "adapt" in reached:
+        adapted, _ = start.handed_on(run, "adapt", stages.create_state(run.config, "adapt"))
+        yield "adapted", adapted.student
+        yield "teacher", adapted.teacher
+
+
+def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
+    """The baseline's weights with running statistics of the source's training views alone."""
+    config = run.config.baseline
+    layout = parallel.layout(
+        "baseline", config.source_batch, config.target_batch, devices=1, local_devices=1
+    )
+    make_views = jax.jit(stages.baseline_views(run.config))
+    key = jax.random.key(run.config.seed)
+
+    def images():
+        raw = stages.batches(run, layout, None, 0, STATISTICS_STEPS)
+        for step, batch in enumerate(raw):
+            shards = parallel.shard(batch, layout)
+            shard = jax.tree.map(lambda x: x[0], shards)
+            yield make_views(jax.random.fold_in(key, step), shard)["source_image"]
+
+    model = stages.create_model(run.config)
+    return scoring.source_statistics(model, baseline.student, images())
+
+
+def _picture(kept) -> np.ndarray:
+    """Image, truth and predictions of the first few images, by network."""
+    names = [name for name in ("baseline", "adapted") if name in kept]
+    rows = []
+    for shown in zip(*(kept[name] for name in names), strict=True):
+        image, truth, _ = shown[0]
+        rows.append([image, colourise(truth), *(colourise(labels) for _, _, labels in shown)])
+    return panel(rows, ["image", "truth", *names])

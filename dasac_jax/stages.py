@@ -1,0 +1,248 @@
+"""The recipe's stages: baseline → weights → adapt.
+
+Each stage resumes from its newest checkpoint, is skipped when it is complete, and starts from
+what the stage before it handed on, or from `config.init`.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from dasac_jax import logs, loop, models, optim, parallel, scoring, start, steps
+from dasac_jax import state as states
+from dasac_jax.data import loader, sampling
+from dasac_jax.data.labels import CLASSES
+from dasac_jax.errors import UserError
+from dasac_jax.image import views
+from dasac_jax.image.normalise import source_statistics
+from dasac_jax.metrics import summarise
+from dasac_jax.visual import colourise, panel
+from dasac_jax.workdir import Run
+
+_LOG = logging.getLogger(__name__)
+
+CLASS_NAMES = tuple(entry.name for entry in CLASSES)
+_STAGE_NUMBER = {"baseline": 0, "adapt": 1}  # folded into the seed
+_PICTURED = 3
+
+
+def create_model(config: ConfigDict, stage: str | None = None) -> nn.Module:
+    """The network as a stage trains it; without a stage, for prediction."""
+    options = {
+        None: {},
+        "baseline": {"axis_name": parallel.AXIS},
+        "adapt": {"frozen_norm": True},
+    }
+    dtype = jnp.dtype(config.dtype)
+    return models.create_model(config.arch, len(CLASSES), dtype, **options[stage])
+
+
+def create_state(config: ConfigDict, stage: str) -> states.TrainState:
+    """A state at step 0 with fresh weights."""
+    return states.create(
+        create_model(config),
+        _optimiser(config, stage),
+        seed=config.seed,
+        beta=config.adapt.beta,
+    )
+
+
+def run_baseline(run: Run) -> None:
+    """Supervised training on the source, batch statistics of both domains (ABN)."""
+    config = run.config.baseline
+    layout = parallel.layout("baseline", config.source_batch, config.target_batch)
+    state, facts = start.of_baseline(run, create_state(run.config, "baseline"))
+    _train(run, "baseline", layout, state, facts, baseline_step(run.config), weights=None)
+
+
+def run_weights(run: Run) -> None:
+    """Importance weights: the baseline's predicted pixels per class in each target image."""
+    pairs = run.open("target_train")
+    names = [image for image, _ in pairs.pairs]
+    if run.weights_file.exists():
+        sampling.load_weights(run.weights_file, names, CLASS_NAMES)
+        return
+    state, _ = start.handed_on(run, "baseline", create_state(run.config, "baseline"))
+    rows = scoring.class_counts(
+        scoring.predictor(create_model(run.config)), state.student, pairs, len(CLASSES),
+        batch=run.config.validation_batch,
+    )  # fmt: skip
+    counts = []
+    with logs.progress("weights", len(pairs), log_every=run.config.log_every_steps) as update:
+        for done, row in enumerate(rows, start=1):
+            counts.append(row)
+            update(done)
+    if jax.process_index() == 0:
+        sampling.save_weights(run.weights_file, names, np.stack(counts), CLASS_NAMES)
+
+
+def run_adapt(run: Run) -> None:
+    """Adaptation with a momentum teacher and augmentation consistency (SAC)."""
+    config = run.config.adapt
+    layout = parallel.layout("adapt", config.source_batch, config.groups, config.group_size)
+    state, facts = start.of_adapt(run, create_state(run.config, "adapt"))
+    weights = None
+    if run.weights_file.exists():
+        names = [image for image, _ in run.open("target_train").pairs]
+        weights = sampling.load_weights(run.weights_file, names, CLASS_NAMES)
+    else:
+        _LOG.warning("there is no %s: target images are drawn uniformly", run.weights_file)
+    steps_per_epoch = len(run.open("source_train")) // config.source_batch
+    step = adapt_step(run.config, max(steps_per_epoch, 1))
+    _train(run, "adapt", layout, state, facts, step, weights)
+
+
+RUNNERS: dict[str, Callable[[Run], None]] = {
+    "baseline": run_baseline,
+    "weights": run_weights,
+    "adapt": run_adapt,
+}
+
+
+def baseline_step(config: ConfigDict) -> Callable[..., Any]:
+    """The baseline's whole step on one device: decoded images in, updated state out."""
+    step = partial(
+        steps.baseline_step,
+        model=create_model(config, "baseline"),
+        optimiser=_optimiser(config, "baseline"),
+        axis_name=parallel.AXIS,
+    )
+    return steps.on_views(step, baseline_views(config), _STAGE_NUMBER["baseline"])
+
+
+def baseline_views(config: ConfigDict) -> Callable[..., dict[str, jax.Array]]:
+    """The baseline's view maker: (key, decoded images) → batch."""
+    mean, std = source_statistics(config.data.statistics)
+    return partial(
+        views.baseline_views,
+        size=tuple(config.baseline.crop),
+        scale=tuple(config.baseline.scale),
+        jitter=config.baseline.jitter,
+        source_mean=mean,
+        source_std=std,
+    )
+
+
+def adapt_step(config: ConfigDict, steps_per_epoch: int) -> Callable[..., Any]:
+    """The adaptation's whole step on one device: decoded images in, updated state out."""
+    adapt = config.adapt
+    mean, std = source_statistics(config.data.statistics)
+    step = partial(
+        steps.adapt_step,
+        model=create_model(config, "adapt"),
+        optimiser=_optimiser(config, "adapt"),
+        steps_per_epoch=steps_per_epoch,
+        confidence_images=adapt.confidence_images or None,
+        axis_name=parallel.AXIS,
+        **{key: adapt[key] for key in _STEP_KEYS},
+    )
+    make_views = partial(
+        views.adapt_views,
+        size=tuple(adapt.crop),
+        num_views=adapt.group_size,
+        source_scale=tuple(adapt.source_scale),
+        target_scale=tuple(adapt.target_scale),
+        zoom=tuple(adapt.zoom),
+        jitter=adapt.jitter,
+        source_mean=mean,
+        source_std=std,
+    )
+    return steps.on_views(step, make_views, _STAGE_NUMBER["adapt"])
+
+
+_STEP_KEYS = (
+    "group_size", "target_weight", "threshold_lower", "threshold_upper", "teacher_every_steps",
+    "teacher_momentum", "prior_momentum", "beta", "focal_power", "pool", "discount",
+    "confidence_weighting", "train_on_source", "phase_in_steps",
+)  # fmt: skip
+
+
+def batches(
+    run: Run,
+    layout: parallel.Layout,
+    weights: np.ndarray | None,
+    first_step: int,
+    num_steps: int,
+) -> Iterator[dict[str, Any]]:
+    """This process's rows of the steps' batches, decoded; order follows from seed and step."""
+    source = run.open("source_train")
+    return loader.batches(
+        source,
+        run.open("target_train"),
+        seed=run.config.seed,
+        first_step=first_step,
+        num_steps=num_steps,
+        source_batch=layout.source_batch,
+        target_batch=layout.target_batch,
+        steps_per_epoch=len(source) // layout.source_batch,
+        source_rows=layout.source_rows,
+        target_rows=layout.target_rows,
+        weights=weights,
+        uniform_classes=tuple(run.config.left_out),
+        num_threads=run.config.loader_threads,
+    )
+
+
+def _train(run, stage, layout, state, facts, step, weights) -> None:
+    config = run.config
+    first_epoch = int(facts.get("first_epoch", 0))
+    images = len(run.open("source_train"))
+    steps_per_epoch = images // layout.source_batch
+    if not steps_per_epoch:
+        raise UserError(
+            f"config.{stage}.source_batch is {layout.source_batch}, but there are only "
+            f"{images} source images: use a smaller batch"
+        )
+    plan = loop.Plan(
+        name=stage,
+        newest=run.newest(stage),
+        best=run.best(stage),
+        layout=layout,
+        total_steps=(config[stage].epochs - first_epoch) * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        first_epoch=first_epoch,
+        facts=run.facts(),
+        log_every_steps=config.log_every_steps,
+        checkpoint_every_steps=config.checkpoint_every_steps,
+        validate_every_epochs=config.validate_every_epochs,
+        validate=_validation(run, stage) if config.data.selection_images else None,
+    )
+    if int(state.step) >= plan.total_steps:
+        _LOG.info("%s: complete at step %d", stage, int(state.step))
+        return
+    with logs.Scalars(
+        run.folder / "tensorboard" / stage, enabled=jax.process_index() == 0
+    ) as scalars:
+        make_batches = partial(batches, run, layout, weights)
+        loop.train(state, step, make_batches, plan, scalars, float(facts.get("best_score", 0)))
+
+
+def _validation(run: Run, stage: str) -> loop.Validate:
+    """mIoU and a picture on the selection split: centre crops in the baseline, else resized."""
+    mode = scoring.CENTRE if stage == "baseline" else scoring.RESIZE
+    size = tuple(run.config[stage].crop)
+    score = scoring.scorer(create_model(run.config), mode=mode, size=size)
+    pairs = run.open("selection")
+
+    def validate(state: states.TrainState) -> tuple[float, np.ndarray]:
+        batch = run.config.validation_batch
+        counts, kept = scoring.confusion(score, state.student, pairs, batch=batch, keep=_PICTURED)
+        rows = [
+            [np.asarray(image, np.uint8), colourise(truth), colourise(prediction)]
+            for image, truth, prediction in kept
+        ]
+        picture = panel(rows, ["image", "truth", "student"])
+        return summarise(counts, run.config.left_out)["miou"], picture
+
+    return validate
+
+
+def _optimiser(config: ConfigDict, stage: str):
+    return optim.create(config[stage].learning_rate, **config.optimiser)

@@ -1,0 +1,135 @@
+"""A run's folder: its configuration, its data, where things lie in it."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dasac_jax import config as recipe
+from dasac_jax.data import demo, prepare, sources
+from dasac_jax.data.labels import CLASSES
+from dasac_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+# Keys that may differ from one start to the next: they change no result.
+_FREE = {
+    "stages",
+    "validation_batch",
+    "checkpoint_every_steps",
+    "log_every_steps",
+    "loader_threads",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration, with data.root resolved, and the folder that it works in."""
+
+    config: ConfigDict
+    folder: Path
+
+    @property
+    def weights_file(self) -> Path:
+        """Predicted pixels per class and target image, by the weights stage."""
+        return self.folder / "weights.tsv"
+
+    def newest(self, stage: str) -> Path:
+        """Folder of a stage's newest checkpoints."""
+        return self.folder / stage / "checkpoints"
+
+    def best(self, stage: str) -> Path:
+        """Folder of a stage's best checkpoint."""
+        return self.folder / stage / "best"
+
+    def open(self, role: str) -> sources.PairSource:
+        """The images of a role, see `sources.open_source`."""
+        return sources.open_source(self.config.data, role)
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the network that it holds."""
+        return {"arch": self.config.arch, "num_classes": len(CLASSES)}
+
+
+def claim(config: ConfigDict, folder: Path) -> Run:
+    """Make `folder` the work directory of `config`, or find that it is.
+
+    Raises UserError when it cannot be written or belongs to another configuration.
+    """
+    config = config.copy_and_resolve_references()
+    flat = json.loads(json.dumps(recipe.flatten(config)))
+    path = folder / CONFIG_FILE
+    if path.exists():
+        _compare(path, flat)
+    else:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            beside = folder / (CONFIG_FILE + ".part")
+            beside.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
+            os.replace(beside, path)
+        except OSError as error:
+            raise UserError(
+                f"--workdir {folder} cannot be written ({error.strerror}): choose another folder"
+            ) from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--workdir {folder} cannot be written: choose another folder")
+    with config.unlocked():
+        config.data.root = config.data.root or str(folder / "data")
+    return Run(config, folder)
+
+
+def check_inputs(run: Run) -> None:
+    """Raise one UserError that names every folder or file that the stages need and is missing."""
+    config = run.config
+    stages = recipe.stages(config)
+    lines = []
+    if "demo" not in config:
+        roles = ["source_train", "target_train", "val"]
+        if config.data.selection_images:
+            roles.append("selection")
+        lines = sources.missing(config.data, roles)
+    begun = any(run.newest(stage).is_dir() for stage in ("baseline", "adapt"))
+    if config.init and not begun and not Path(config.init).is_dir():
+        lines.append(f"{config.init}: the checkpoint to start from, made of {config.init_from}")
+    if stages[0] != "baseline" and not begun and not config.init:
+        lines.append(
+            f"{run.newest('baseline')}: the baseline that stage {stages[0]} starts from: run "
+            "stage baseline first, or give --config.init=CHECKPOINT"
+        )
+    if lines:
+        raise UserError("missing:\n  " + "\n  ".join(lines))
+
+
+def make_demo(run: Run) -> None:
+    """Render the demo's domains and prepare their labels, where the recipe brings its own data."""
+    if "demo" not in run.config:
+        return
+    root = Path(run.config.data.root)
+    if not (root / "demo.json").exists():
+        _LOG.info("rendering the demo's images to %s", root)
+    demo.render(root, seed=run.config.seed, **run.config.demo)
+    prepare.prepare_gta(root)
+    prepare.prepare_cityscapes(root)
+
+
+def _compare(path: Path, flat: dict[str, Any]) -> None:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): choose another --workdir") from error
+    differing = [
+        f"{key}: {stored.get(key, 'absent')} there, {flat.get(key, 'absent')} here"
+        for key in sorted(stored.keys() | flat.keys())
+        if key not in _FREE and stored.get(key) != flat.get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"--workdir {path.parent} belongs to another configuration "
+            f"({'; '.join(differing[:5])}{'; …' if len(differing) > 5 else ''}): "
+            "choose another --workdir, or give that configuration"
+        )
