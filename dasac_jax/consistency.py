@@ -96,6 +96,7 @@ def fuse_views(
     if pool not in _POOLS:
         raise UserError(f"pool is {pool!r}; choose one of {', '.join([*_POOLS, 'none'])}")
     aligned = align(probs, padded, to_reference)
+    # The inverse is the authors' choice: of a view with s > 1 only the frame's middle 1/s counts.
     aligned *= warp_ones(from_reference, probs.shape[1:3])[..., None]
     groups = _grouped(aligned, group_size, axis_name, "group_size")
     pooled, valid = _POOLS[pool](groups)
