@@ -40,12 +40,12 @@ class Content:
 
 
 GAME = Content(
-    camera_height_m=1.55, horizon=0.46, bonnet=0.15, people=4.0, parked=0.4, traffic=0.5,
-    parked_cycles=0.7, riders=0.35, motorcycles=0.35, trucks=0.35, buses=0.22, trams=0.13,
+    camera_height_m=1.55, horizon=0.46, bonnet=0.15, people=4.5, parked=0.4, traffic=0.5,
+    parked_cycles=0.7, riders=0.35, motorcycles=0.35, trucks=0.3, buses=0.22, trams=0.13,
     sun=(0.35, 0.3, 0.35), trees=0.4, sides=(0.5, 0.25, 0.25), styles=(0.3, 0.25, 0.45),
 )  # fmt: skip
 REAL = Content(
-    camera_height_m=1.3, horizon=0.42, bonnet=1.0, people=7.0, parked=0.62, traffic=0.55,
+    camera_height_m=1.3, horizon=0.42, bonnet=1.0, people=11.0, parked=0.62, traffic=0.55,
     parked_cycles=1.8, riders=0.65, motorcycles=0.32, trucks=0.2, buses=0.16, trams=0.15,
     sun=(0.25, 0.5, 0.25), trees=0.6, sides=(0.6, 0.22, 0.18), styles=(0.6, 0.3, 0.1),
 )  # fmt: skip
@@ -79,8 +79,8 @@ def draw_scene(rng: Rng, content: Content, height: int, width: int) -> Scene:
     )
     brush = Brush(camera, sun=int(rng.choice((-1, 0, 1), p=content.sun)))
     end = rng.uniform(60, 140)
-    crossing = rng.uniform(14, 45) if rng.random() < 0.45 else None
-    lanes_left = int(rng.integers(1, 3))
+    crossing = rng.uniform(11, 38) if rng.random() < 0.45 else None
+    lanes_left = 1 if rng.random() < 0.6 else 2
     sides = (
         _side(rng, content, -1, 1.7 + 3.3 * lanes_left),
         _side(rng, content, 1, rng.choice((1.9, 5.2), p=(0.7, 0.3))),
@@ -93,9 +93,8 @@ def draw_scene(rng: Rng, content: Content, height: int, width: int) -> Scene:
     for side in sides:
         _furnish(rng, content, side, end, crossing, placed)
     _drive(rng, content, sides, end, crossing, lanes_left, placed)
-    for z, draw in sorted(placed, key=lambda item: -item[0]):
-        if z > 2.0:
-            draw(brush, rng)
+    for _, draw in sorted(placed, key=lambda item: -item[0]):
+        draw(brush, rng)
     if rng.random() < content.bonnet:
         _bonnet(brush, rng)
     return brush.finish()
@@ -197,18 +196,22 @@ def _furnish(
     rng: Rng, content: Content, side: _Side, end: float, crossing: float | None,
     placed: list[tuple[float, Callable]],
 ) -> None:  # fmt: skip
-    """Parked cars and everything on the pavement."""
+    """Parked cars and everything on the pavement.
 
-    def put(z: float, draw: Callable, x: float, **options) -> None:
+    Things are ordered by their near ends: what stands beside a long vehicle on the pavement is
+    hidden by it.
+    """
+
+    def put(z: float, draw: Callable, x: float, length: float = 0.0, **options) -> None:
         if z < end and (crossing is None or not crossing - 1 < z < crossing + 10):
-            placed.append((z, partial(draw, x=x, z=z, **options)))
+            placed.append((z - length / 2, partial(draw, x=x, z=z, **options)))
 
     walk = abs(side.path - side.kerb)
     if side.parking:
         yaw = 0.0 if side.sign > 0 or rng.random() < 0.5 else math.pi
         for z in np.arange(rng.uniform(1, 6), end, 5.8):
             if rng.random() < content.parked:
-                put(z + rng.uniform(-0.4, 0.4), vehicles.car, side.across(-1.15), yaw=yaw)
+                put(z + rng.uniform(-0.4, 0.4), vehicles.car, side.across(-1.15), 4.2, yaw=yaw)
     for z in np.arange(rng.uniform(4, 18), end, rng.uniform(16, 26)):
         put(z, things.lamp_post, side.across(0.5))
     for z in np.arange(rng.uniform(4, 14), end, rng.uniform(8, 13)):
@@ -252,7 +255,10 @@ def _drive(
                 length = 25.0 if kind is vehicles.tram else 11.0
                 z += length / 2
             if length > 5 or rng.random() < content.traffic:
-                placed.append((z, partial(kind, x=x + rng.uniform(-0.25, 0.25), z=z, yaw=yaw)))
+                draw = partial(kind, x=x + rng.uniform(-0.25, 0.25), z=z, yaw=yaw)
+                placed.append((z - length / 2, draw))
+                if kind is vehicles.tram:
+                    placed.append((math.inf, partial(_rails, x=x, end=end)))
             z += length / 2 + rng.uniform(6, 16)
     for _ in range(rng.poisson(content.riders)):
         _two_wheeler(rng, sides, placed, motor=False)
@@ -262,10 +268,17 @@ def _drive(
         for direction in (1, -1):
             for _ in range(rng.poisson(0.5)):
                 x, z = rng.uniform(-14, 14), crossing + (2.2 if direction > 0 else 6.2)
-                placed.append((z, partial(vehicles.car, x=x, z=z, yaw=direction * math.pi / 2)))
+                draw = partial(vehicles.car, x=x, z=z, yaw=direction * math.pi / 2)
+                placed.append((z - 0.9, draw))
         for _ in range(rng.poisson(content.people / 6)):
             x, z = rng.uniform(sides[0].kerb, sides[1].kerb), crossing - rng.uniform(1, 3)
             placed.append((z, partial(things.person, x=x, z=z)))
+
+
+def _rails(brush: Brush, rng: Rng, x: float, end: float) -> None:
+    rail = brush.mix("metal", brush.ground(), light=0.75, tint=rng.random())
+    for side in (-0.72, 0.72):
+        _strip(brush, x + side - 0.06, x + side + 0.06, 1, end, rail, LABEL["road"])
 
 
 def _two_wheeler(

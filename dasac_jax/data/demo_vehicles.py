@@ -192,7 +192,15 @@ def bus(brush: Brush, rng: Rng, x: float, z: float, yaw: float = 0.0) -> None:
 
 def tram(brush: Brush, rng: Rng, x: float, z: float, yaw: float = 0.0) -> None:
     """A tram, longer and taller than a bus."""
-    outline = _box(rng.uniform(20, 28), 0.25, 3.6, "tram", 1.3)
+    half = rng.uniform(20, 28) / 2
+    rear = ((0.25, "tram"), (1.15, "trim"), (1.4, "glass"), (2.9, "trim"), (3.2, "tram"))
+    front = ((3.7, "trim"), (3.2, "glass"), (2.9, "trim"), (1.4, "tram"), (1.15, "tram"))
+    outline = (
+        *((-half, up, material) for up, material in rear),
+        (0.8 - half, 3.7, "trim"),
+        *((half - 0.8 * (up == 3.7), up, material) for up, material in front),
+        (half, 0.25, "tram"),
+    )
     vehicle(brush, LABEL["train"], outline, _Body(x, z, yaw, 2.5), rng.random(), 1.0)
 
 
