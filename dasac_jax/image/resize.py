@@ -20,18 +20,19 @@ def bilinear_matrix(
         centres: (out,) float32, where on the input axis each output pixel looks.
         size: number of input pixels.
         scale: input pixels per output pixel; the triangle widens with it when shrinking.
-        lower, upper: input pixels outside [lower, upper) are not looked at.
+        lower, upper: no centre leaves the pixels [lower, upper). When enlarging, nothing outside
+            them is seen, as if they had been cut out first.
 
     Returns:
         (out, size) float32, every row sums to 1. Centres beyond the border see the border pixel.
     """
     upper = size if upper is None else upper
     pixels = jnp.arange(size) + 0.5
-    # Inside the image this moves no centre that the renormalisation would not move as well.
+    # A centre this close to the border sees the border pixel alone once its weights are
+    # renormalised, so moving it changes nothing inside.
     centres = jnp.clip(centres, lower + 0.5, upper - 0.5)
     reach = jnp.maximum(1.0, scale)
     weights = jnp.maximum(0.0, 1.0 - jnp.abs(pixels - centres[:, None]) / reach)
-    weights = jnp.where((pixels > lower) & (pixels < upper), weights, 0.0)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
