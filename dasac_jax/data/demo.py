@@ -67,6 +67,8 @@ def render(
         else:
             render_share(root, 0, 1)
     if not finished:
+        for leftover in root.rglob(".*.png.*.tmp"):  # of a rendering that was killed
+            leftover.unlink()
         os.replace(root / _UNFINISHED, root / MARKER)
 
 
@@ -224,7 +226,11 @@ def _render_in_processes(root: Path, workers: int) -> None:
     package = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, (package, inherited))))
-    code = "import sys; from dasac_jax.data import demo; demo.render_share(*sys.argv[1:])"
+    # Ctrl-C reaches the whole group: only the parent answers it, and ends the workers.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "from dasac_jax.data import demo; demo.render_share(*sys.argv[1:])"
+    )
     children = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(root), str(share), str(workers)], env=environment

@@ -218,7 +218,7 @@ def _furnish(
         if rng.random() < content.trees:
             put(z, things.tree, side.across(0.8), height=rng.uniform(4.5, 9))
     for _ in range(rng.poisson(content.people / 2)):
-        put(4 + 34 * rng.random() ** 1.6, things.person, side.across(rng.uniform(0.6, walk)))
+        put(4 + 32 * rng.random() ** 1.8, things.person, side.across(rng.uniform(0.6, walk)))
     for _ in range(rng.poisson(content.parked_cycles / 2)):
         z, count = rng.uniform(4.5, 22), rng.integers(1, 4)
         for index in range(count):

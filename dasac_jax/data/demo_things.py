@@ -181,7 +181,7 @@ def lamp_post(brush: Brush, rng: Rng, x: float, z: float) -> None:
     """A street lamp with its arm over the road."""
     part = brush.mix("metal", brush.facing(z), light=rng.uniform(0.7, 1.0), tint=rng.random())
     height, arm = rng.uniform(5.5, 8), -math.copysign(rng.uniform(1.0, 2.2), x)
-    brush.bar((x, 0, z), (x, height, z), 0.16, part, LABEL["pole"])
+    brush.bar((x, 0, z), (x, height, z), 0.2, part, LABEL["pole"])
     brush.bar((x, height, z), (x + arm, height + 0.25, z), 0.1, part, LABEL["pole"])
     brush.bar((x + 0.7 * arm, height + 0.18, z), (x + arm, height + 0.2, z), 0.2, part,
               LABEL["pole"])  # fmt: skip
@@ -196,7 +196,7 @@ def traffic_light(brush: Brush, rng: Rng, x: float, z: float) -> None:
         reach = rng.uniform(2.0, 3.6)
         brush.bar((x, 5.4, z), (x + inward * reach, 5.4, z), 0.12, part, LABEL["pole"])
         heads.append((x + inward * reach, 5.0))
-    brush.bar((x, 0, z), (x, 5.5 if len(heads) > 1 else 3.4, z), 0.15, part, LABEL["pole"])
+    brush.bar((x, 0, z), (x, 5.5 if len(heads) > 1 else 3.4, z), 0.18, part, LABEL["pole"])
     housing, phase = brush.mix("housing", plane), int(rng.integers(3))
     for hx, hy in heads:
         box = [(hx - 0.26, hy - 0.62, z), (hx + 0.26, hy - 0.62, z), (hx + 0.26, hy + 0.62, z),
@@ -211,15 +211,15 @@ def traffic_light(brush: Brush, rng: Rng, x: float, z: float) -> None:
 def sign(brush: Brush, rng: Rng, x: float, z: float) -> None:
     """A traffic sign on its pole: round, triangular or square."""
     plane, tint = brush.facing(z), rng.random()
-    brush.bar((x, 0, z), (x, 2.7, z), 0.08, brush.mix("metal", plane, tint=0.5), LABEL["pole"])
+    brush.bar((x, 0, z), (x, 2.7, z), 0.1, brush.mix("metal", plane, tint=0.5), LABEL["pole"])
     rim, face = brush.mix("sign", plane, tint=tint), brush.mix("trim", plane, tint=0.9)
     y, label, shape = 2.5, LABEL["traffic sign"], rng.integers(3)
     if shape == 0:
-        brush.ellipse((x, y, z), (0.42, 0.42), rim, label)
-        brush.ellipse((x, y, z), (0.28, 0.28), face if tint < 0.5 else rim, label)
+        brush.ellipse((x, y, z), (0.46, 0.46), rim, label)
+        brush.ellipse((x, y, z), (0.31, 0.31), face if tint < 0.5 else rim, label)
         return
-    corners = ((-0.45, -0.35), (0.45, -0.35), (0.0, 0.45)) if shape == 1 else (
-        (-0.4, -0.4), (0.4, -0.4), (0.4, 0.4), (-0.4, 0.4))  # fmt: skip
+    corners = ((-0.5, -0.4), (0.5, -0.4), (0.0, 0.5)) if shape == 1 else (
+        (-0.44, -0.44), (0.44, -0.44), (0.44, 0.44), (-0.44, 0.44))  # fmt: skip
     brush.polygon([(x + a, y + b, z) for a, b in corners], rim, label)
     brush.polygon([(x + 0.55 * a, y + 0.55 * b - 0.03, z) for a, b in corners], face, label)
 

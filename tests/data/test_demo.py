@@ -96,6 +96,7 @@ def test_an_interrupted_rendering_goes_on(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="seed is 3 there, 5 asked for"):
         demo.render(tmp_path / "cut", **{**SMALL, "seed": 5})
     monkeypatch.undo()
+    (tmp_path / "cut/game/images/.00009.png.1.tmp").write_bytes(b"killed while writing")
     demo.render(tmp_path / "cut", **SMALL)
     demo.render(tmp_path / "whole", **SMALL)
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
