@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -201,16 +202,20 @@ def _unknown_key(argv: Sequence[str], path: str | None) -> str | None:
     """Name the first override that the recipe lacks, with the closest key that it has."""
     if path is None:
         return None
-    namespace: dict[str, Any] = {}
-    with open(path, encoding="utf-8") as file:
-        exec(compile(file.read(), path, "exec"), namespace)
-    known = flatten(namespace["get_config"]())
+    known = flatten(runpy.run_path(path)["get_config"]())
     for argument in argv:
         name = argument.lstrip("-").split("=", 1)[0]
         if not name.startswith("config."):
             continue
         key = name.removeprefix("config.")
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            close = max(known, key=lambda candidate: _alike(key, candidate))
             return f"--{name}: {path} has no such key; the closest is --config.{close}"
     return None
+
+
+def _alike(key: str, candidate: str) -> float:
+    """How well two dotted keys agree; the last part counts once more."""
+    ends = key.rsplit(".", 1)[-1], candidate.rsplit(".", 1)[-1]
+    pairs = ((key, candidate), ends)
+    return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)

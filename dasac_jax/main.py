@@ -1,5 +1,6 @@
 """python -m dasac_jax.main --config configs/gta_r101.py --workdir RUN [--config.key=value …]"""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -22,8 +23,8 @@ def run(config: ConfigDict, folder: Path) -> None:
     from dasac_jax import comparison, stages
 
     recipe.check(config)
-    job = workdir.claim(config, folder)
-    workdir.check_inputs(job)
+    job = workdir.open_run(config, folder)
+    workdir.claim(job, config)
     with logs.logging_to(folder, primary=jax.process_index() == 0):
         workdir.make_demo(job)
         for stage in recipe.stages(config):
@@ -34,6 +35,8 @@ def run(config: ConfigDict, folder: Path) -> None:
 def main(argv: list[str]) -> None:
     """Run what the flags say; a mistake ends with one line on stderr and code 2."""
     del argv
+    # At absl's level INFO it reports each kind of device that is not there.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     try:
         for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
             if not flag.value:

@@ -17,13 +17,14 @@ from dasac_jax.errors import UserError
 _LOG = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
-# Keys that may differ from one start to the next: they change no result.
+# Keys that may differ from one start to the next: they change no result (data may move).
 _FREE = {
     "stages",
     "validation_batch",
     "checkpoint_every_steps",
     "log_every_steps",
     "loader_threads",
+    "data.root",
 }
 
 
@@ -56,37 +57,56 @@ class Run:
         return {"arch": self.config.arch, "num_classes": len(CLASSES)}
 
 
-def claim(config: ConfigDict, folder: Path) -> Run:
-    """Make `folder` the work directory of `config`, or find that it is.
+def open_run(config: ConfigDict, folder: Path) -> Run:
+    """The run of `config` in `folder`, all that it needs being there; nothing is written yet.
 
-    Raises UserError when it cannot be written or belongs to another configuration.
+    Raises UserError when the folder belongs to another configuration, and one that names every
+    folder or file that the stages need and is missing.
     """
     config = config.copy_and_resolve_references()
-    flat = json.loads(json.dumps(recipe.flatten(config)))
     path = folder / CONFIG_FILE
     if path.exists():
-        _compare(path, flat)
-    else:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            beside = folder / (CONFIG_FILE + ".part")
-            beside.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
-            os.replace(beside, path)
-        except OSError as error:
-            raise UserError(
-                f"--workdir {folder} cannot be written ({error.strerror}): choose another folder"
-            ) from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"--workdir {folder} cannot be written: choose another folder")
+        _compare(path, _stored_form(config))
+    run = Run(_with_data_root(config, folder), folder)
+    missing = _missing(run)
+    if missing:
+        raise UserError("missing:\n  " + "\n  ".join(missing))
+    return run
+
+
+def claim(run: Run, config: ConfigDict) -> None:
+    """Write `config` to the run's folder, which is its own from then on.
+
+    Raises UserError when the folder cannot be written.
+    """
+    path = run.folder / CONFIG_FILE
+    beside = path.with_name(CONFIG_FILE + ".part")
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(_stored_form(config), indent=1) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(
+            f"--workdir {run.folder} cannot be written ({error.strerror}): choose another folder"
+        ) from error
+
+
+def _stored_form(config: ConfigDict) -> dict[str, Any]:
+    """What JSON keeps of a configuration: tuples become lists."""
+    return json.loads(json.dumps(recipe.flatten(config)))
+
+
+def _with_data_root(config: ConfigDict, folder: Path) -> ConfigDict:
+    config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.root = config.data.root or str(folder / "data")
-    return Run(config, folder)
+    return config
 
 
-def check_inputs(run: Run) -> None:
-    """Raise one UserError that names every folder or file that the stages need and is missing."""
+def _missing(run: Run) -> list[str]:
+    """A line for everything that the stages need and that is not there."""
     config = run.config
-    stages = recipe.stages(config)
+    first = recipe.stages(config)[0]
     lines = []
     if "demo" not in config:
         roles = ["source_train", "target_train", "val"]
@@ -96,13 +116,12 @@ def check_inputs(run: Run) -> None:
     begun = any(run.newest(stage).is_dir() for stage in ("baseline", "adapt"))
     if config.init and not begun and not Path(config.init).is_dir():
         lines.append(f"{config.init}: the checkpoint to start from, made of {config.init_from}")
-    if stages[0] != "baseline" and not begun and not config.init:
+    if first != "baseline" and not begun and not config.init:
         lines.append(
-            f"{run.newest('baseline')}: the baseline that stage {stages[0]} starts from: run "
-            "stage baseline first, or give --config.init=CHECKPOINT"
+            f"{run.newest('baseline')}: the baseline that stage {first} starts from: run stage "
+            "baseline first, or give --config.init=CHECKPOINT"
         )
-    if lines:
-        raise UserError("missing:\n  " + "\n  ".join(lines))
+    return lines
 
 
 def make_demo(run: Run) -> None:
