@@ -1,0 +1,26 @@
+"""Forward passes of the three networks against the authors' numbers, from the same weights."""
+
+import jax
+import numpy as np
+import pytest
+
+from dasac_jax.models import create_model, upsample
+
+NETWORKS = ("deeplabv2_resnet101", "deeplabv2_vgg16_bn", "fcn_vgg16_bn")
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_logits_and_their_upsampling(arch, runs, recipe, golden):
+    recorded = golden(f"forward_{arch}_64x128")
+    images = recipe.image("forward", 2, 64, 128)
+    variables = runs.variables(arch, runs.start(recipe, arch))
+    model = create_model(arch)
+
+    logits = jax.jit(model.apply)(variables, images)
+    upsampled = np.asarray(upsample(logits, (64, 128)))
+
+    assert logits.shape == recorded["logits"].shape
+    assert runs.relative(logits, recorded["logits"]) < 1e-5
+    assert runs.relative(upsampled[:, 64 // 3], recorded["logits_up_row"]) < 1e-5
+    sums = upsampled.astype(np.float64).sum((1, 2))
+    assert runs.relative(sums, recorded["logits_up_sum"]) < 1e-5
