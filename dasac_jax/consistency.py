@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from dasac_jax.errors import UserError
 from dasac_jax.image.warp import warp_affine, warp_ones
+from dasac_jax.losses import pixel_cross_entropy
 
 IGNORED = 255
 MIN_TOTAL = 1e-3  # clamps the sum that a pooled prediction is divided by
@@ -227,11 +228,6 @@ def target_loss(
     Raises:
         UserError: on an unknown weighting, or views that cannot be averaged as asked.
     """
-    logits = logits.astype(jnp.float32)
-    classes = jnp.arange(logits.shape[-1])
-    # A masked sum instead of indexing: its gradient needs no scatter.
-    of_label = jnp.where(labels[..., None] == classes, logits, 0).sum(-1)
-    cross_entropy = jax.nn.logsumexp(logits, axis=-1) - of_label
     class_weight = (1 - jnp.maximum(prior, 0)) ** focal_power
     kept = labels != IGNORED
     weight = jnp.where(kept, class_weight[jnp.where(kept, labels, 0)], 0)
@@ -243,7 +239,7 @@ def target_loss(
         raise UserError(
             f"confidence_weighting is {confidence_weighting!r}; choose pixel, batch or none"
         )
-    return _mean(_mean(_mean(weight * cross_entropy, 2), 1), 0)
+    return _mean(_mean(_mean(weight * pixel_cross_entropy(logits, labels), 2), 1), 0)
 
 
 def _batch_confidence(confidence, images, axis_name):
