@@ -215,7 +215,11 @@ def _unknown_key(argv: Sequence[str], path: str | None) -> str | None:
 
 
 def _alike(key: str, candidate: str) -> float:
-    """How well two dotted keys agree; the last part counts once more."""
-    ends = key.rsplit(".", 1)[-1], candidate.rsplit(".", 1)[-1]
-    pairs = ((key, candidate), ends)
+    """How well two dotted keys agree: as a whole, in their sections and in their last parts."""
+    pairs = zip([key, *_split(key)], [candidate, *_split(candidate)], strict=True)
     return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+
+def _split(key: str) -> tuple[str, str]:
+    section, _, name = key.rpartition(".")
+    return section, name
