@@ -17,13 +17,9 @@ ARCHITECTURES = {
     "deeplabv2_resnet101": DeepLabV2ResNet,
     "deeplabv2_vgg16_bn": DeepLabV2VGG,
     "fcn_vgg16_bn": FCN8sVGG,
-    # The demo's: the same network, fewer blocks and channels, started for training from scratch.
+    # The demo's: the same network with fewer blocks and channels.
     "deeplabv2_demo": partial(
-        DeepLabV2ResNet,
-        blocks=(1, 1, 2, 1),
-        widths=(16, 24, 32, 48),
-        stem=16,
-        kernel_init=nn.initializers.he_normal(),
+        DeepLabV2ResNet, blocks=(1, 1, 2, 1), widths=(16, 24, 32, 32), stem=16
     ),
 }
 
