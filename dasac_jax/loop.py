@@ -18,6 +18,8 @@ from dasac_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 
+_MEND = "checkpoints before it are kept, try a smaller learning rate"
+
 Validate = Callable[[TrainState], tuple[float, np.ndarray]]
 
 
@@ -100,10 +102,7 @@ def _means(name: str, window: list[dict[str, jax.Array]], done: int) -> dict[str
         bad = [key for key, value in metrics.items() if not math.isfinite(value)]
         if bad:
             number = done - len(fetched) + i + 1
-            raise UserError(
-                f"{name} step {number}: {bad[0]} is {metrics[bad[0]]}; checkpoints before it "
-                "are kept, try a smaller learning rate"
-            )
+            raise UserError(f"{name} step {number}: {bad[0]} is {metrics[bad[0]]}; {_MEND}")
     return means
 
 
@@ -122,6 +121,9 @@ def _validate(state, plan, best, best_score, scalars) -> float:
 
 def _save(manager, state, plan, best_score) -> None:
     state = parallel.fetch(state)
+    # The losses are looked at more rarely, and tell of the weights only a step later.
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.student)):
+        raise UserError(f"{plan.name} step {int(state.step)}: weights are not finite; {_MEND}")
     epoch = plan.first_epoch + int(state.step) // plan.steps_per_epoch
     facts = {
         **plan.facts,
