@@ -138,8 +138,8 @@ def make_demo(run: Run) -> None:
 
 def _compare(path: Path, flat: dict[str, Any]) -> None:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): choose another --workdir") from error
     differing = [
         f"{key}: {stored.get(key, 'absent')} there, {flat.get(key, 'absent')} here"
