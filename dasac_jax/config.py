@@ -1,6 +1,7 @@
 """The configuration that every recipe in `configs/` starts from, and its checks."""
 
 import difflib
+import math
 import os
 import runpy
 import sys
@@ -140,7 +141,12 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {flat[key]!r}: choose one of {', '.join(allowed)}")
     for key, problem in _problems(flat):
         raise UserError(f"config.{key} is {flat[key]!r}: {problem}")
-    stages(config)
+    both = {"baseline", "adapt"} <= set(stages(config))
+    if both and config.select == "last" and config.adapt.epochs <= config.baseline.epochs:
+        raise UserError(
+            f"config.adapt.epochs is {config.adapt.epochs}: epochs count over both stages, give "
+            f"more than config.baseline.epochs, {config.baseline.epochs}"
+        )
 
 
 def _problems(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -155,13 +161,20 @@ def _problems(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, "the lower end comes first"
     if not all(isinstance(c, int) and 0 <= c < NUM_CLASSES for c in flat["left_out"]):
         yield "left_out", f"train ids from 0 to {NUM_CLASSES - 1} are needed"
+    if flat["seed"] >= 2**32:
+        yield "seed", "a whole number below 2**32 is needed"
+    for key in ("optimiser.momentum", "adapt.teacher_momentum", "adapt.prior_momentum"):
+        if flat[key] > 1:
+            yield key, "a number from 0 to 1 is needed"
     zero_works = ("seed", "weight_decay", "momentum", "phase_in_steps", "confidence_images")
     zero_works += ("jitter", "source_images", "source_held_out", "selection_images")
     zero_works += ("focal_power", "threshold_lower", "target_weight")
     for key, value in flat.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             allowed = key.rsplit(".", 1)[-1] in zero_works
-            if value < 0 or (value == 0 and not allowed):
+            if not math.isfinite(value):
+                yield key, "a finite number is needed"
+            elif value < 0 or (value == 0 and not allowed):
                 yield key, "a positive number is needed" if not allowed else "it is negative"
 
 
@@ -178,10 +191,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
     path = _config_path(argv)
     if path is not None and not os.path.isfile(path):
         raise UserError(f"--config: there is no file {path}; recipes lie in configs/")
+    if path is not None:
+        problem = _unknown_key(argv, path)
+        if problem:
+            raise UserError(problem)
     try:
         rest = flags.FLAGS(argv)
-    except AttributeError as error:
-        raise UserError(_unknown_key(argv, path) or str(error)) from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:
@@ -198,13 +213,14 @@ def _config_path(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _unknown_key(argv: Sequence[str], path: str | None) -> str | None:
+def _unknown_key(argv: Sequence[str], path: str) -> str | None:
     """Name the first override that the recipe lacks, with the closest key that it has."""
-    if path is None:
-        return None
-    known = flatten(runpy.run_path(path)["get_config"]())
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise UserError(f"--config: {path} defines no get_config() and so is no recipe")
+    known = flatten(get_config())
     for argument in argv:
-        name = argument.lstrip("-").split("=", 1)[0]
+        name = argument.lstrip("-").removeprefix("no").split("=", 1)[0]  # --noconfig.x: false
         if not name.startswith("config."):
             continue
         key = name.removeprefix("config.")
