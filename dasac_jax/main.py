@@ -24,9 +24,12 @@ def run(config: ConfigDict, folder: Path) -> None:
 
     recipe.check(config)
     job = workdir.open_run(config, folder)
-    workdir.claim(job, config)
+    stages.check_devices(config)
     with logs.logging_to(folder, primary=jax.process_index() == 0):
         workdir.make_demo(job)
+        stages.check_data(job)
+        # Not earlier: whoever has to mend a mistake can do so in the same folder.
+        workdir.claim(job, config)
         for stage in recipe.stages(config):
             stages.RUNNERS[stage](job)
         comparison.report_run(job)

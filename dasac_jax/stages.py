@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from dasac_jax import config as recipe
 from dasac_jax import logs, loop, models, optim, parallel, scoring, start, steps
 from dasac_jax import state as states
 from dasac_jax.data import loader, sampling
@@ -54,12 +55,23 @@ def create_state(config: ConfigDict, stage: str) -> states.TrainState:
     )
 
 
+def check_devices(config: ConfigDict) -> None:
+    """Raise UserError where a stage's network is unknown or its batch does not fit the devices."""
+    create_model(config)
+    for stage in _trained(config):
+        _layout(config, stage)
+
+
+def check_data(run: Run) -> None:
+    """Raise UserError where a stage's source batch is larger than the source."""
+    for stage in _trained(run.config):
+        _steps_per_epoch(run, stage)
+
+
 def run_baseline(run: Run) -> None:
     """Supervised training on the source, batch statistics of both domains (ABN)."""
-    config = run.config.baseline
-    layout = parallel.layout("baseline", config.source_batch, config.target_batch)
     state, facts = start.of_baseline(run, create_state(run.config, "baseline"))
-    _train(run, "baseline", layout, state, facts, baseline_step(run.config), weights=None)
+    _train(run, "baseline", state, facts, baseline_step(run.config), weights=None)
 
 
 def run_weights(run: Run) -> None:
@@ -85,8 +97,6 @@ def run_weights(run: Run) -> None:
 
 def run_adapt(run: Run) -> None:
     """Adaptation with a momentum teacher and augmentation consistency (SAC)."""
-    config = run.config.adapt
-    layout = parallel.layout("adapt", config.source_batch, config.groups, config.group_size)
     state, facts = start.of_adapt(run, create_state(run.config, "adapt"))
     weights = None
     if run.weights_file.exists():
@@ -94,9 +104,8 @@ def run_adapt(run: Run) -> None:
         weights = sampling.load_weights(run.weights_file, names, CLASS_NAMES)
     else:
         _LOG.warning("there is no %s: target images are drawn uniformly", run.weights_file)
-    steps_per_epoch = len(run.open("source_train")) // config.source_batch
-    step = adapt_step(run.config, max(steps_per_epoch, 1))
-    _train(run, "adapt", layout, state, facts, step, weights)
+    step = adapt_step(run.config, _steps_per_epoch(run, "adapt"))
+    _train(run, "adapt", state, facts, step, weights)
 
 
 RUNNERS: dict[str, Callable[[Run], None]] = {
@@ -190,15 +199,36 @@ def batches(
     )
 
 
-def _train(run, stage, layout, state, facts, step, weights) -> None:
-    config = run.config
-    first_epoch = int(facts.get("first_epoch", 0))
-    images = len(run.open("source_train"))
-    steps_per_epoch = images // layout.source_batch
-    if not steps_per_epoch:
+def _trained(config: ConfigDict) -> list[str]:
+    """Those of the stages to run that train."""
+    return [stage for stage in recipe.stages(config) if stage in _STAGE_NUMBER]
+
+
+def _layout(config: ConfigDict, stage: str) -> parallel.Layout:
+    section = config[stage]
+    if stage == "baseline":
+        return parallel.layout(stage, section.source_batch, section.target_batch)
+    return parallel.layout(stage, section.source_batch, section.groups, section.group_size)
+
+
+def _steps_per_epoch(run: Run, stage: str) -> int:
+    images, batch = len(run.open("source_train")), run.config[stage].source_batch
+    if batch > images:
         raise UserError(
-            f"config.{stage}.source_batch is {layout.source_batch}, but there are only "
+            f"config.{stage}.source_batch is {batch}, but there are only "
             f"{images} source images: use a smaller batch"
+        )
+    return images // batch
+
+
+def _train(run, stage, state, facts, step, weights) -> None:
+    config = run.config
+    layout, steps_per_epoch = _layout(config, stage), _steps_per_epoch(run, stage)
+    first_epoch = int(facts.get("first_epoch", 0))
+    if first_epoch >= config[stage].epochs:
+        raise UserError(
+            f"config.{stage}.epochs is {config[stage].epochs}, but the stages before took "
+            f"{first_epoch}, which count too: give more"
         )
     plan = loop.Plan(
         name=stage,
