@@ -135,11 +135,11 @@ def change_error(
 
 
 def adapt_errors(
-    log: np.ndarray, priors: np.ndarray, recorded: dict[str, np.ndarray]
+    log: np.ndarray, priors: np.ndarray, recorded: dict[str, np.ndarray], first: int = 0
 ) -> dict[str, float]:
-    """Errors of the first steps of an adaptation: `log` (steps, 5) and `priors` (steps, C)."""
-    count = len(log)
-    theirs, their_priors = recorded["log"][:count], recorded["class_prior"][:count]
+    """Errors of an adaptation's steps from `first` on: `log` (steps, 5), `priors` (steps, C)."""
+    rows = slice(first, first + len(log))
+    theirs, their_priors = recorded["log"][rows], recorded["class_prior"][rows]
     losses, distance, labelled = slice(0, 3), 3, 4
     apart = np.abs(log - theirs)
     return {
