@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import importlib.util
+import json
 import os
+import runpy
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -27,8 +34,22 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[1]
+
+# The built-in demo, so small that a run is compiling and little else.
+TINY = {
+    "demo.height": 48, "demo.width": 96, "demo.num_source": 16, "demo.num_train": 8,
+    "demo.num_val": 5, "demo.num_test": 1, "data.source_size": (48, 96),
+    "data.target_size": (48, 96), "data.selection_images": 4, "baseline.crop": (32, 32),
+    "baseline.source_batch": 8, "baseline.target_batch": 8, "baseline.learning_rate": 0.001,
+    "baseline.epochs": 6, "adapt.crop": (32, 64), "adapt.source_batch": 8, "adapt.groups": 2,
+    "adapt.group_size": 4, "adapt.learning_rate": 0.001, "adapt.epochs": 9,
+    "adapt.threshold_lower": 0.1, "adapt.teacher_momentum": 0.5, "validate_every_epochs": 2,
+    "checkpoint_every_steps": 5, "log_every_steps": 1, "loader_threads": 2,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +83,163 @@ def torch() -> ModuleType:
         pytest.skip("install the [torch] extra")
     torch.set_num_threads(1)
     return torch
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Ended]:
+    """command(flag, …): `python -m dasac_jax.main` with these flags, as a user runs it.
+
+    Options: hook, what run_hooked.py is to do; devices, how many to simulate; compiled, a folder
+    of programs compiled before.
+    """
+
+    def run(*flags: str, hook=(), devices: int = 1, compiled: Path | None = None) -> Ended:
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            # Unoptimised: compiling takes longer than running.
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+            "--xla_backend_optimization_level=0",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        if compiled is not None:
+            environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
+        program = (
+            [str(ROOT / "tests" / "run_hooked.py"), *hook] if hook else ["-m", "dasac_jax.main"]
+        )
+        started = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, *program, *flags],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False,
+        )  # fmt: skip
+        seconds = time.monotonic() - started
+        return Ended(ended.returncode, ended.stdout, ended.stderr, seconds)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., list[str]]:
+    """tiny(folder, **changes): flags of the tiny demo there; keys with __ for the dots."""
+
+    def flags(folder: Path, **changes) -> list[str]:
+        values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+        overrides = [f"--config.{key}={value}" for key, value in values.items()]
+        return ["--config", "configs/demo.py", "--workdir", str(folder), *overrides]
+
+    return flags
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., ConfigDict]:
+    """tiny_config(**changes): the configuration that `tiny` gives on the command line."""
+
+    def make(**changes) -> ConfigDict:
+        config = runpy.run_path(str(ROOT / "configs" / "demo.py"))["get_config"]()
+        config.lock()
+        config.update_from_flattened_dict(
+            TINY | {key.replace("__", "."): value for key, value in changes.items()}
+        )
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """once(name, make): the folder that make(folder) filled, made by the first worker to ask."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        folder, made = root / name, root / f"{name}.made"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return get
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """The tiny demo, run in one go: its work directory, how it ended, what it compiled."""
+
+    folder: Path
+    ended: Ended
+    compiled: Path
+
+
+@pytest.fixture(scope="session")
+def whole(command, tiny, once) -> WholeRun:
+    """One run of the tiny demo for all tests, which leave it as it is."""
+
+    def make(folder: Path) -> None:
+        ended = command(*tiny(folder / "run"), compiled=folder / "compiled")
+        (folder / "ended.json").write_text(json.dumps(asdict(ended)), encoding="utf-8")
+
+    folder = once("whole", make)
+    ended = Ended(**json.loads((folder / "ended.json").read_text(encoding="utf-8")))
+    assert ended.code == 0, ended.err
+    return WholeRun(folder / "run", ended, folder / "compiled")
+
+
+@dataclass(frozen=True)
+class UnlabelledRun:
+    """A run on data whose target training images have no labels, and the keys that it read."""
+
+    folder: Path
+    ended: Ended
+    keys: set[str]
+
+
+@pytest.fixture(scope="session")
+def unlabelled(whole, command, tiny, once) -> UnlabelledRun:
+    """The tiny demo's run on its data without target training labels, as a recipe of its own."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(whole.folder / "data", folder / "data")
+        for labels in ("gtFine", "gtFine2"):
+            shutil.rmtree(folder / "data" / "cityscapes" / labels / "train")
+        recipe = folder / "recipe.py"
+        recipe.write_text(_WITHOUT_DEMO, encoding="utf-8")
+        shutil.copytree(whole.compiled, folder / "compiled")
+        flags = tiny(folder / "run", data__selection_images=0, data__root=folder / "data")
+        flags = ["--config", str(recipe), *(x for x in flags[2:] if "config.demo" not in x)]
+        hook = ("record", str(folder / "keys.txt"))
+        ended = command(*flags, hook=hook, compiled=folder / "compiled")
+        (folder / "ended.json").write_text(json.dumps(asdict(ended)), encoding="utf-8")
+
+    folder = once("unlabelled", make)
+    ended = Ended(**json.loads((folder / "ended.json").read_text(encoding="utf-8")))
+    assert ended.code == 0, ended.err
+    keys = set((folder / "keys.txt").read_text(encoding="utf-8").split())
+    return UnlabelledRun(folder / "run", ended, keys)
+
+
+_WITHOUT_DEMO = """
+import runpy
+
+
+def get_config():
+    config = runpy.run_path("configs/demo.py")["get_config"]()
+    del config.demo
+    return config
+"""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
