@@ -17,24 +17,32 @@ def get_config() -> ConfigDict:
 
     config.demo = recipe.demo_data()
     config.data.root = ""
-    config.data.source_size = (192, 384)
-    config.data.target_size = (192, 384)
+    config.data.source_size = (128, 256)
+    config.data.target_size = (128, 256)
     config.data.source_images = 0
     config.data.source_held_out = 0
     config.data.selection_images = 20
 
-    config.baseline.crop = (120, 120)
-    config.baseline.source_batch = 8
-    config.baseline.target_batch = 8
-    config.baseline.learning_rate = 5e-3
-    config.baseline.epochs = 15
+    config.baseline.crop = (96, 96)
+    config.baseline.source_batch = 4
+    config.baseline.target_batch = 4
+    config.baseline.learning_rate = 5e-4
+    config.baseline.jitter = 0.2
+    config.baseline.epochs = 25
 
-    config.adapt.crop = (96, 192)
-    config.adapt.learning_rate = 2e-3
-    config.adapt.epochs = 25
+    config.adapt.crop = (128, 256)
+    config.adapt.source_batch = 4
+    config.adapt.groups = 1
+    config.adapt.learning_rate = 1e-4
+    config.adapt.epochs = 29  # four more
+    config.adapt.source_scale = (0.6, 1.4)
+    config.adapt.target_weight = 1.0
+    # The published run makes about a thousand teacher updates, this one eighty.
+    config.adapt.teacher_every_steps = 5
+    config.adapt.teacher_momentum = 0.9
 
     config.validate_every_epochs = 5
     config.validation_batch = 4
-    config.checkpoint_every_steps = 100
-    config.log_every_steps = 20
+    config.checkpoint_every_steps = 200
+    config.log_every_steps = 50
     return config

@@ -94,11 +94,11 @@ def base() -> ConfigDict:
 def demo_data() -> ConfigDict:
     """What the built-in demo renders: `config.demo` of recipes that bring their own data."""
     demo = ConfigDict()
-    demo.height = 192
-    demo.width = 384
-    demo.num_source = 320
+    demo.height = 128
+    demo.width = 256
+    demo.num_source = 400
     demo.num_train = 200
-    demo.num_val = 60
+    demo.num_val = 100
     demo.num_test = 20
     return demo
 

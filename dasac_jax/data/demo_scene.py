@@ -72,7 +72,7 @@ def draw_scene(rng: Rng, content: Content, height: int, width: int) -> Scene:
     rows, columns = SUPERSAMPLING * height, SUPERSAMPLING * width
     camera = Camera(
         height_m=content.camera_height_m * rng.uniform(0.92, 1.1),
-        focal=rng.uniform(0.56, 0.68) * max(columns, 1.6 * rows),
+        focal=rng.uniform(0.85, 1.0) * max(columns, 1.6 * rows),
         centre_x=columns * (0.5 + np.clip(rng.normal(0, 0.06), -0.14, 0.14)),
         horizon_y=rows * (content.horizon + np.clip(rng.normal(0, 0.02), -0.05, 0.05)),
         size=(rows, columns),
