@@ -1,0 +1,169 @@
+"""What a stage starts from, and what of a checkpoint goes on."""
+
+import jax
+import numpy as np
+import pytest
+
+from dasac_jax import checkpoint, optim, start
+from dasac_jax.errors import UserError
+from dasac_jax.state import TrainState
+from dasac_jax.workdir import Run
+
+
+def state_of(value, step=0):
+    """A state whose every number is `value`: a backbone of one layer and a new head."""
+    params = {
+        "layer1": {"conv": {"kernel": np.full((2, 3), value, np.float32)}},
+        "layer5": {"conv": {"kernel": np.full((3, 4), value, np.float32)}},
+    }
+    batch_stats = {"layer1": {"bn": {"mean": np.full(3, value, np.float32)}}}
+    opt_state = optim.create(1e-3).init(params)
+    return TrainState(
+        params=params,
+        batch_stats=batch_stats,
+        teacher={"params": params, "batch_stats": batch_stats},
+        class_prior=np.full(4, value, np.float32),
+        opt_state=jax.tree.map(lambda x: np.full(x.shape, value, np.float32), opt_state),
+        step=np.int32(step),
+        seed=np.uint32(1),
+    )
+
+
+def save(folder, value, step, state=None, **facts):
+    manager = checkpoint.open_manager(folder)
+    checkpoint.save(manager, state or state_of(value, step), metadata=facts)
+    checkpoint.finish(manager)
+
+
+def values(tree):
+    return {x for leaf in jax.tree.leaves(tree) for x in np.ravel(leaf).tolist()}
+
+
+@pytest.fixture
+def run(tiny_config, tmp_path):
+    """run(**changes): a run in tmp_path."""
+    return lambda **changes: Run(tiny_config(**changes), tmp_path)
+
+
+FRESH = state_of(-1.0)
+
+
+class TestBaseline:
+    def test_from_scratch(self, run):
+        state, facts = start.of_baseline(run(), FRESH)
+        assert values(state.params) == {-1} and state.step == 0 and facts == {}
+
+    def test_from_given_weights(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 90, epoch=12)
+        state, facts = start.of_baseline(run(init=str(tmp_path / "given")), FRESH)
+        assert values(state.student) == {7}
+        # Weights and statistics alone: neither its step nor its momentum.
+        assert facts == {} and state.step == 0
+        assert values((state.teacher, state.class_prior, state.opt_state)) == {-1}
+
+    def test_resumed_before_all_else(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 90)
+        save(tmp_path / "baseline/checkpoints", 2.0, 8, epoch=4, best_score=0.5)
+        save(tmp_path / "baseline/checkpoints", 3.0, 9, epoch=4, best_score=0.5)
+        save(tmp_path / "baseline/best", 4.0, 6)
+        state, facts = start.of_baseline(run(init=str(tmp_path / "given"), select="best"), FRESH)
+        assert values(state.replace(step=0.0, seed=0.0)) == {3, 0}
+        assert (int(state.step), int(state.seed)) == (9, 1)
+        assert (facts["epoch"], facts["best_score"]) == (4, 0.5)
+
+
+class TestAdapt:
+    def test_carries_weights_statistics_momentum_epochs_and_best_score(self, run, tmp_path):
+        save(tmp_path / "baseline/checkpoints", 3.0, 12, epoch=6, first_epoch=0, best_score=0.4)
+        state, facts = start.of_adapt(run(), FRESH)
+        assert values((state.params, state.batch_stats, state.opt_state)) == {3}
+        assert values((state.teacher, state.class_prior)) == {-1} and state.step == 0
+        assert facts == {"first_epoch": 6, "best_score": 0.4}
+
+    def test_takes_the_snapshot_that_is_selected(self, run, tmp_path):
+        save(tmp_path / "baseline/checkpoints", 3.0, 12, epoch=6, best_score=0.4)
+        save(tmp_path / "baseline/best", 4.0, 8, epoch=4, best_score=0.4)
+        state, facts = start.of_adapt(run(select="best"), FRESH)
+        assert values(state.params) == {4} and facts["first_epoch"] == 4
+        state, facts = start.of_adapt(run(select="last"), FRESH)
+        assert values(state.params) == {3} and facts["first_epoch"] == 6
+
+    def test_without_a_best_the_newest_is_taken(self, run, tmp_path):
+        save(tmp_path / "baseline/checkpoints", 3.0, 12, epoch=6)
+        state, facts = start.of_adapt(run(select="best"), FRESH)
+        assert values(state.params) == {3} and facts == {"first_epoch": 6, "best_score": 0.0}
+
+    def test_resumed_before_all_else(self, run, tmp_path):
+        save(tmp_path / "baseline/checkpoints", 3.0, 12, epoch=6)
+        save(tmp_path / "adapt/checkpoints", 5.0, 2, epoch=7, first_epoch=6, best_score=0.6)
+        state, facts = start.of_adapt(run(), FRESH)
+        assert values((state.student, state.teacher, state.opt_state, state.class_prior)) == {5}
+        assert state.step == 2 and (facts["first_epoch"], facts["best_score"]) == (6, 0.6)
+
+    def test_from_given_weights_where_there_is_no_baseline(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 90, epoch=12)
+        state, facts = start.of_adapt(run(init=str(tmp_path / "given"), stages="adapt"), FRESH)
+        assert values(state.student) == {7} and values(state.opt_state) == {-1}
+        assert facts == {"first_epoch": 0, "best_score": 0.0}
+
+    def test_from_nothing_is_refused(self, run, tmp_path):
+        with pytest.raises(UserError, match="run stage baseline first") as caught:
+            start.of_adapt(run(), FRESH)
+        assert f"{tmp_path}/baseline/checkpoints" in str(caught.value)
+
+
+def test_given_weights_do_not_stand_in_for_an_adaptation(run, tmp_path):
+    save(tmp_path / "given", 7.0, 90)
+    with pytest.raises(UserError, match="run stage adapt first"):
+        start.handed_on(run(init=str(tmp_path / "given")), "adapt", FRESH)
+
+
+class TestGiven:
+    def given(self, run, tmp_path, change):
+        state = state_of(7.0)
+        params = {key: dict(value) for key, value in state.params.items()}
+        stats = {key: dict(value) for key, value in state.batch_stats.items()}
+        change(params, stats)
+        state = state.replace(params=params, batch_stats=stats)
+        save(tmp_path / "given", None, 0, state=state)
+        return start.of_baseline(run(init=str(tmp_path / "given")), FRESH)[0]
+
+    def test_a_head_may_be_missing(self, run, tmp_path):
+        state = self.given(run, tmp_path, lambda params, stats: params.pop("layer5"))
+        assert values(state.params["layer1"]) == {7} and values(state.params["layer5"]) == {-1}
+
+    def test_what_is_not_needed_is_left(self, run, tmp_path):
+        extra = {"kernel": np.zeros((9, 9), np.float32)}
+        state = self.given(run, tmp_path, lambda params, stats: params.update(fc=extra))
+        assert jax.tree.structure(state) == jax.tree.structure(FRESH)
+        assert values(state.student) == {7}
+
+    def test_a_missing_backbone_tensor_is_named(self, run, tmp_path):
+        other = {"other": {"kernel": np.zeros(2, np.float32)}}
+        with pytest.raises(UserError, match=r"^config\.init: .* lacks params/layer1/conv/kernel$"):
+            self.given(run, tmp_path, lambda params, stats: params.update(layer1=other))
+
+    def test_missing_statistics_are_named(self, run, tmp_path):
+        other = {"other": {"mean": np.zeros(2, np.float32)}}
+        with pytest.raises(UserError, match=r"lacks batch_stats/layer1/bn/mean$"):
+            self.given(run, tmp_path, lambda params, stats: stats.update(layer1=other))
+
+    @pytest.mark.parametrize("layer", ["layer1", "layer5"])
+    def test_another_shape_is_named(self, layer, run, tmp_path):
+        wide = {"conv": {"kernel": np.zeros((5, 6), np.float32)}}
+        words = rf"holds params/{layer}/conv/kernel \(5, 6\), this configuration needs \("
+        with pytest.raises(UserError, match=words):
+            self.given(run, tmp_path, lambda params, stats: params.update({layer: wide}))
+
+    def test_a_folder_without_checkpoint_is_refused(self, run, tmp_path):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UserError, match=f"no checkpoint in {tmp_path}/empty"):
+            start.of_baseline(run(init=str(tmp_path / "empty")), FRESH)
+
+
+def test_a_checkpoint_of_another_network_is_refused(run, tmp_path):
+    state = state_of(3.0, 4)
+    state = state.replace(params={"layer1": state.params["layer1"]})
+    save(tmp_path / "baseline/checkpoints", None, 4, state=state)
+    with pytest.raises(UserError, match="lacks params/layer5/conv/kernel"):
+        start.of_baseline(run(), FRESH)
