@@ -26,9 +26,8 @@ def torch_name(arch: str, path: tuple[str, ...]) -> str:
 
 def flax_path(arch: str, name: str, ndim: int) -> tuple[str, tuple[str, ...]]:
     """(collection, path) of a PyTorch entry; the inverse of `torch_name`."""
-    if "resnet" in arch:
-        name = re.sub(r"^model\.", "", name)
-    *modules, leaf = name.split(".")
+    path = re.sub(r"^model\.", "", name) if "resnet" in arch else name
+    *modules, leaf = path.split(".")
     modules = [module for module in modules if module != "conv2d_list"]
     for ours, theirs in _STATISTICS.items():
         if leaf == theirs:

@@ -121,7 +121,6 @@ class DeepLabV2ResNet(nn.Module):
         for i, (blocks, width, stride, dilation) in enumerate(layout, start=1):
             stage = Stage(blocks, width, stride, dilation, conv, norm, name=f"layer{i}")
             x = stage(x, use_running)
-            self.sow("intermediates", f"layer{i}", x)
         return AtrousHead(self.num_classes, self.dtype, name="layer5")(x)
 
 
