@@ -1,0 +1,140 @@
+"""Batch norm over devices, dropout per image, pools and upsampling by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dasac_jax.models.fcn import VGGHead
+from dasac_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    batch_moments,
+    channel_dropout,
+    corner_aligned_matrix,
+    max_pool_2x2,
+    max_pool_ceil,
+    upsample,
+)
+
+
+@pytest.fixture
+def x():
+    return 3 + np.random.default_rng(0).normal(size=(8, 3, 5, 4)).astype(np.float32)
+
+
+class TestBatchNorm:
+    def test_moments_over_devices_are_those_of_the_whole_batch(self, x):
+        split = x.reshape(4, 2, *x.shape[1:])
+        moments = jax.pmap(
+            lambda part: batch_moments(part, "batch"), "batch", devices=jax.devices()[:4]
+        )(split)
+        pixels = x.reshape(-1, 4).astype(np.float64)
+        for device in range(4):
+            mean, var, count = (moment[device] for moment in moments)
+            np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-6)
+            np.testing.assert_allclose(var, pixels.var(0), rtol=1e-5)
+            assert count == len(pixels)
+
+    def test_running_statistics(self, x):
+        statistics = {"mean": np.full(4, 7, np.float32), "var": np.full(4, 2, np.float32)}
+        variables = {
+            "params": {"scale": np.full(4, 2, np.float32), "bias": np.ones(4, np.float32)},
+            "batch_stats": statistics,
+        }
+        y, updated = BatchNorm().apply(variables, x, False, mutable=["batch_stats"])
+        pixels = x.reshape(-1, 4).astype(np.float64)
+        expected = 2 * (pixels - pixels.mean(0)) / np.sqrt(pixels.var(0) + 1e-5) + 1
+        np.testing.assert_allclose(y.reshape(-1, 4), expected, rtol=1e-4, atol=1e-5)
+        updated = updated["batch_stats"]
+        np.testing.assert_allclose(updated["mean"], 0.9 * 7 + 0.1 * pixels.mean(0), rtol=1e-6)
+        unbiased = pixels.var(0, ddof=1)
+        np.testing.assert_allclose(updated["var"], 0.9 * 2 + 0.1 * unbiased, rtol=1e-6)
+
+    def test_initialisation_needs_no_devices_and_keeps_the_statistics(self, x):
+        variables = BatchNorm(axis_name="batch").init(jax.random.key(0), x, False)
+        assert not variables["batch_stats"]["mean"].any()
+        assert (variables["batch_stats"]["var"] == 1).all()
+
+    def test_statistics_stay_float32_for_bfloat16(self, x):
+        norm, x = BatchNorm(dtype=jnp.bfloat16), jnp.asarray(x, jnp.bfloat16)
+        variables = norm.init(jax.random.key(0), x, False)
+        y, updated = norm.apply(variables, x, False, mutable=["batch_stats"])
+        assert y.dtype == jnp.bfloat16
+        leaves = jax.tree.leaves((variables, updated))
+        assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+        # Not a bfloat16 mean of values around 3, which could be off by 1e-2.
+        expected = np.asarray(x, np.float64).reshape(-1, 4).mean(0) * 0.1
+        np.testing.assert_allclose(updated["batch_stats"]["mean"], expected, rtol=1e-5)
+
+
+class TestDropout:
+    def test_draws_of_an_image_do_not_depend_on_its_batch(self):
+        head = VGGHead(num_classes=3, width=32)
+        images = np.random.default_rng(0).normal(size=(4, 2, 3, 5)).astype(np.float32)
+        keys = jax.random.split(jax.random.key(7), 4)
+        variables = head.init(jax.random.key(0), images, True, None)
+        whole = head.apply(variables, images, True, keys)
+        parts = [
+            head.apply(variables, images[half], True, keys[half])
+            for half in (slice(0, 1), slice(1, 4))
+        ]
+        np.testing.assert_allclose(jnp.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
+        assert np.abs(head.apply(variables, images, True, None) - whole).max() > 1e-3
+
+    def test_drops_whole_channels_and_scales_the_others(self):
+        keys = jax.random.split(jax.random.key(1), 64)
+        dropped = np.asarray(channel_dropout(jnp.ones((64, 2, 3, 100)), keys, 0, 0.1))
+        assert (dropped == dropped[:, :1, :1]).all()
+        np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.9], rtol=1e-6)
+        assert 0.08 < (dropped == 0).mean() < 0.12
+
+    def test_layers_and_images_draw_their_own(self):
+        keys, ones = jax.random.split(jax.random.key(1), 2), jnp.ones((2, 1, 1, 200))
+        first, second = (channel_dropout(ones, keys, layer, 0.5) for layer in (0, 1))
+        assert (first != second).any()
+        assert (first[0] != first[1]).any()
+
+    def test_no_keys_no_dropout(self):
+        ones = jnp.ones((2, 3, 3, 4))
+        assert channel_dropout(ones, None, 0, 0.5) is ones
+
+
+@pytest.mark.parametrize(("n", "rows"), [(1, 1), (2, 2), (32, 17), (33, 17), (256, 129)])
+def test_rows_of_the_ceil_mode_pool(n, rows):
+    shape = jax.eval_shape(max_pool_ceil, jax.ShapeDtypeStruct((1, n, n, 2), jnp.float32)).shape
+    assert shape == (1, rows, rows, 2)
+
+
+def test_ceil_mode_pool_by_hand():
+    x = jnp.arange(-20.0, 0.0).reshape(1, 4, 5, 1)  # negative: padding with 0 would show
+    assert max_pool_ceil(x)[0, :, :, 0].tolist() == [[-14, -12, -11], [-4, -2, -1], [-4, -2, -1]]
+    assert max_pool_2x2(x)[0, :, :, 0].tolist() == [[-14, -12], [-4, -2]]
+
+
+@pytest.mark.parametrize(
+    ("size_in", "size_out"), [(9, 64), (17, 128), (5, 5), (1, 4), (4, 1), (7, 3)]
+)
+def test_interpolation_weights(size_in, size_out):
+    matrix = corner_aligned_matrix(size_in, size_out)
+    np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-6)
+    # A ramp stays a ramp between the same corners.
+    expected = np.linspace(0, size_in - 1, size_out)
+    np.testing.assert_allclose(matrix @ np.arange(size_in), expected, atol=1e-5)
+
+
+def test_upsampling_keeps_the_corners():
+    logits = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    upsampled = upsample(jnp.asarray(logits, jnp.bfloat16), (17, 33))
+    assert upsampled.dtype == jnp.float32
+    corners = np.ix_([0, 1], [0, 16], [0, 32])
+    expected = np.asarray(jnp.asarray(logits, jnp.bfloat16), np.float32)[:, ::2, ::3]
+    np.testing.assert_allclose(upsampled[corners], expected, rtol=1e-6)
+
+
+def test_convolution_starts():
+    x = jnp.zeros((1, 4, 4, 8))
+    params = Conv(256, use_bias=True).init(jax.random.key(0), x)["params"]
+    assert params["kernel"].std() == pytest.approx(0.01, rel=0.05)
+    bound = (9 * 8) ** -0.5  # PyTorch's default for biases
+    assert 0.95 * bound < np.abs(params["bias"]).max() <= bound
