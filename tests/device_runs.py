@@ -37,15 +37,17 @@ def _batch(rng, stage, group_size):
         labels = coarse.repeat(8, axis=1).repeat(8, axis=2)
         return np.where(labels == CLASSES, 255, labels).astype(np.int32)
 
-    batch = {"source_image": images(ITEMS), "source_label": labels()}
+    items = np.arange(ITEMS, dtype=np.int32)
+    batch = {"source_image": images(ITEMS), "source_label": labels(), "source_item": items}
     if stage == "baseline":
-        return batch | {"target_image": images(ITEMS)}
+        return batch | {"target_image": images(ITEMS), "target_item": items}
     teacher = images(ITEMS // group_size).repeat(group_size, axis=0)
     offsets = rng.uniform(-3, 3, (ITEMS, 2))
     scales, flips = rng.uniform(0.5, 1, ITEMS), rng.choice([-1, 1], ITEMS)
     matrices = consistency.view_matrices(offsets, scales, flips, SIZE)
     noise = 0.3 * rng.normal(size=teacher.shape).astype(np.float32)
     return batch | {
+        "target_view": items,
         "teacher_view": teacher,
         "student_view": teacher + noise,
         "padded": np.repeat(rng.random((ITEMS, SIZE[0], 1)) < 0.1, SIZE[1], axis=2),
@@ -109,7 +111,9 @@ def step_and_state(stage: str, group_size: int, axis_name: str | None) -> tuple[
             steps_per_epoch=8,
             teacher_every_steps=3,
         )
-    return partial(step, optimiser=optimiser, axis_name=axis_name), begin
+    step = partial(step, optimiser=optimiser, axis_name=axis_name)
+    # The views are made already; what is left to the step is to draw what dropout drops.
+    return steps.on_views(step, lambda key, raw: raw, STAGES.index(stage)), begin
 
 
 def train(
