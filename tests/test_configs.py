@@ -1,0 +1,71 @@
+"""Every recipe's networks, whole but abstract, and every key of a configuration."""
+
+import inspect
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dasac_jax import config as recipe
+from dasac_jax import models, optim, parallel, stages
+from dasac_jax.data import demo
+
+ROOT = Path(__file__).parents[1]
+PATHS = sorted((ROOT / "configs").glob("*.py"))
+
+
+def load(path):
+    return runpy.run_path(str(path))["get_config"]()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_networks_fit_their_crops_and_optimiser(path):
+    config = load(path)
+    for stage in ("baseline", "adapt"):
+        state = jax.eval_shape(lambda s=stage: stages.create_state(config, s))
+        batch = config[stage].source_batch
+        height, width = config[stage].crop
+        images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32)
+        model = stages.create_model(config)
+        logits = jax.eval_shape(model.apply, state.student, images)
+        assert (logits.shape[0], logits.shape[3]) == (batch, 19) and logits.dtype == jnp.float32
+        assert all(
+            abs(n - m / 8) <= 1 for n, m in zip(logits.shape[1:3], (height, width), strict=True)
+        )
+        full = jax.eval_shape(lambda x, s=(height, width): models.upsample(x, s), logits)
+        assert full.shape == (batch, height, width, 19)
+
+        groups = Counter(jax.tree.leaves(optim.groups(state.params)))
+        assert set(groups) == set(optim.GROUPS)
+        optimiser = optim.create(config[stage].learning_rate, **config.optimiser)
+        updates, opt_state = jax.eval_shape(
+            optimiser.update, state.params, state.opt_state, state.params
+        )
+        assert jax.tree.map(lambda x: x.shape, updates) == jax.tree.map(
+            lambda x: x.shape, state.params
+        )
+        assert jax.tree.structure(opt_state) == jax.tree.structure(state.opt_state)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_batches_fit_one_device_and_several(path):
+    config = load(path)
+    for devices in (1, 2):
+        baseline, adapt = config.baseline, config.adapt
+        counts = {"devices": devices, "local_devices": devices}
+        parallel.layout("baseline", baseline.source_batch, baseline.target_batch, **counts)
+        parallel.layout("adapt", adapt.source_batch, adapt.groups, adapt.group_size, **counts)
+
+
+def test_every_key_is_read_by_a_run(unlabelled):
+    keys = set(recipe.flatten(recipe.base()))
+    assert unlabelled.keys <= keys | {key.split(".")[0] for key in keys} | {"demo"}
+    # Of these one is told where the weights are missing that it tells about.
+    assert keys - unlabelled.keys == {"init_from"}
+
+
+def test_every_key_of_the_demo_is_an_argument_of_its_rendering():
+    assert set(recipe.demo_data()) <= set(inspect.signature(demo.render).parameters)
