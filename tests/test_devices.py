@@ -92,7 +92,7 @@ def test_two_processes_of_two_devices(device_runs, tmp_path):
         port = probe.getsockname()[1]
     root = str(CHILD.parents[1])
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
         "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
     }
     children = [
