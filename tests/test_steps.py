@@ -325,38 +325,6 @@ def statistics(tiny, run, params, images):
     return steps.statistics_step(run.batch_stats, params, images, model=tiny.TinyNetwork())
 
 
-class TestOnViews:
-    def test_keys_follow_seed_stage_step_and_item_alone(self):
-        def keys(raw, seed=1, step=0, stage=0):
-            run = state.TrainState(None, None, None, None, None, jnp.int32(step), jnp.uint32(seed))
-            _, batch = steps.on_views(lambda *pair: pair, lambda key, raw: {}, stage)(run, raw)
-            return [jax.random.key_data(batch[f"{n}_keys"]).tolist() for n in ("source", "target")]
-
-        raw = {"source_item": jnp.arange(4), "target_view": jnp.arange(8)}
-        half = {"source_item": jnp.arange(2, 4), "target_view": jnp.arange(4, 8)}
-        source, target = keys(raw)
-        assert keys(half) == [source[2:], target[4:]]
-        others = [keys(raw, seed=2), keys(raw, step=1), keys(raw, stage=1)]
-        drawn = [
-            tuple(key) for pair in [(source, target), *others] for keys in pair for key in keys
-        ]
-        assert len(set(drawn)) == len(drawn) == 48
-
-    def test_views_are_made_before_the_step(self, run):
-        raw = {"source_item": jnp.arange(2), "target_item": jnp.arange(2)}
-        made = []
-
-        def make_views(key, raw):
-            made.append(jax.random.key_data(key).tolist())
-            return {"source_image": len(made)}
-
-        step = steps.on_views(lambda run, batch: (run, batch), make_views, 1)
-        _, batch = step(run, raw)
-        step(run.replace(step=jnp.int32(5)), raw)
-        assert batch["source_image"] == 1
-        assert made[0] != made[1]
-
-
 class TestPrediction:
     def test_labels_and_confidence(self, tiny, model, run, batches):
         images = batches[0]["source_image"]
