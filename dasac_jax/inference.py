@@ -1,0 +1,165 @@
+"""Trained networks for use: found in a run's folders, checked, and called on numpy images."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from dasac_jax import checkpoint, models
+from dasac_jax.data import labels
+from dasac_jax.errors import UserError
+
+_COLLECTIONS = ("params", "batch_stats")
+_STAGES = ("adapt", "baseline")  # what a work directory is opened for, the first that is there
+_CONFIG_FILE = "config.json"
+_DIFFERENCES_NAMED = 3
+
+Variables = dict[str, Any]
+Networks = dict[str, Variables]
+Facts = dict[str, Any]
+
+
+def open_checkpoint(path: Path | str) -> tuple[nn.Module, Networks, Facts]:
+    """The network of a checkpoint, its weights, and what is known of it.
+
+    path: a run's work directory (its adaptation, else its baseline), a stage's folder, a folder
+    of steps such as a converted checkpoint (its newest undamaged step), or one step's folder. Of
+    a stage's best and newest states the one that the run hands on is taken, by its `select`.
+
+    Returns the module, {"student": variables} and "teacher" where the checkpoint has one that was
+    trained, and the stored facts with "step" added. Variables are {"params", "batch_stats"} of
+    numpy arrays. Raises UserError where there is no checkpoint, or none of a known network, or
+    its arrays are not that network's.
+    """
+    path = Path(path)
+    arrays, facts = _read(path)
+    for key in ("arch", "num_classes"):
+        if key not in facts:
+            raise UserError(f"checkpoint {path} does not say its {key}: it is not of this package")
+    try:
+        model = models.create_model(
+            facts["arch"], int(facts["num_classes"]), jnp.dtype(facts.get("dtype", "float32"))
+        )
+    except UserError as error:
+        raise UserError(f"checkpoint {path} holds an unknown network: {error}") from error
+    networks = {"student": arrays}
+    # The baseline carries the teacher along as it was initialised.
+    if "teacher" in arrays and facts.get("stage") != "baseline":
+        networks["teacher"] = arrays["teacher"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    networks = {name: _fitted(path, name, given, shapes) for name, given in networks.items()}
+    if "step" in arrays:
+        facts = {**facts, "step": int(arrays["step"])}
+    return model, networks, facts
+
+
+def choose(networks: Networks, path: Path | str, *, teacher: bool = False) -> Variables:
+    """The student's variables or the teacher's. Raises UserError where there is no teacher."""
+    if not teacher:
+        return networks["student"]
+    if "teacher" not in networks:
+        raise UserError(
+            f"checkpoint {path} has no trained teacher: only the adaptation trains one; "
+            "ask for the student"
+        )
+    return networks["teacher"]
+
+
+def class_names(facts: Facts) -> tuple[str, ...]:
+    """The names of the classes: stored ones, else Cityscapes' for 19, else "class 0" and so on."""
+    count = int(facts["num_classes"])
+    if facts.get("class_names"):
+        return tuple(facts["class_names"])
+    if count == labels.NUM_CLASSES:
+        return labels.CLASS_NAMES
+    return tuple(f"class {i}" for i in range(count))
+
+
+def class_palette(facts: Facts) -> np.ndarray:
+    """(256, 3) uint8 RGB by train id, black where there is no class.
+
+    Stored colours, else Cityscapes', and for more classes than those drawn ones, always the same.
+    """
+    count = int(facts["num_classes"])
+    colours = np.zeros((256, 3), np.uint8)
+    if facts.get("palette"):
+        given = np.asarray(facts["palette"], np.uint8)
+    else:
+        drawn = np.random.default_rng(0).integers(64, 256, (count, 3), np.uint8)
+        given = np.concatenate(
+            [labels.palette()[: labels.NUM_CLASSES], drawn[labels.NUM_CLASSES :]]
+        )
+    colours[:count] = given[:count]
+    return colours
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Facts]:
+    """Arrays and facts of the checkpoint that a path means."""
+    if not path.is_dir():
+        raise UserError(f"there is no checkpoint {path}: give a folder that a run has written")
+    if checkpoint.latest_step(path) is not None:
+        return checkpoint.read(path)
+    if path.name.isdecimal() and (path / "state").is_dir():
+        return _read_step(path)
+    for stage in (path, *(path / name for name in _STAGES)):
+        for folder in _in_order(stage):
+            if checkpoint.latest_step(folder) is not None:
+                return checkpoint.read(folder)
+    raise UserError(
+        f"there is no checkpoint in {path}: give a run's work directory, a stage's folder "
+        "(RUN/adapt), a folder of steps or one step's folder"
+    )
+
+
+def _in_order(stage: Path) -> tuple[Path, Path]:
+    """A stage's two folders of steps, first the one that the run hands on."""
+    newest, best = stage / "checkpoints", stage / "best"
+    config = stage.parent / _CONFIG_FILE
+    try:
+        select = json.loads(config.read_text(encoding="utf-8")).get("select")
+    except FileNotFoundError:
+        select = None  # folders that were copied out of a run
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{config} cannot be read ({error}): give a folder of steps") from error
+    return (newest, best) if select == "last" else (best, newest)
+
+
+def _read_step(path: Path) -> tuple[dict[str, Any], Facts]:
+    """One step's folder, whatever lies beside it."""
+    path = path.absolute()
+    with tempfile.TemporaryDirectory() as alone:
+        # Reading takes the newest step of a folder: here is one that has no other.
+        (Path(alone) / path.name).symlink_to(path)
+        try:
+            return checkpoint.read(alone)
+        except UserError as error:
+            raise UserError(f"checkpoint {path} is damaged: give another step") from error
+
+
+def _fitted(path: Path, name: str, given: dict[str, Any], shapes: Any) -> Variables:
+    """The collections that the network needs out of `given`, names and shapes checked."""
+    needed = flatten_dict({key: shapes[key] for key in _COLLECTIONS}, sep="/")
+    stored = flatten_dict({key: given.get(key, {}) for key in _COLLECTIONS}, sep="/")
+    words = [f"lacks {key}" for key in needed if key not in stored]
+    words += [f"holds {key}, which is not needed" for key in stored if key not in needed]
+    words += [
+        f"holds {key} {np.shape(stored[key])}, needed is {leaf.shape}"
+        for key, leaf in needed.items()
+        if key in stored and np.shape(stored[key]) != leaf.shape
+    ]
+    if words:
+        more = len(words) - _DIFFERENCES_NAMED
+        raise UserError(
+            f"the {name} in checkpoint {path} is not of the network that it names: it "
+            + "; ".join(words[:_DIFFERENCES_NAMED])
+            + (f"; and {more} more" if more > 0 else "")
+        )
+    return {key: given[key] for key in _COLLECTIONS}
