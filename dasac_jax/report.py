@@ -49,14 +49,14 @@ def write(
         name: _by_name(summary, class_names) for name, summary in rows.items()
     }
     result["left_out"] = [class_names[index] for index in ignore]
-    result["facts"] = _plain(facts)
+    result["facts"] = plain(facts)
     if picture is not None:
         buffer = io.BytesIO()
         Image.fromarray(np.asarray(picture, np.uint8)).save(buffer, "PNG")
-        _replace(workdir / PICTURE_FILE, buffer.getvalue())
-    _replace(workdir / REPORT_FILE, _markdown(result, picture is not None).encode())
+        replace_file(workdir / PICTURE_FILE, buffer.getvalue())
+    replace_file(workdir / REPORT_FILE, _markdown(result, picture is not None).encode())
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    _replace(workdir / METRICS_FILE, text.encode())
+    replace_file(workdir / METRICS_FILE, text.encode())
     show(workdir, console=console)
 
 
@@ -91,20 +91,20 @@ def _evaluations(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _by_name(summary: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
     """A summary with class names for positions and null for nan."""
-    scores: dict[str, Any] = {key: _plain(summary[key]) for key in ("miou", "pixel_accuracy")}
+    scores: dict[str, Any] = {key: plain(summary[key]) for key in ("miou", "pixel_accuracy")}
     for key in ("iou", "precision", "recall"):
-        scores[key] = dict(zip(class_names, _plain(summary[key]), strict=True))
+        scores[key] = dict(zip(class_names, plain(summary[key]), strict=True))
     return scores
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON can hold: numpy values become Python's own, and what is not finite null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -163,7 +163,7 @@ def _words(fact: Any) -> str:
     return f"{fact:.5g}" if isinstance(fact, float) else str(fact)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write a file beside and rename it, so that readers never see half of it."""
     beside = path.with_name(path.name + ".part")
     try:

@@ -73,16 +73,21 @@ def confusion(
     *,
     batch: int,
     keep: int = 0,
+    update: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Counts (C, C) int64 over all pairs, and image, label, prediction of the first `keep`.
 
-    Every process scores all images on its own devices.
+    Every process scores all images on its own devices. update: told after each batch how many
+    images are scored.
     """
-    total, kept = np.int64(0), []
+    total, kept, done = np.int64(0), [], 0
     for items in _batches(pairs, batch):
         # Padding repeats an image with every label ignored, so it counts nothing.
         counts, shown = score(variables, (_dealt(items["image"]), _dealt(items["label"])))
         total = total + np.asarray(counts, np.int64).sum(0)
+        done += int(items["valid"].sum())
+        if update is not None:
+            update(done)
         if len(kept) < keep:
             shown = [np.asarray(x).reshape(-1, *x.shape[2:])[items["valid"]] for x in shown]
             kept.extend(zip(*shown, strict=True))

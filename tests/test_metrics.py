@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dasac_jax.errors import UserError
-from dasac_jax.metrics import confusion, summarise
+from dasac_jax.metrics import confusion, confusion_on_host, summarise
 
 LABELS = np.array([[0, 0, 1, 1], [0, 255, 1, -1]], np.int32)
 GUESSES = np.array([[0, 1, 1, 1], [0, 0, 0, 2]], np.int32)
@@ -110,3 +110,34 @@ def test_large_counts_keep_their_ratios():
 def test_bad_input_is_named(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_host_counts_are_those_of_the_device_and_one_column_more():
+    rng = np.random.default_rng(1)
+    for classes in (2, 19, 254):
+        labels = rng.integers(0, classes + 1, (23, 37)).astype(np.uint8)
+        labels[labels == classes] = 255
+        guesses = rng.integers(0, classes, labels.shape).astype(np.uint8)
+        counts = confusion_on_host(labels, guesses, classes)
+        assert counts.shape == (classes, classes + 1) and counts.dtype == np.int64
+        np.testing.assert_array_equal(counts[:, :-1], confusion(labels, guesses, classes))
+        assert not counts[:, -1].any()
+
+
+def test_host_counts_worked_out_by_hand():
+    labels = np.array([[0, 0, 1], [255, 1, 255]], np.uint8)
+    guesses = np.array([[0, 255, 1], [1, 0, 255]], np.uint8)
+    assert confusion_on_host(labels, guesses, 2).tolist() == [[1, 0, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "guesses", "message"),
+    [
+        ([0, 1], [0, 2], "predictions hold 2, .*0..1 or 255"),
+        ([254, 1], [0, 1], "labels hold 254"),
+        ([0, 1, 1], [0, 1], r"\(3,\).*\(2,\)"),
+    ],
+)
+def test_host_counts_refuse_other_values_and_shapes(labels, guesses, message):
+    with pytest.raises(UserError, match=message):
+        confusion_on_host(np.array(labels, np.uint8), np.array(guesses, np.uint8), 2)

@@ -169,3 +169,18 @@ def test_source_statistics_become_the_sources_and_leave_the_weights():
     np.testing.assert_allclose(stats["mean"], 2 * mean, rtol=1e-4)
     np.testing.assert_allclose(stats["var"], 4 * var, rtol=1e-4)
     assert np.asarray(start["batch_stats"]["norm"]["mean"]).tolist() == [0, 0, 0]
+
+
+def test_sums_exceed_what_a_device_counts_in():
+    """500 images of 2 megapixels come near 2^31 of a kind; sums are 64-bit."""
+    most = np.full((8, CLASSES, CLASSES), 2**31 - 1, np.int32)
+    pairs = random_pairs(24, (3, 4))
+    counts, _ = scoring.confusion(lambda *_: (most, None), RIGHT, pairs, batch=8)
+    assert (counts == 3 * 8 * (2**31 - 1)).all()
+
+
+def test_progress_counts_images_without_those_that_fill_up():
+    told = []
+    score = scoring.scorer(MODEL)
+    scoring.confusion(score, RIGHT, random_pairs(11, (3, 4)), batch=8, update=told.append)
+    assert told == [8, 11]
