@@ -4,15 +4,28 @@ Modules carry PyTorch's names, so a path maps by joining with dots; only the lea
 heads and ResNet's `model.` prefix differ. Convolutions turn from OIHW to HWIO.
 """
 
+import functools
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dasac_jax.errors import UserError
+from dasac_jax.models import NEW_LAYERS, create_model
 
+COUNTER = "num_batches_tracked"
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}
+# Parts of names in the order in which the authors' modules define them.
+_PARTS = (
+    "model", "conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample",
+    "layer1", "layer2", "layer3", "layer4", "layer5", "features", "classifier",
+    "block1", "block2", "block3", "vgg_head", "score_pool4", "score_pool3", "conv2d_list",
+    "weight", "bias", "running_mean", "running_var", COUNTER,
+)  # fmt: skip
+_RANK = {part: rank for rank, part in enumerate(_PARTS)}
 
 
 def torch_name(arch: str, path: tuple[str, ...]) -> str:
@@ -20,13 +33,13 @@ def torch_name(arch: str, path: tuple[str, ...]) -> str:
     *modules, leaf = path
     if modules[0] in ("layer5", "classifier"):
         modules.insert(1, "conv2d_list")
-    prefix = ["model"] if "resnet" in arch else []
+    prefix = ["model"] if _is_resnet(arch) else []
     return ".".join([*prefix, *modules, {**_LEAVES, **_STATISTICS}[leaf]])
 
 
 def flax_path(arch: str, name: str, ndim: int) -> tuple[str, tuple[str, ...]]:
     """(collection, path) of a PyTorch entry; the inverse of `torch_name`."""
-    path = re.sub(r"^model\.", "", name) if "resnet" in arch else name
+    path = re.sub(r"^model\.", "", name) if _is_resnet(arch) else name
     *modules, leaf = path.split(".")
     modules = [module for module in modules if module != "conv2d_list"]
     for ours, theirs in _STATISTICS.items():
@@ -38,11 +51,50 @@ def flax_path(arch: str, name: str, ndim: int) -> tuple[str, tuple[str, ...]]:
     return "params", (*modules, ours)
 
 
+def definition_order(name: str) -> tuple[int, ...]:
+    """Sorts the PyTorch names of a network into the order in which its modules are defined.
+
+    PyTorch's state_dict and the authors' optimiser go by it; a pytree forgets it.
+    """
+    return tuple(
+        int(part) if part.isdecimal() else _RANK.get(part, len(_RANK)) for part in name.split(".")
+    )
+
+
+@functools.cache
+def variable_shapes(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """{"params/conv1/kernel": shape, …} of a network. Raises UserError for an unknown one."""
+    model = create_model(arch, num_classes)
+    # Traced only: nothing is computed, and no device is touched.
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3), jnp.float32))
+    )
+    return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
+
+
+@functools.cache
+def entries(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """{PyTorch name: PyTorch shape} of a network in the order of definition, without counters."""
+    found = {}
+    for path, s in variable_shapes(arch, num_classes).items():
+        name = torch_name(arch, tuple(path.split("/")[1:]))
+        found[name] = (s[3], s[2], s[0], s[1]) if len(s) == 4 else s
+    return {name: found[name] for name in sorted(found, key=definition_order)}
+
+
+def is_new(arch: str, name: str, ndim: int) -> bool:
+    """Whether a PyTorch entry belongs to the layers that no ImageNet network brings along."""
+    return re.match(NEW_LAYERS, "/".join(flax_path(arch, name, ndim)[1])) is not None
+
+
 def variables_from_state_dict(arch: str, state_dict: dict[str, np.ndarray]) -> dict:
-    """{PyTorch name: array} → {"params": …, "batch_stats": …}; batch counters are dropped."""
+    """{PyTorch name: array} → {"params": …, "batch_stats": …}; batch counters are dropped.
+
+    Arrays are views of those given.
+    """
     flat: dict[str, dict] = {"params": {}, "batch_stats": {}}
     for name, array in state_dict.items():
-        if name.endswith("num_batches_tracked"):
+        if name.endswith(COUNTER):
             continue
         array = np.asarray(array)
         collection, path = flax_path(arch, name, array.ndim)
@@ -51,13 +103,16 @@ def variables_from_state_dict(arch: str, state_dict: dict[str, np.ndarray]) -> d
 
 
 def state_dict_from_variables(arch: str, variables: dict) -> dict[str, np.ndarray]:
-    """The inverse of `variables_from_state_dict`; batch counters are zero."""
+    """The inverse of `variables_from_state_dict`, in PyTorch's order; batch counters are zero."""
     out: dict[str, np.ndarray] = {}
     for collection in ("params", "batch_stats"):
         for path, value in flatten_dict(variables[collection]).items():
             array = np.asarray(value)
             out[torch_name(arch, path)] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
     for name in [name for name in out if name.endswith("running_mean")]:
-        counter = name.removesuffix("running_mean") + "num_batches_tracked"
-        out[counter] = np.zeros((), np.int64)
-    return out
+        out[name.removesuffix("running_mean") + COUNTER] = np.zeros((), np.int64)
+    return {name: out[name] for name in sorted(out, key=definition_order)}
+
+
+def _is_resnet(arch: str) -> bool:
+    return "resnet" in arch or arch == "deeplabv2_demo"

@@ -1,0 +1,87 @@
+"""The momentum buffers in the state of a torch SGD, each by the name of its parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dasac_jax import optim
+from dasac_jax.errors import UserError
+from dasac_jax.interop.names import flax_path
+
+_WEIGHTS_ALONE = "save the file without 'opt' to convert the weights alone"
+
+
+def parameter_groups(arch: str, shapes: dict[str, tuple[int, ...]]) -> list[list[str]]:
+    """PyTorch names of the parameters in each of the authors' four groups, in their order.
+
+    shapes: {PyTorch name: shape} in the order of definition.
+    """
+    groups: dict[str, list[str]] = {group: [] for group in optim.GROUPS}
+    for name, shape in shapes.items():
+        collection, path = flax_path(arch, name, len(shape))
+        if collection == "params":
+            groups[optim.group_of("/".join(path))].append(name)
+    return list(groups.values())
+
+
+def buffers(
+    arch: str, shapes: dict[str, tuple[int, ...]], opt: Any
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """{PyTorch name: buffer} of a torch SGD's state_dict, and its learning rate and momentum.
+
+    torch numbers the parameters through the groups; old versions give them arbitrary ids. A
+    parameter without a buffer is left out: torch makes it, equal to the gradient, in the next
+    step, which is what zeros give. Raises UserError for another optimiser, other groups, and
+    buffers that fit no parameter.
+    """
+    groups, state = _parts(opt)
+    names = parameter_groups(arch, shapes)
+    counts = [len(group["params"]) for group in groups]
+    expected = [len(group) for group in names]
+    if counts != expected:
+        raise UserError(
+            f"opt has groups of {counts} parameters, those of {arch} are {expected}: "
+            f"it belongs to another network; {_WEIGHTS_ALONE}"
+        )
+    owners = {
+        number: name
+        for group, members in zip(groups, names, strict=True)
+        for number, name in zip(group["params"], members, strict=True)
+    }
+    strangers = [number for number in state if number not in owners]
+    if strangers or len(owners) != sum(counts):
+        raise UserError(f"opt does not number its parameters uniquely ({strangers[:5]})")
+    found = {}
+    for number, name in owners.items():
+        buffer = state.get(number, {}).get("momentum_buffer")
+        if buffer is None:
+            continue
+        if buffer.shape != shapes[name]:
+            raise UserError(
+                f"opt: the momentum of {name} is {buffer.shape} instead of {shapes[name]}"
+            )
+        found[name] = buffer.astype(np.float32, copy=False)
+    return found, {
+        "learning_rate": float(groups[0]["lr"]),
+        "momentum": float(groups[0]["momentum"]),
+        "weight_decay": float(groups[0]["weight_decay"]),
+    }
+
+
+def _parts(opt: Any) -> tuple[list[dict[str, Any]], dict[Any, dict[str, Any]]]:
+    """Groups and state of a torch SGD without Nesterov and dampening."""
+    try:
+        groups, state = list(opt["param_groups"]), dict(opt["state"])
+        sgd = all("nesterov" in group and "params" in group for group in groups)
+        sgd = sgd and all(set(entry) <= {"momentum_buffer"} for entry in state.values())
+    except (KeyError, TypeError) as error:
+        raise UserError(f"opt is not the state of a torch optimiser; {_WEIGHTS_ALONE}") from error
+    if not sgd:
+        kind = "Adam" if groups and "betas" in groups[0] else "another optimiser"
+        raise UserError(f"opt is the state of {kind}, not of SGD; {_WEIGHTS_ALONE}")
+    for key in ("nesterov", "dampening", "maximize"):
+        if any(group.get(key) for group in groups):
+            raise UserError(f"opt is an SGD with {key}, which is not offered; {_WEIGHTS_ALONE}")
+    return groups, state
