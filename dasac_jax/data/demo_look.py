@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from dasac_jax.data.demo_draw import MATERIALS, SUPERSAMPLING, Scene
 
-SHIFT = 0.5  # strength of the real look; 0 keeps the game's colours, 1 is harsh
+SHIFT = 0.25  # strength of the real look; 0 keeps the game's colours, 1 is harsh
 
 # Colours per material: (game, real). A part's tint picks one of a material's colours; both looks
 # have as many, so that strength can move one into the other.

@@ -102,7 +102,7 @@ def test_an_interrupted_rendering_goes_on(tmp_path, monkeypatch):
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("key", "value"), [("seed", 4), ("width", 128), ("shift", 0.25)])
+@pytest.mark.parametrize(("key", "value"), [("seed", 4), ("width", 128), ("shift", 0.5)])
 def test_other_parameters_are_refused(tmp_path, key, value):
     demo.render(tmp_path, **SMALL)
     with pytest.raises(UserError, match=f"{key} is .* there, {value} asked for"):
