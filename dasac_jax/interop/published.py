@@ -66,6 +66,11 @@ class Published:
         return PurePosixPath(self.name).name
 
     @property
+    def checked(self) -> bool:
+        """Whether a checksum is published."""
+        return bool(self.md5 or self.sha256)
+
+    @property
     def checksum(self) -> str:
         """As it is shown: "MD5 59c1…", "SHA-256 5d3b4d8f…" or "none published"."""
         if self.md5:
@@ -81,12 +86,10 @@ class Published:
 
     @property
     def description(self) -> str:
-        """What it is, as in "gta_r101 final, mIoU 53.8"."""
+        """What it is, as in "gta_r101 final"."""
         if self.kind == "imagenet":
-            return f"ImageNet weights for {', '.join(self.recipes)}"
-        if self.kind == "weights":
-            return f"{self.recipes[0]} importance weights"
-        return f"{self.recipes[0]} {self.kind}, mIoU {self.val}"
+            return f"ImageNet {self.basename.rsplit('-', 1)[0]}"
+        return f"{self.recipes[0]} {self.kind}"
 
     def matches(self, sums: Digests) -> bool | None:
         """Whether a file of these sums is this one; None where no sum is published."""
@@ -196,7 +199,8 @@ class Identity:
         sums = f"MD5 {self.sums.md5}, SHA-256 {self.sums.sha256}"
         if self.verdict == "known":
             file = self.files[0]
-            return f"{sums}: the published file {file.name} ({file.description})"
+            score = f", mIoU {file.val}" if file.val else ""
+            return f"{sums}: the published file {file.name} ({file.description}{score})"
         if self.verdict == "unchecked":
             return f"{sums}: named as a published file for which no checksum is published"
         if self.verdict == "wrong":
@@ -221,5 +225,5 @@ def identify(path: Path | str, files: Sequence[Published] = PUBLISHED) -> Identi
     named = placed or named
     if not named:
         return Identity("unknown", sums)
-    unchecked = all(file.matches(sums) is None for file in named)
-    return Identity("unchecked" if unchecked else "wrong", sums, named)
+    checked = any(file.checked for file in named)
+    return Identity("wrong" if checked else "unchecked", sums, named)
