@@ -4,8 +4,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,36 @@ import numpy as np
 
 from dasac_jax import checkpoint, logs, parallel
 from dasac_jax.errors import UserError
+from dasac_jax.history import Recorder
 from dasac_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 
 _MEND = "checkpoints before it are kept, try a smaller learning rate"
 
-Validate = Callable[[TrainState], tuple[float, np.ndarray]]
+
+@dataclass(frozen=True)
+class Validation:
+    """What a look at the selection split gives.
+
+    miou: in 0..1. pictures: (H, W, 3) uint8 by name. values: what else to record, numbers or
+    arrays (C,), by name.
+    """
+
+    miou: float
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+Validate = Callable[[TrainState], Validation]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a stage's loop needs to know besides its step and its batches.
 
-    first_epoch counts the epochs of earlier stages. validate gives a mIoU in 0..1 and a picture
-    (H, W, 3) uint8; None: no validation.
+    first_epoch counts the epochs of earlier stages. watched names arrays (C,) of the state that
+    are recorded with the losses. validate: None for no validation.
     """
 
     name: str
@@ -43,6 +58,7 @@ class Plan:
     checkpoint_every_steps: int
     validate_every_epochs: int
     validate: Validate | None
+    watched: tuple[str, ...] = ()
 
 
 def train(
@@ -50,7 +66,7 @@ def train(
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
     make_batches: Callable[[int, int], Iterator[dict[str, Any]]],
     plan: Plan,
-    scalars: logs.Scalars,
+    recorder: Recorder,
     best_score: float,
 ) -> TrainState:
     """Train from state.step to plan.total_steps; checkpoints go to plan.newest and plan.best.
@@ -80,15 +96,20 @@ def train(
                 jax.block_until_ready(metrics)
                 _LOG.info("%s: first step after %.1f s", plan.name, time.monotonic() - started)
             last = done == plan.total_steps
-            means = None
+            means, values, pictures = None, {}, {}
             if last or done % plan.log_every_steps == 0:
                 means = _means(plan.name, window, done)
                 window.clear()
-                scalars.add_scalars(done, {f"{plan.name}/{k}": v for k, v in means.items()})
+                values = means | {key: parallel.first(getattr(state, key)) for key in plan.watched}
             update(done, means)
             epoch, rest = divmod(done, plan.steps_per_epoch)
             if plan.validate and (last or (rest == 0 and epoch % plan.validate_every_epochs == 0)):
-                best_score = _validate(state, plan, best, best_score, scalars)
+                found = _validate(state, plan, best, best_score)
+                best_score = max(best_score, found.miou)
+                values = values | {"selection_miou": found.miou, **found.values}
+                pictures = found.pictures
+            if values:
+                recorder.add(done, values, pictures)
             if last or done % plan.checkpoint_every_steps == 0:
                 _save(newest, state, plan, best_score)
         return parallel.fetch(state)
@@ -106,17 +127,14 @@ def _means(name: str, window: list[dict[str, jax.Array]], done: int) -> dict[str
     return means
 
 
-def _validate(state, plan, best, best_score, scalars) -> float:
-    """Score the student; keep it where it is the best so far. Returns the best score."""
-    miou, picture = plan.validate(parallel.fetch(state))
+def _validate(state, plan, best, best_score) -> Validation:
+    """Score the student; keep it where it is the best so far."""
+    found = plan.validate(parallel.fetch(state))
     done = int(parallel.first(state.step))
-    scalars.add_scalars(done, {f"{plan.name}/selection_miou": miou})
-    scalars.add_image(f"{plan.name}/selection", picture, done)
-    _LOG.info("%s step %d: mIoU %.1f %% on the selection split", plan.name, done, 100 * miou)
-    if miou > best_score:
-        _save(best, state, plan, miou)
-        return miou
-    return best_score
+    _LOG.info("%s step %d: mIoU %.1f %% on the selection split", plan.name, done, 100 * found.miou)
+    if found.miou > best_score:
+        _save(best, state, plan, found.miou)
+    return found
 
 
 def _save(manager, state, plan, best_score) -> None:

@@ -16,22 +16,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
-from dasac_jax import logs, loop, models, optim, parallel, scoring, start, steps
+from dasac_jax import logs, loop, models, optim, parallel, scoring, start, steps, validation
 from dasac_jax import state as states
 from dasac_jax.data import loader, sampling
 from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
+from dasac_jax.history import Recorder
 from dasac_jax.image import views
 from dasac_jax.image.normalise import source_statistics
-from dasac_jax.metrics import summarise
-from dasac_jax.visual import colourise, panel
 from dasac_jax.workdir import Run
 
 _LOG = logging.getLogger(__name__)
 
 CLASS_NAMES = tuple(entry.name for entry in CLASSES)
 _STAGE_NUMBER = {"baseline": 0, "adapt": 1}  # folded into the seed
-_PICTURED = 3
+_HUE = 0.1  # of the jitter, in turns
 
 
 def create_model(config: ConfigDict, stage: str | None = None) -> nn.Module:
@@ -154,16 +153,25 @@ def adapt_step(config: ConfigDict, steps_per_epoch: int) -> Callable[..., Any]:
     )
     make_views = partial(
         views.adapt_views,
-        size=tuple(adapt.crop),
-        num_views=adapt.group_size,
         source_scale=tuple(adapt.source_scale),
-        target_scale=tuple(adapt.target_scale),
-        zoom=tuple(adapt.zoom),
-        jitter=adapt.jitter,
         source_mean=mean,
         source_std=std,
+        **_target_views(config),
     )
     return steps.on_views(step, make_views, _STAGE_NUMBER["adapt"])
+
+
+def _target_views(config: ConfigDict) -> dict[str, Any]:
+    """How the adaptation makes a target image's views."""
+    adapt = config.adapt
+    return {
+        "size": tuple(adapt.crop),
+        "num_views": adapt.group_size,
+        "target_scale": tuple(adapt.target_scale),
+        "zoom": tuple(adapt.zoom),
+        "jitter": adapt.jitter,
+        "hue": _HUE,
+    }
 
 
 _STEP_KEYS = (
@@ -243,35 +251,22 @@ def _train(run, stage, state, facts, step, weights) -> None:
         checkpoint_every_steps=config.checkpoint_every_steps,
         validate_every_epochs=config.validate_every_epochs,
         validate=_validation(run, stage) if config.data.selection_images else None,
+        watched=("class_prior",) if stage == "adapt" else (),
     )
     if int(state.step) >= plan.total_steps:
         _LOG.info("%s: complete at step %d", stage, int(state.step))
         return
-    with logs.Scalars(
-        run.folder / "tensorboard" / stage, enabled=jax.process_index() == 0
-    ) as scalars:
+    primary = jax.process_index() == 0
+    with Recorder(run.folder, stage, int(state.step), CLASS_NAMES, enabled=primary) as recorder:
         make_batches = partial(batches, run, layout, weights)
-        loop.train(state, step, make_batches, plan, scalars, float(facts.get("best_score", 0)))
+        loop.train(state, step, make_batches, plan, recorder, float(facts.get("best_score", 0)))
 
 
 def _validation(run: Run, stage: str) -> loop.Validate:
-    """mIoU and a picture on the selection split: centre crops in the baseline, else resized."""
-    mode = scoring.CENTRE if stage == "baseline" else scoring.RESIZE
-    size = tuple(run.config[stage].crop)
-    score = scoring.scorer(create_model(run.config), mode=mode, size=size)
-    pairs = run.open("selection")
-
-    def validate(state: states.TrainState) -> tuple[float, np.ndarray]:
-        batch = run.config.validation_batch
-        counts, kept = scoring.confusion(score, state.student, pairs, batch=batch, keep=_PICTURED)
-        rows = [
-            [np.asarray(image, np.uint8), colourise(truth), colourise(prediction)]
-            for image, truth, prediction in kept
-        ]
-        picture = panel(rows, ["image", "truth", "student"])
-        return summarise(counts, run.config.left_out)["miou"], picture
-
-    return validate
+    model = create_model(run.config)
+    if stage == "baseline":
+        return validation.of_baseline(run, model)
+    return validation.of_adapt(run, model, partial(views.target_views, **_target_views(run.config)))
 
 
 def _optimiser(config: ConfigDict, stage: str):

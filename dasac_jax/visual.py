@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dasac_jax.data.labels import CLASSES, IGNORE, palette
+from dasac_jax.data.labels import CLASSES, IGNORE, Class, palette
 
 _GAP = 4
 _TEXT_HEIGHT = 14
 _STRIP = _TEXT_HEIGHT + 2 * _GAP
+_BAR = 160  # pixels
+# From uncertain to certain; lightness grows all the way, so that it reads in grey too.
+_HEAT = ((13, 8, 60), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 
 def colourise(labels: np.ndarray) -> np.ndarray:
@@ -24,18 +27,67 @@ def colourise(labels: np.ndarray) -> np.ndarray:
     return palette()[np.where(known, labels, IGNORE).astype(np.uint8)]
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, strength: float = 0.5) -> np.ndarray:
+def overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    strength: float = 0.5,
+    classes: Sequence[Class] = CLASSES,
+) -> np.ndarray:
     """Mix the classes' colours into an image.
 
-    image: (H, W, 3) uint8. labels: (H, W) train ids; pixels of no class keep the image.
-    strength: 0 shows the image, 1 the colours. Returns (H, W, 3) uint8.
+    image: (H, W, 3) uint8. labels: (H, W) train ids, places in `classes`; pixels of no class keep
+    the image. strength: 0 shows the image, 1 the colours. Returns (H, W, 3) uint8.
     """
     image, labels = np.asarray(image), np.asarray(labels)
     if image.shape[:2] != labels.shape:
         raise ValueError(f"image {image.shape[:2]} and labels {labels.shape} differ in size")
-    weight = np.where((labels >= 0) & (labels < len(CLASSES)), strength, 0.0)[..., None]
-    mixed = image * (1 - weight) + colourise(labels) * weight
+    known = (labels >= 0) & (labels < len(classes))
+    weight = np.where(known, strength, 0.0)[..., None]
+    colours = np.array([entry.color for entry in classes], np.uint8)
+    mixed = image * (1 - weight) + colours[np.where(known, labels, 0)] * weight
     return np.round(mixed).astype(np.uint8)
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1], (H, W) -> (H, W, 3) uint8: dark blue over red to light yellow."""
+    places = np.linspace(0, 1, len(_HEAT))
+    channels = [np.interp(values, places, channel) for channel in zip(*_HEAT, strict=True)]
+    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def heat_bar(width: int, title: str) -> np.ndarray:
+    """What the colours of `heat` mean: a line (H, width, 3) uint8, named, from 0 to 1."""
+    font = _font()
+    canvas = Image.new("RGB", (width, _STRIP), "white")
+    draw = ImageDraw.Draw(canvas)
+    left = _GAP
+    for text in (f"{title}  0", "1"):
+        draw.text((left, _STRIP // 2), text, "black", font, anchor="lm")
+        left += round(font.getlength(text)) + 2 * _GAP
+        if text != "1":
+            wide = min(_BAR, max(1, width - left - _STRIP))
+            bar = heat(np.broadcast_to(np.linspace(0, 1, wide), (_TEXT_HEIGHT, wide)))
+            canvas.paste(Image.fromarray(bar), (left, _GAP))
+            left += wide + 2 * _GAP
+    return np.asarray(canvas)
+
+
+def shrunk(picture: np.ndarray, width: int) -> np.ndarray:
+    """A picture of at most `width` pixels across, in its proportions.
+
+    Images (H, W, 3) are averaged; of label maps (H, W) the pixels nearest to the new ones stay.
+    """
+    picture = np.asarray(picture)
+    if picture.shape[1] <= width:
+        return picture
+    size = (width, max(1, round(picture.shape[0] * width / picture.shape[1])))
+    if picture.ndim == 3:
+        return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(size[::-1], picture.shape, strict=True)
+    )
+    return picture[rows][:, columns]
 
 
 def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> np.ndarray:
@@ -66,14 +118,14 @@ def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> np.nda
     return np.asarray(canvas)
 
 
-def legend(width: int) -> np.ndarray:
+def legend(width: int, classes: Sequence[Class] = CLASSES) -> np.ndarray:
     """Every class's colour and name in lines of at most `width` pixels: (H, width, 3) uint8.
 
     A name that is wider than a line of its own is cut off.
     """
     font = _font()
     places, x, y = [], _GAP, 0
-    for entry in CLASSES:
+    for entry in classes:
         wide = _TEXT_HEIGHT + _GAP + round(font.getlength(entry.name)) + 2 * _GAP
         if x + wide > width and x > _GAP:
             x, y = _GAP, y + _STRIP
@@ -81,7 +133,7 @@ def legend(width: int) -> np.ndarray:
         x += wide
     canvas = Image.new("RGB", (width, y + _STRIP), "white")
     draw = ImageDraw.Draw(canvas)
-    for entry, (left, top) in zip(CLASSES, places, strict=True):
+    for entry, (left, top) in zip(classes, places, strict=True):
         box = (left, top + _GAP, left + _TEXT_HEIGHT - 1, top + _GAP + _TEXT_HEIGHT - 1)
         draw.rectangle(box, fill=entry.color)
         place = (left + _TEXT_HEIGHT + _GAP, top + _STRIP // 2)

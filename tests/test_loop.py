@@ -11,16 +11,14 @@ from dasac_jax.state import TrainState
 
 
 class Recorded:
-    """What a loop tells TensorBoard."""
+    """What a loop has recorded."""
 
     def __init__(self):
         self.values, self.images = [], []
 
-    def add_scalars(self, step, values):
-        self.values += [(step, name, value) for name, value in values.items()]
-
-    def add_image(self, tag, image, step):
-        self.images.append((step, tag, image.shape))
+    def add(self, step, values, pictures):
+        self.values.append((step, dict(values)))
+        self.images += [(step, name, picture.shape) for name, picture in pictures.items()]
 
 
 def begin(step=0):
@@ -83,6 +81,11 @@ def plan_of(folder, **changes):
     return loop.Plan(**values | changes)
 
 
+def scored(miou):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    return loop.Validation(miou, {"selection": picture}, {"thresholds": np.full(3, miou)})
+
+
 def kept(folder):
     return sorted(int(path.name) for path in folder.iterdir())
 
@@ -101,7 +104,7 @@ def test_trains_to_the_end_and_keeps_the_newest(tmp_path):
     expected = {"arch": "none", "stage": "baseline", "epoch": 8, "first_epoch": 5}
     assert facts.items() >= (expected | {"best_score": 0.25}).items()
     # Means since the last look.
-    assert scalars.values == [(4, "baseline/loss", 2.5), (7, "baseline/loss", 6.0)]
+    assert scalars.values == [(4, {"loss": 2.5}), (7, {"loss": 6.0})]
 
 
 def test_goes_on_from_the_states_step(tmp_path):
@@ -119,7 +122,7 @@ def test_validation_keeps_the_best(tmp_path):
     def validate(state):
         assert isinstance(state.params["w"], np.ndarray)
         seen.append(int(state.step))
-        return scores[len(seen) - 1], np.zeros((4, 6, 3), np.uint8)
+        return scored(scores[len(seen) - 1])
 
     plan = plan_of(tmp_path, total_steps=7, validate=validate)
     loop.train(begin(), add_up, batches_of([1] * 8), plan, scalars, 0.1)
@@ -129,16 +132,38 @@ def test_validation_keeps_the_best(tmp_path):
     assert int(state.step) == 4 and state.params["w"].tolist() == [4, 4]
     assert (facts["best_score"], facts["epoch"]) == (0.5, 2)
     assert checkpoint.restore(plan.newest, begin())[1]["best_score"] == 0.5
-    curve = [(step, value) for step, name, value in scalars.values if "miou" in name]
-    assert curve == list(zip(seen, scores, strict=True))
-    assert scalars.images == [(step, "baseline/selection", (4, 6, 3)) for step in seen]
+    # All that there is to say of a step is said at once.
+    assert [(step, list(values)) for step, values in scalars.values] == [
+        (2, ["selection_miou", "thresholds"]),
+        (4, ["loss", "selection_miou", "thresholds"]),
+        (6, ["selection_miou", "thresholds"]),
+        (7, ["loss", "selection_miou", "thresholds"]),
+    ]
+    for (_, values), score in zip(scalars.values, scores, strict=True):
+        assert values["selection_miou"] == score and values["thresholds"].tolist() == [score] * 3
+    assert scalars.images == [(step, "selection", (4, 6, 3)) for step in seen]
+
+
+def test_what_is_watched_is_recorded_with_the_losses(tmp_path):
+    def step(state, batch):
+        state, metrics = add_up(state, batch)
+        return state.replace(class_prior=state.class_prior + jnp.arange(3)), metrics
+
+    scalars = Recorded()
+    plan = plan_of(tmp_path, watched=("class_prior",))
+    loop.train(begin(), step, batches_of([1] * 8), plan, scalars, 0.0)
+    assert [number for number, _ in scalars.values] == [4, 8]
+    assert [values["class_prior"].tolist() for _, values in scalars.values] == [
+        [0, 4, 8],
+        [0, 8, 16],
+    ]
 
 
 def test_what_is_no_better_than_before_is_not_kept(tmp_path):
     plan = plan_of(
         tmp_path,
         validate_every_epochs=3,
-        validate=lambda state: (0.6, np.zeros((4, 6, 3), np.uint8)),
+        validate=lambda state: scored(0.6),
     )
     loop.train(begin(), add_up, batches_of([1] * 8), plan, Recorded(), 0.6)
     assert kept(plan.best) == []

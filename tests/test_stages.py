@@ -174,10 +174,9 @@ def test_four_devices_go_on_with_the_losses_of_one(whole, command, tiny, tmp_pat
     ended = command(*flags, devices=4, compiled=tmp_path / "compiled")
     assert ended.code == 0, ended.err
     assert "4 × cpu" in (run / "report.md").read_text()
-    for stage, tags, count in (
-        ("baseline", {"loss_source"}, 2),
-        ("adapt", {"loss_source", "loss_target", "labelled", "teacher_distance"}, 6),
-    ):
+    priors = {f"class_prior/{name}" for name in stages.CLASS_NAMES}
+    adapted = {"loss_source", "loss_target", "labelled", "teacher_distance"} | priors
+    for stage, tags, count in (("baseline", {"loss_source"}, 2), ("adapt", adapted, 6)):
         ours, theirs = curves(run, stage), curves(whole.folder, stage)
         assert {f"{stage}/{tag}" for tag in tags} == set(ours)
         for tag, values in ours.items():

@@ -1,0 +1,196 @@
+"""What a run leaves of its training: numbers and pictures over time.
+
+metrics.jsonl has one line for each step that was looked at:
+{"stage": "adapt", "step": 50, "seconds": 12.3, "values": {"loss_source": 0.7, "class_prior": [..]}}
+where seconds passed since the line before (or since training began) and a list has a number per
+class, null for what has no value. A restart goes on where its checkpoint stands.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dasac_jax import logs
+from dasac_jax.errors import UserError
+
+METRICS_LINES = "metrics.jsonl"
+PICTURES = "pictures"
+CURVES = "curves"
+
+Line = dict[str, Any]
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file beside and rename it, so that readers never see half of it.
+
+    Missing folders are made. Raises UserError where it cannot be written.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A PNG file of a picture (H, W, 3) uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(picture, np.uint8)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def read(folder: Path | str) -> list[Line]:
+    """The lines of a work directory's metrics.jsonl in their order; none where it has none.
+
+    A last line that was cut off belongs to a step that no checkpoint holds: it is left out.
+    Raises UserError, naming the line, where another one is not as it was written.
+    """
+    path = Path(folder) / METRICS_LINES
+    try:
+        content = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    lines = []
+    for number, text in enumerate(content.split("\n")[:-1], start=1):
+        try:
+            line = json.loads(text)
+            lines.append({**line, "step": int(line["step"]), "values": dict(line["values"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path}, line {number} is not as it was written ({error}): remove the line"
+            ) from error
+    return lines
+
+
+def curve(lines: Sequence[Line], stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (N,) and values (N,) or (N, C) of one name in a stage; nan for what has no value."""
+    found = [x for x in lines if x["stage"] == stage and name in x["values"]]
+    steps = np.array([line["step"] for line in found], int)
+    return steps, np.array([line["values"][name] for line in found], float)
+
+
+def pictures(folder: Path | str) -> list[tuple[str, int, str, Path]]:
+    """(stage, step, name, file) of a work directory's pictures, in the order of their steps."""
+    found = []
+    for path in (Path(folder) / PICTURES).glob("*_*_*.png"):
+        stage, step, name = path.stem.split("_", 2)
+        if step.isdecimal():
+            found.append((stage, int(step), name, path))
+    return sorted(found)
+
+
+class Recorder:
+    """A stage's numbers and pictures, to TensorBoard and to files of the work directory.
+
+    first_step: the step that training goes on from; lines of later steps are removed. With
+    enabled=False (all but one of several processes) nothing is written.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        stage: str,
+        first_step: int,
+        class_names: Sequence[str],
+        *,
+        enabled: bool = True,
+    ) -> None:
+        self._folder, self._stage = Path(folder), stage
+        self._names, self._enabled = class_names, enabled
+        self._last = time.monotonic()
+        if enabled:
+            _forget(self._folder, stage, first_step)
+        self._scalars = logs.Scalars(self._folder / "tensorboard" / stage, enabled=enabled)
+
+    def add(
+        self,
+        step: int,
+        values: Mapping[str, float | np.ndarray],
+        pictures: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Keep what there is to say of a step, all at once.
+
+        values: numbers, or arrays (C,) with nan for what has no value. pictures: (H, W, 3) uint8;
+        with any, the curves are drawn anew.
+        """
+        if not self._enabled:
+            return
+        for name, value in values.items():
+            self._scalars.add_scalars(step, self._tags(name, value))
+        now = time.monotonic()
+        line = {"stage": self._stage, "step": step, "seconds": round(now - self._last, 3)}
+        self._last = now
+        line["values"] = {name: _plain(value) for name, value in values.items()}
+        _append(self._folder / METRICS_LINES, json.dumps(line, allow_nan=False) + "\n")
+        for name, picture in (pictures or {}).items():
+            self._scalars.add_image(f"{self._stage}/{name}", picture, step)
+            file = f"{self._stage}_{step:06d}_{name}.png"
+            write_file(self._folder / PICTURES / file, png(picture))
+        if pictures:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the curves of all stages so far."""
+        from dasac_jax import curves  # matplotlib, which takes a while to import
+
+        for name, content in curves.draw(read(self._folder), self._names).items():
+            write_file(self._folder / CURVES / f"{name}.png", content)
+
+    def _tags(self, name: str, value: float | np.ndarray) -> dict[str, float]:
+        tag = f"{self._stage}/{name}"
+        if np.ndim(value) == 0:
+            return {tag: float(value)}
+        by_class = zip(self._names, value, strict=True)
+        return {f"{tag}/{entry}": float(x) for entry, x in by_class if np.isfinite(x)}
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._scalars.close()
+        if kind is None and self._enabled:
+            self.draw()
+
+
+def _forget(folder: Path, stage: str, first_step: int) -> None:
+    """Keep the lines of other stages and those of this one up to a step."""
+    lines = read(folder)
+    kept = [line for line in lines if line["stage"] != stage or line["step"] <= first_step]
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+    write_file(folder / METRICS_LINES, text.encode())
+
+
+def _append(path: Path, text: str) -> None:
+    """One write, on disk when this returns: a checkpoint of the step is saved only later."""
+    try:
+        with open(path, "ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+
+
+def _plain(value: float | np.ndarray) -> Any:
+    """What JSON can hold: null for what is not finite."""
+    if np.ndim(value):
+        return [_plain(entry) for entry in value]
+    return float(value) if math.isfinite(value) else None
