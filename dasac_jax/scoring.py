@@ -110,7 +110,9 @@ def source_statistics(
 
 def _batches(pairs, batch):
     devices = jax.local_device_count()
-    return loader.evaluation_batches(pairs, -(-batch // devices) * devices)
+    size = -(-batch // devices) * devices
+    # With fewer images read ahead than there are threads, some of these would idle.
+    return loader.evaluation_batches(pairs, size, prefetch=max(2, -(-loader.NUM_THREADS // size)))
 
 
 def _dealt(array):
