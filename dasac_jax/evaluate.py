@@ -1,0 +1,176 @@
+"""python -m dasac_jax.evaluate CHECKPOINT… or PREDICTIONS… --truth FOLDER: IoU, a report."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from dasac_jax.errors import UserError
+
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+_SPLITS = ("val", "selection", "source_val", "source_train")
+_IDS = ("train", "cityscapes")
+_WITH_TRUTH = ("ids", "truth_ids")
+_WITH_CHECKPOINTS = ("data_root", "split", "list", "teacher", "batch")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises UserError for flags that are unknown or do not go together."""
+    parser = _Parser(prog="python -m dasac_jax.evaluate", description=_DESCRIPTION)
+    add = parser.add_argument
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help=_INPUT)
+    add("--output", type=Path, default=Path("evaluation"), help="the report's folder: %(default)s")
+    add("--class-names", help=_CLASS_NAMES)
+    add = parser.add_argument_group("checkpoints").add_argument
+    add("--data-root", type=Path, help="prepared data; by default that of the checkpoint's run")
+    add("--split", choices=_SPLITS, help="images of the data root to score: val by default")
+    add("--list", type=Path, help="list file, `image label` in each line, instead of a split")
+    add("--teacher", action="store_true", default=None, help="score the teacher, not the student")
+    add("--batch", type=int, help="images at a time over all devices, by default one on each")
+    add = parser.add_argument_group("label maps").add_argument
+    add("--truth", type=Path, help="folder of true label maps, 8-bit PNG")
+    add("--ids", choices=_IDS, help="what the predictions hold: train ids by default")
+    add("--truth-ids", choices=_IDS, help="what the truth holds, by default the same")
+    flags = parser.parse_args(argv)
+    _check(flags)
+    return flags
+
+
+_INPUT = (
+    "checkpoints (a run, its stage's folder, a converted one), or, with --truth, folders of "
+    "predicted label maps; several are compared with the first"
+)
+_CLASS_NAMES = (
+    "the data's classes in the order of their train ids, with commas between them; by default "
+    "the checkpoint's, or Cityscapes' 19"
+)
+_DESCRIPTION = (
+    "Scores checkpoints on labelled images, or folders of predicted label maps against a folder "
+    "of true ones: IoU, precision and recall by class, their means, pixel accuracy. Writes "
+    "evaluation.md, evaluation.json, evaluation.csv and pictures."
+)
+
+
+def run(flags: argparse.Namespace, console: Console | None = None) -> None:
+    """Score what the flags name and write the report. Raises UserError."""
+    # Imported late: a mistake on the command line is answered at once.
+    from dasac_jax import evaluation, evaluation_report, logs
+
+    names = named(flags.inputs)
+    with logs.logging_to(flags.output, primary=False, console=Console(stderr=True)):
+        if flags.truth is not None:
+            facts, without = {"truth": str(flags.truth)}, ()
+            results = _of_folders(flags, names)
+        else:
+            facts, results = _of_checkpoints(flags, names)
+            without = evaluation.left_out(flags.inputs[0])
+    facts |= {"versions": {"dasac-jax": version("dasac-jax"), "jax": version("jax")}}
+    means = evaluation.means(results[0].class_names, without)
+    console = console or Console()
+    evaluation_report.write(flags.output, results, means, facts=facts, console=console)
+    told = f"report: {flags.output / evaluation_report.MARKDOWN_FILE}"
+    console.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def named(paths: Sequence[Path]) -> dict[str, Path]:
+    """A short name for each path: what distinguishes it from the others.
+
+    Raises UserError for a path that is given twice.
+    """
+    parts = [path.parts for path in paths]
+    if len(set(parts)) < len(parts):
+        twice = next(path for path in paths if list(paths).count(path) > 1)
+        raise UserError(f"{twice} is given twice: give each once")
+    if len(paths) == 1:
+        return {str(Path(*parts[0][-2:])): paths[0]}
+    common = 0
+    shortest = min(len(part) for part in parts) - 1
+    while common < shortest and len({part[common] for part in parts}) == 1:
+        common += 1
+    return {str(Path(*path.parts[common:])): path for path in paths}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what the command line says; a mistake ends with one line on stderr and code 2."""
+    # At absl's level INFO it reports each kind of device that is not there.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    try:
+        run(parse(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if flags.truth is None:
+        wrong, kind = _WITH_TRUTH, "label maps: give --truth FOLDER too"
+    else:
+        wrong, kind = _WITH_CHECKPOINTS, "checkpoints, but --truth says that label maps are scored"
+    for name in wrong:
+        if getattr(flags, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for {kind}")
+    if flags.list is not None and flags.split is not None:
+        raise UserError("--list and --split both say what to score: give one of them")
+    if flags.batch is not None and flags.batch < 1:
+        raise UserError(f"--batch is {flags.batch}: at least 1 is needed")
+
+
+def _class_names(flags: argparse.Namespace) -> tuple[str, ...] | None:
+    if flags.class_names is None:
+        return None
+    names = tuple(name.strip() for name in flags.class_names.split(","))
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise UserError(
+            f"--class-names is {flags.class_names!r}: at least two different names are needed"
+        )
+    if len(names) > 254:
+        raise UserError(f"--class-names gives {len(names)} classes: 8-bit labels hold up to 254")
+    return names
+
+
+def _of_folders(flags, names):
+    from dasac_jax import evaluation
+
+    classes = _class_names(flags)
+    ids = flags.ids or "train"
+    return [
+        evaluation.of_folder(
+            name, path, flags.truth, class_names=classes, ids=ids, truth_ids=flags.truth_ids
+        )
+        for name, path in names.items()
+    ]
+
+
+def _of_checkpoints(flags, names):
+    from dasac_jax import evaluation
+
+    classes, pairs, results = _class_names(flags), None, []
+    split = flags.split or "val"
+    for name, path in names.items():
+        network = evaluation.open_network(path, teacher=bool(flags.teacher), class_names=classes)
+        classes = network.class_names  # the others have to have as many
+        pairs = pairs or evaluation.open_pairs(
+            path, root=flags.data_root, split=split, list_file=flags.list
+        )
+        results.append(evaluation.of_network(name, network, pairs, batch=flags.batch))
+    return {"data": f"{pairs.name} in {pairs.root}"}, results
+
+
+if __name__ == "__main__":
+    main()
