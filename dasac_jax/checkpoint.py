@@ -23,6 +23,17 @@ from dasac_jax.errors import UserError
 _LOG = logging.getLogger(__name__)
 _ITEMS = ("state", "metadata")
 _DIFFERENCES_NAMED = 3
+# Arrays are compressed and files are filled in such pieces, each core at its own: a writer takes
+# little memory besides the arrays.
+_CHUNK_BYTES = 1 << 24
+_FILE_BYTES = 1 << 26
+
+
+class _AsItLies(np.ndarray):
+    """An array that orbax does not copy before it writes: it need not guard against changes."""
+
+    def __deepcopy__(self, memo: dict) -> np.ndarray:
+        return self
 
 
 def open_manager(folder: Path | str, keep: int = 2) -> ocp.CheckpointManager:
@@ -42,15 +53,19 @@ def open_manager(folder: Path | str, keep: int = 2) -> ocp.CheckpointManager:
         raise UserError(f"cannot keep checkpoints in {folder}: {error}") from error
 
 
-def save(manager: ocp.CheckpointManager, state: Any, *, metadata: dict[str, Any]) -> None:
+def save(
+    manager: ocp.CheckpointManager, state: Any, *, metadata: dict[str, Any], copy: bool = True
+) -> None:
     """Store a state under its step number.
 
     state: any pytree of arrays with an attribute `step`; numpy, or jax arrays that are the same
-    on every device. It is copied before this returns, so its buffers may be donated. metadata:
-    facts that JSON can hold; the package's version is added. Checkpoints of the same or a later
-    step are replaced: whoever saves an earlier step could not restore them.
+    on every device. It is copied before this returns, so its buffers may be donated; without
+    `copy` it must not change before `finish`. metadata: facts that JSON can hold; the package's
+    version is added. Checkpoints of the same or a later step are replaced: whoever saves an
+    earlier step could not restore them.
     """
-    arrays = {key: np.array(leaf) for key, leaf in _named_leaves(state).items()}
+    make = np.array if copy else np.asarray
+    arrays = {key: make(leaf).view(_AsItLies) for key, leaf in _named_leaves(state).items()}
     step = int(state.step)
     facts = {**metadata, "version": dasac_jax.__version__, "checksum": _checksum(arrays)}
     try:
@@ -61,7 +76,13 @@ def save(manager: ocp.CheckpointManager, state: Any, *, metadata: dict[str, Any]
         manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(traverse_util.unflatten_dict(arrays, sep="/")),
+                state=ocp.args.PyTreeSave(
+                    traverse_util.unflatten_dict(arrays, sep="/"),
+                    save_args=traverse_util.unflatten_dict(
+                        {key: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES) for key in arrays}, sep="/"
+                    ),
+                    ocdbt_target_data_file_size=_FILE_BYTES,
+                ),
                 metadata=ocp.args.JsonSave(facts),
             ),
             force=True,
@@ -176,9 +197,11 @@ def _checksum(arrays: dict[str, np.ndarray]) -> int:
     """CRC-32 over names, types, shapes and bytes of all arrays."""
     value = 0
     for key in sorted(arrays):
-        array = np.ascontiguousarray(arrays[key])
-        value = zlib.crc32(f"{key} {array.dtype} {arrays[key].shape}".encode(), value)
-        value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
+        array = np.asarray(arrays[key])
+        value = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), value)
+        # Turned kernels are read in pieces, so that no second one lies in memory.
+        for piece in [array] if array.flags.c_contiguous else array:
+            value = zlib.crc32(np.ascontiguousarray(piece).reshape(-1).view(np.uint8), value)
     return value
 
 
