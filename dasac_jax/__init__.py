@@ -1,3 +1,24 @@
 """DA-SAC: self-supervised augmentation consistency for adapting semantic segmentation, in JAX."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    from dasac_jax.inference import Network
+
 __version__ = "0.1.0"
+
+
+def load(checkpoint: str | os.PathLike[str], *, teacher: bool = False) -> Network:
+    """A trained network: `labels, confidence = load("runs/demo").predict(image)`.
+
+    checkpoint: a run's work directory, a stage's folder, a folder of steps or one step's folder.
+    teacher: whether to take the teacher instead of the student. Images are (H, W, 3) or
+    (B, H, W, 3) uint8 RGB; results have their size. Raises UserError where there is no checkpoint.
+    """
+    from dasac_jax import inference  # late: the version alone is to be had without JAX
+
+    return inference.load(checkpoint, teacher=teacher)

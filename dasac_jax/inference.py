@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from dasac_jax import checkpoint, models
+from dasac_jax import checkpoint, models, prediction
 from dasac_jax.data import labels
 from dasac_jax.errors import UserError
+from dasac_jax.streaming import one_ahead
 
 _COLLECTIONS = ("params", "batch_stats")
 _STAGES = ("adapt", "baseline")  # what a work directory is opened for, the first that is there
@@ -84,21 +85,55 @@ def class_names(facts: Facts) -> tuple[str, ...]:
 
 
 def class_palette(facts: Facts) -> np.ndarray:
-    """(256, 3) uint8 RGB by train id, black where there is no class.
-
-    Stored colours, else Cityscapes', and for more classes than those drawn ones, always the same.
-    """
+    """(C, 3) uint8 RGB: stored colours, else Cityscapes', and for further classes drawn ones."""
     count = int(facts["num_classes"])
-    colours = np.zeros((256, 3), np.uint8)
     if facts.get("palette"):
-        given = np.asarray(facts["palette"], np.uint8)
-    else:
-        drawn = np.random.default_rng(0).integers(64, 256, (count, 3), np.uint8)
-        given = np.concatenate(
-            [labels.palette()[: labels.NUM_CLASSES], drawn[labels.NUM_CLASSES :]]
-        )
-    colours[:count] = given[:count]
-    return colours
+        return np.asarray(facts["palette"], np.uint8)[:count]
+    drawn = np.random.default_rng(0).integers(64, 256, (count, 3), np.uint8)  # always the same
+    known = labels.palette()[: labels.NUM_CLASSES]
+    return np.concatenate([known, drawn[len(known) :]])[:count]
+
+
+class Network:
+    """A trained network to call on images, from any number of threads.
+
+    class_names: the classes' names in the order of train ids. palette: their colours, (C, 3)
+    uint8. facts: what the checkpoint says of itself.
+    """
+
+    def __init__(self, model: nn.Module, variables: Variables, facts: Facts) -> None:
+        self.class_names = class_names(facts)
+        self.palette = class_palette(facts)
+        self.facts = dict(facts)
+        self._start = prediction.predictor(model, variables, prediction.Options())
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Train ids, uint8, and their probabilities, float32: (H, W) for an image, else (B, H, W).
+
+        images: (H, W, 3) or (B, H, W, 3) uint8 RGB of any size; each size is compiled once. As
+        many as there are devices are predicted at a time. Raises UserError for anything else.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
+            raise UserError(
+                "an image is an array (H, W, 3) or (B, H, W, 3) of uint8, got "
+                f"{images.shape} of {images.dtype}"
+            )
+        if not images.size:
+            raise UserError(f"there is no pixel in an array of shape {images.shape}")
+        batch = images.reshape(-1, *images.shape[-3:])
+        size = prediction.batch_size(prediction.Options())
+        waiting = (self._start(batch[i : i + size]) for i in range(0, len(batch), size))
+        found = [finish() for finish in one_ahead(waiting)]
+        labels = np.concatenate([part.labels for part in found])
+        confidence = np.concatenate([part.confidence for part in found])
+        return (labels, confidence) if images.ndim == 4 else (labels[0], confidence[0])
+
+
+def load(path: Path | str, *, teacher: bool = False) -> Network:
+    """The student, or the teacher, of a checkpoint; see `open_checkpoint` for what is one."""
+    model, networks, facts = open_checkpoint(path)
+    return Network(model, choose(networks, path, teacher=teacher), facts)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Facts]:
@@ -146,7 +181,7 @@ def _read_step(path: Path) -> tuple[dict[str, Any], Facts]:
 
 def _fitted(path: Path, name: str, given: dict[str, Any], shapes: Any) -> Variables:
     """The collections that the network needs out of `given`, names and shapes checked."""
-    needed = flatten_dict({key: shapes[key] for key in _COLLECTIONS}, sep="/")
+    needed = flatten_dict({key: shapes.get(key, {}) for key in _COLLECTIONS}, sep="/")
     stored = flatten_dict({key: given.get(key, {}) for key in _COLLECTIONS}, sep="/")
     words = [f"lacks {key}" for key in needed if key not in stored]
     words += [f"holds {key}, which is not needed" for key in stored if key not in needed]
@@ -162,4 +197,4 @@ def _fitted(path: Path, name: str, given: dict[str, Any], shapes: Any) -> Variab
             + "; ".join(words[:_DIFFERENCES_NAMED])
             + (f"; and {more} more" if more > 0 else "")
         )
-    return {key: given[key] for key in _COLLECTIONS}
+    return {key: given.get(key, {}) for key in _COLLECTIONS}
