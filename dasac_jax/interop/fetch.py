@@ -183,7 +183,7 @@ def _receive(
     report: Report,
 ) -> None:
     """Write a response's body behind the `there` bytes of `part`; `piece` is its beginning."""
-    with open(part, "ab" if there else "wb") as stream:
+    with open(part, "ab") as stream:
         while piece:
             stream.write(piece)
             there += len(piece)
@@ -240,12 +240,9 @@ def _check_room(part: Path, needed: int) -> None:
 
 
 def _continues(headers: http.client.HTTPMessage, start: int) -> int | None:
-    """The whole file's size, if these are the bytes from `start` to its end."""
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("Content-Range", ""))
-    if not match:
-        return None
-    first, last, total = map(int, match.groups())
-    return total if first == start and last == total - 1 else None
+    """The whole file's size, if these are bytes from `start` on."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+    return int(match[2]) if match and int(match[1]) == start else None
 
 
 def _mark(headers: http.client.HTTPMessage) -> str:

@@ -91,14 +91,28 @@ def test_a_file_that_changed_meanwhile_starts_anew(server, part):
     assert part.read_bytes() == b"PK" + other
 
 
-@pytest.mark.parametrize("checked", [True, False])
-def test_without_a_mark_only_checked_files_are_resumed(server, part, checked):
+def test_a_changed_file_is_noticed_even_if_the_server_overlooks_it(server, part):
     url = server.add("file", CONTENT)
-    server.marks = False
-    part.write_bytes(CONTENT[:HALF])
+    server.drops = [HALF] + [0] * 3
+    with pytest.raises(UserError):
+        load(url, part)
+    server.add("file", CONTENT[::-1])
+    server.heeds_marks = False
+    seen = Seen()
+    assert load(url, part, seen) is False
+    assert part.read_bytes() == CONTENT[::-1] and "another piece" in seen.notes[0]
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("mark", ["", 'W/"{}"'])
+def test_without_a_sure_mark_only_checked_files_are_resumed(server, part, checked, mark):
+    url = server.add("file", CONTENT)
+    server.mark = mark
+    server.drops = [HALF]
     assert load(url, part, resume_unmarked=checked) is checked
     assert part.read_bytes() == CONTENT
-    assert ("Range" in server.requests[0][1]) is checked
+    assert ("Range" in server.requests[1][1]) is checked
+    assert "If-Range" not in server.requests[1][1]
 
 
 def test_a_server_without_ranges_starts_anew(server, part):
@@ -145,7 +159,14 @@ def test_a_piece_from_elsewhere_is_not_appended(server, part):
     server.shift = -10
     part.write_bytes(CONTENT[:HALF])
     assert load(url, part) is False
-    assert part.read_bytes() == CONTENT
+    assert part.read_bytes() == CONTENT and len(server.requests) == 2
+
+
+def test_a_piece_may_begin_with_anything(server, part):
+    content = CONTENT[:HALF] + b"<" + CONTENT[HALF:]
+    part.write_bytes(content[:HALF])
+    assert load(server.add("file", content), part) is True
+    assert part.read_bytes() == content
 
 
 def test_a_length_is_not_needed(server, part):
@@ -220,6 +241,25 @@ def test_nobody_there_is_said_at_once(part):
     with pytest.raises(UserError, match=rf"127.0.0.1:{port}/file: cannot be reached: .*refused"):
         load(f"http://127.0.0.1:{port}/file", part, seen)
     assert not seen.notes
+
+
+def test_a_host_that_went_away_is_waited_for(part):
+    def serve_once():
+        connection, _ = host.accept()
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + CONTENT[:10])
+        host.close()
+        connection.close()
+
+    host = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{host.getsockname()[1]}/file"
+    thread = threading.Thread(target=serve_once)
+    thread.start()
+    seen = Seen()
+    with pytest.raises(UserError, match=r"refused; gave up after 3 attempts.*at byte 10\)"):
+        load(url, part, seen)
+    thread.join()
+    assert len(seen.notes) == 3 and part.read_bytes() == CONTENT[:10]
 
 
 def test_a_silent_host_is_left_after_the_timeout(part):
