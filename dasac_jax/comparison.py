@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dasac_jax import checkpoint, parallel, report, scoring, stages, start
+from dasac_jax import checkpoint, history, parallel, report, scoring, stages, start
 from dasac_jax import state as states
 from dasac_jax.metrics import summarise
 from dasac_jax.visual import colourise, panel
@@ -21,7 +21,7 @@ PICTURED = 4
 
 
 def report_run(run: Run) -> None:
-    """Score what the stages left on the target's validation set and write the report.
+    """Score what the stages left on the target's validation set, write the report and print it.
 
     When the report of these very checkpoints is there, it is printed at once.
     """
@@ -33,9 +33,19 @@ def report_run(run: Run) -> None:
     if not reached:
         _LOG.info("nothing to report yet: no stage has left a checkpoint")
         return
-    if report.facts(run.folder).get("steps") == reached:
+    scored = report.facts(run.folder).get("steps") != reached
+    if scored:
+        _score(run, reached)
+    if jax.process_index() == 0:
+        if scored or not (run.folder / report.PAGE_FILE).exists():
+            from dasac_jax import html_report  # matplotlib, which takes a while to import
+
+            html_report.write(run.folder)
         report.show(run.folder)
-        return
+
+
+def _score(run: Run, reached: dict[str, int]) -> None:
+    """Score every network there is and write the result."""
     started = time.monotonic()
     pairs = run.open("val")
     score = scoring.scorer(stages.create_model(run.config))
@@ -50,15 +60,22 @@ def report_run(run: Run) -> None:
         "arch": run.config.arch,
         "steps": reached,
         "images": len(pairs),
+        "seconds to train": _seconds_to_train(run),
         "seconds to score": round(time.monotonic() - started, 1),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
     }
     if jax.process_index() == 0:
+        # So that no page of an earlier result outlives a stop before the new one is written.
+        (run.folder / report.PAGE_FILE).unlink(missing_ok=True)
         report.write(
             run.folder, rows, stages.CLASS_NAMES,
             ignore=run.config.left_out, picture=_picture(kept), facts=facts,
         )  # fmt: skip
+
+
+def _seconds_to_train(run: Run) -> dict[str, float]:
+    return {stage: round(x, 1) for stage, x in history.seconds(history.read(run.folder)).items()}
 
 
 def _networks(run: Run, reached: dict[str, int]):

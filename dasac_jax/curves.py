@@ -13,6 +13,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.colors import to_rgb  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
@@ -53,6 +54,21 @@ def draw(
     return drawn
 
 
+def describe(lines: Sequence[Line], name: str, class_names: Sequence[str]) -> str:
+    """A curve in words, for those who cannot see it: its ends, or each class's last value."""
+    told = []
+    for stage in _STAGES:
+        for label, steps, values in _parts(lines, stage, name):
+            ends = f"steps {steps[0]} to {steps[-1]} of {stage}"
+            if values.ndim == 1:
+                told.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g} in {ends}".strip())
+            else:
+                last = zip(class_names, values[-1], strict=True)
+                each = [f"{entry} {value:.3g}" for entry, value in last if np.isfinite(value)]
+                told.append(f"{ends}, at the end {', '.join(each)}")
+    return f"Curves, {TITLES[name]}: {'; '.join(told)}"
+
+
 def _parts(
     lines: Sequence[Line], stage: str, name: str
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -79,7 +95,8 @@ def _figure(lines, stages, name, class_names, dark) -> bytes:
             else:
                 marker = "o" if len(steps) <= _FEW else ""
                 style = {"marker": marker, "markersize": 3, "linewidth": 1.6}
-                axis.plot(steps, values, color=_COLOURS[i], label=label, **style)
+                colour = _visible(np.array(to_rgb(_COLOURS[i])), ground)
+                axis.plot(steps, values, color=colour, label=label, clip_on=False, **style)
     if name == "class_prior":
         axes[0].set_yscale("log")
     else:
@@ -114,6 +131,7 @@ def _draw_classes(axis, steps, values, class_names, ground) -> None:
             linewidth=1.6,
             marker=marker,
             markersize=2.5,
+            clip_on=False,
         )
 
 

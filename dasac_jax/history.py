@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,26 +22,13 @@ from PIL import Image
 
 from dasac_jax import logs
 from dasac_jax.errors import UserError
+from dasac_jax.report import plain, replace_file
 
 METRICS_LINES = "metrics.jsonl"
 PICTURES = "pictures"
 CURVES = "curves"
 
 Line = dict[str, Any]
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file beside and rename it, so that readers never see half of it.
-
-    Missing folders are made. Raises UserError where it cannot be written.
-    """
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -80,6 +66,14 @@ def curve(lines: Sequence[Line], stage: str, name: str) -> tuple[np.ndarray, np.
     found = [x for x in lines if x["stage"] == stage and name in x["values"]]
     steps = np.array([line["step"] for line in found], int)
     return steps, np.array([line["values"][name] for line in found], float)
+
+
+def seconds(lines: Sequence[Line]) -> dict[str, float]:
+    """How long each stage trained, what was done over again after a restart counted once."""
+    total: dict[str, float] = {}
+    for line in lines:
+        total[line["stage"]] = total.get(line["stage"], 0.0) + float(line.get("seconds", 0))
+    return total
 
 
 def pictures(folder: Path | str) -> list[tuple[str, int, str, Path]]:
@@ -133,12 +127,12 @@ class Recorder:
         now = time.monotonic()
         line = {"stage": self._stage, "step": step, "seconds": round(now - self._last, 3)}
         self._last = now
-        line["values"] = {name: _plain(value) for name, value in values.items()}
+        line["values"] = plain(values)
         _append(self._folder / METRICS_LINES, json.dumps(line, allow_nan=False) + "\n")
         for name, picture in (pictures or {}).items():
             self._scalars.add_image(f"{self._stage}/{name}", picture, step)
             file = f"{self._stage}_{step:06d}_{name}.png"
-            write_file(self._folder / PICTURES / file, png(picture))
+            replace_file(self._folder / PICTURES / file, png(picture))
         if pictures:
             self.draw()
 
@@ -147,7 +141,7 @@ class Recorder:
         from dasac_jax import curves  # matplotlib, which takes a while to import
 
         for name, content in curves.draw(read(self._folder), self._names).items():
-            write_file(self._folder / CURVES / f"{name}.png", content)
+            replace_file(self._folder / CURVES / f"{name}.png", content)
 
     def _tags(self, name: str, value: float | np.ndarray) -> dict[str, float]:
         tag = f"{self._stage}/{name}"
@@ -175,7 +169,7 @@ def _forget(folder: Path, stage: str, first_step: int) -> None:
     lines = read(folder)
     kept = [line for line in lines if line["stage"] != stage or line["step"] <= first_step]
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-    write_file(folder / METRICS_LINES, text.encode())
+    replace_file(folder / METRICS_LINES, text.encode())
 
 
 def _append(path: Path, text: str) -> None:
@@ -187,10 +181,3 @@ def _append(path: Path, text: str) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
-
-
-def _plain(value: float | np.ndarray) -> Any:
-    """What JSON can hold: null for what is not finite."""
-    if np.ndim(value):
-        return [_plain(entry) for entry in value]
-    return float(value) if math.isfinite(value) else None

@@ -19,6 +19,7 @@ from dasac_jax.errors import UserError
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.md"
+PAGE_FILE = "report.html"
 PICTURE_FILE = "report.png"
 
 _NOT_EVALUATIONS = ("facts", "left_out")
@@ -34,9 +35,8 @@ def write(
     ignore: Iterable[int] = (),
     picture: np.ndarray | None = None,
     facts: Mapping[str, Any],
-    console: Console | None = None,
 ) -> None:
-    """Write metrics.json, report.md and report.png to `workdir` and print the table.
+    """Write metrics.json, report.md and report.png to `workdir`.
 
     rows: a summary of `metrics.summarise` by evaluation ("source only", "baseline", "adapted",
     "teacher", or others), in the order of the columns. ignore: train ids left out of the means.
@@ -57,18 +57,22 @@ def write(
     replace_file(workdir / REPORT_FILE, _markdown(result, picture is not None).encode())
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     replace_file(workdir / METRICS_FILE, text.encode())
-    show(workdir, console=console)
+
+
+def read(workdir: Path | str) -> dict[str, Any]:
+    """What metrics.json in `workdir` holds. Raises UserError if it cannot be read."""
+    path = Path(workdir) / METRICS_FILE
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
 
 
 def show(workdir: Path | str, *, console: Console | None = None) -> None:
     """Print the table of a finished run. Raises UserError if its metrics.json cannot be read."""
-    path = Path(workdir) / METRICS_FILE
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    result = read(workdir)
     console = console or Console()
-    header, lines, totals = _table(result)
+    header, lines, totals = cells(result)
     table = Table(title="IoU in %, target validation set", title_justify="left")
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", no_wrap=True)
@@ -78,14 +82,15 @@ def show(workdir: Path | str, *, console: Console | None = None) -> None:
     for line in totals:
         table.add_row(*line, style="bold")
     console.print(table)
-    for line in _gains(result):
+    for line in gains(result):
         console.print(line, markup=False, highlight=False)
-    for name in (REPORT_FILE, PICTURE_FILE):
+    for name in (PAGE_FILE, REPORT_FILE, PICTURE_FILE):
         if (Path(workdir) / name).exists():
             console.print(str(Path(workdir) / name), markup=False, highlight=False, soft_wrap=True)
 
 
-def _evaluations(result: Mapping[str, Any]) -> dict[str, Any]:
+def evaluations(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of a result by evaluation, without what else it holds."""
     return {name: value for name, value in result.items() if name not in _NOT_EVALUATIONS}
 
 
@@ -110,10 +115,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:
+def cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Header, one line per class, and the lines of means, all as text."""
-    evaluations = _evaluations(result)
-    scores = list(evaluations.values())
+    found = evaluations(result)
+    scores = list(found.values())
     lines = []
     for name in scores[0]["iou"] if scores else ():
         label = f"{name} (not in the mean)" if name in result["left_out"] else name
@@ -122,44 +127,44 @@ def _table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[
         ["mean IoU", *(_percent(score["miou"]) for score in scores)],
         ["pixel accuracy", *(_percent(score["pixel_accuracy"]) for score in scores)],
     ]
-    return ["class", *evaluations], lines, totals
+    return ["class", *found], lines, totals
 
 
 def _percent(score: float | None) -> str:
     return "–" if score is None else f"{100 * score:.1f}"
 
 
-def _gains(result: Mapping[str, Any]) -> list[str]:
+def gains(result: Mapping[str, Any]) -> list[str]:
     """What each stage brought in points of mean IoU, where both sides were evaluated."""
-    evaluations = _evaluations(result)
-    words = []
+    found = evaluations(result)
+    told = []
     for later, earlier in _GAINS:
-        pair = [evaluations.get(name, {}).get("miou") for name in (later, earlier)]
+        pair = [found.get(name, {}).get("miou") for name in (later, earlier)]
         if None not in pair:
-            words.append(f"{later} over {earlier}: {100 * (pair[0] - pair[1]):+.1f} points")
-    return words
+            told.append(f"{later} over {earlier}: {100 * (pair[0] - pair[1]):+.1f} points")
+    return told
 
 
 def _markdown(result: Mapping[str, Any], with_picture: bool) -> str:
     """The text of report.md."""
-    header, lines, totals = _table(result)
+    header, lines, totals = cells(result)
     bold = [[f"**{cell}**" for cell in line] for line in totals]
     rule = ["---", *["---:"] * (len(header) - 1)]
     parts = ["# Result", "IoU in %, target validation set."]
     if with_picture:
         parts.append(f"![Image, truth and predictions]({PICTURE_FILE})")
     parts.append("\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines, *bold]))
-    parts.append("\n".join(f"- {line}" for line in _gains(result)))
-    parts.append("\n".join(f"- {name}: {_words(fact)}" for name, fact in result["facts"].items()))
+    parts.append("\n".join(f"- {line}" for line in gains(result)))
+    parts.append("\n".join(f"- {name}: {words(fact)}" for name, fact in result["facts"].items()))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _words(fact: Any) -> str:
+def words(fact: Any) -> str:
     """A fact in one line."""
     if isinstance(fact, Mapping):
-        return ", ".join(f"{name} {_words(entry)}" for name, entry in fact.items())
+        return ", ".join(f"{name} {words(entry)}" for name, entry in fact.items())
     if isinstance(fact, list):
-        return ", ".join(_words(entry) for entry in fact)
+        return ", ".join(words(entry) for entry in fact)
     return f"{fact:.5g}" if isinstance(fact, float) else str(fact)
 
 

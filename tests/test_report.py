@@ -33,7 +33,8 @@ def _write(workdir: Path, **changes) -> str:
     arguments = {"ignore": (2,), "picture": PICTURE, "facts": FACTS, **changes}
     rows = arguments.pop("rows", {"baseline": WEAK, "adapted": STRONG})
     console = Console(file=out, width=100)
-    report.write(workdir, rows, NAMES, console=console, **arguments)
+    report.write(workdir, rows, NAMES, **arguments)
+    report.show(workdir, console=console)
     return out.getvalue()
 
 
