@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dasac_jax import plots
 from dasac_jax.errors import UserError
@@ -245,14 +246,14 @@ def _show(console: Console, results: Sequence[Result], by_name: Mapping[str, Any
     keys = tuple(_KEYS) if len(results) == 1 else ("iou",)
     header, lines, totals = _table(results, by_name, keys)
     title = results[0].name if len(results) == 1 else "IoU"
-    table = Table(title=f"{title}, in %", title_justify="left")
+    table = Table(title=Text(f"{title}, in %"), title_justify="left")
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     table.add_section()
     for line in totals:
-        table.add_row(*line, style="bold")
+        table.add_row(*map(Text, line), style="bold")
     console.print(table)
     for line in _key(results):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
