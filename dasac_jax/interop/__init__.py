@@ -1,5 +1,13 @@
-"""PyTorch names and pytrees, without PyTorch."""
+"""PyTorch names and pytrees, and PyTorch's files, without PyTorch."""
 
 from dasac_jax.interop.names import state_dict_from_variables, variables_from_state_dict
+from dasac_jax.interop.torch_file import load_torch_file, release_pages
+from dasac_jax.interop.torch_write import save_torch_file
 
-__all__ = ["state_dict_from_variables", "variables_from_state_dict"]
+__all__ = [
+    "load_torch_file",
+    "release_pages",
+    "save_torch_file",
+    "state_dict_from_variables",
+    "variables_from_state_dict",
+]
