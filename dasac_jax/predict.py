@@ -1,0 +1,171 @@
+"""python -m dasac_jax.predict CHECKPOINT --images IMAGES --output DIR"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dasac_jax.errors import UserError
+
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Do what the command line says; returns what was done, in words. Raises UserError."""
+    # Imported late: a mistake on the command line is answered at once.
+    from dasac_jax import image_files, inference, logs, prediction, prediction_files, video
+
+    folder = Path(arguments.output)
+    kinds = _kinds(arguments)
+    options = prediction.Options(
+        scales=arguments.scales,
+        flip=arguments.flip,
+        window=arguments.window,
+        overlap=arguments.overlap,
+        batch=arguments.batch,
+        probabilities=arguments.probabilities,
+    )
+    if arguments.video:
+        video.check_video(arguments.video)
+    images = image_files.find_images(arguments.images, outside=folder)
+    with logs.logging_to(folder, primary=False):
+        model, networks, facts = inference.open_checkpoint(arguments.checkpoint)
+        variables = inference.choose(networks, arguments.checkpoint, teacher=arguments.teacher)
+        look = prediction_files.Look(inference.class_names(facts), inference.class_palette(facts))
+        prediction_files.check(images, kinds, len(look.names), zipped=arguments.zip)
+        prediction_files.claim(folder, _record(facts, variables, options, look))
+        left = prediction_files.unfinished(folder, images, kinds)
+        there, started = len(images) - len(left), time.monotonic()
+        with logs.progress("predict", len(images), there) as update:
+            start = prediction.predictor(model, variables, options)
+            batch = prediction.batch_size(options)
+            for done in prediction_files.predict_files(
+                start, left, folder, kinds, look, batch=batch
+            ):
+                update(there + done)
+        seconds = time.monotonic() - started
+    lines = [
+        f"{len(left)} images predicted in {seconds:.1f} s, {there} were there: {folder}/"
+        + (kinds[0] if len(kinds) == 1 else "{" + ",".join(kinds) + "}")
+    ]
+    if arguments.zip:
+        lines.append(f"for upload: {prediction_files.write_zip(folder, images)}")
+    if arguments.video:
+        frames = [prediction_files.target(folder, image, "overlay") for image in images]
+        video.write_video(arguments.video, frames, fps=arguments.fps)
+        lines.append(f"video: {arguments.video}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what the flags say; a mistake ends with one line on stderr and code 2."""
+    try:
+        print(run(_parser().parse_args(argv)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _kinds(arguments: argparse.Namespace) -> list[str]:
+    wanted = {
+        "labels": True,
+        "cityscapes_ids": arguments.cityscapes_ids or arguments.zip,
+        "overlay": arguments.overlay or bool(arguments.video),
+        "confidence": arguments.confidence,
+        "probabilities": arguments.probabilities,
+    }
+    return [kind for kind, is_wanted in wanted.items() if is_wanted]
+
+
+def _record(facts, variables, options, look) -> dict[str, Any]:
+    """What decides a prediction, but for the image."""
+    import jax
+
+    checksum = 0
+    for leaf in jax.tree.leaves(variables):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), checksum)
+    return {
+        "network": facts["arch"],
+        "weights": f"{checksum:08x}",
+        "classes": look.names,
+        "scales": options.scales,
+        "flip": options.flip,
+        "window": options.window,
+        "overlap": options.overlap if options.window else None,
+    }
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m dasac_jax.predict",
+        description="Predict label maps of images at full resolution. The same command goes on "
+        "where it was stopped; what is there is kept.",
+    )
+    add = parser.add_argument
+    add("checkpoint", help="a run's work directory, a stage, a folder of steps, or one step")
+    add("--images", nargs="+", required=True, metavar="IMAGES",
+        help="files, folders, lists (.txt) or patterns")  # fmt: skip
+    add("--output", required=True, metavar="DIR", help="folder to write to")
+    add("--teacher", action="store_true", help="take the teacher instead of the student")
+    add("--cityscapes-ids", action="store_true",
+        help="also label maps in Cityscapes ids, named for the evaluation server")  # fmt: skip
+    add("--zip", action="store_true", help="also these in one archive, to be uploaded")
+    add("--overlay", action="store_true", help="also pictures: image under colours, with legend")
+    add("--confidence", action="store_true", help="also the labels' probabilities as grey PNG")
+    add("--probabilities", action="store_true", help="also those of all classes, float16 .npz")
+    add("--scales", type=_scales, default=(1.0,), metavar="S,S,…",
+        help="resize by each and average the probabilities, as in 0.5,0.75,1,1.25")  # fmt: skip
+    add("--flip", action="store_true", help="average with the mirror image")
+    add("--window", type=_window, metavar="HxW",
+        help="cut images into windows, as in 512x1024, where whole ones do not fit")  # fmt: skip
+    add("--overlap", type=float, default=0.25, metavar="SHARE",
+        help="least share of a window in common with the next, averaged (0.25)")  # fmt: skip
+    add("--batch", type=int, default=1, metavar="N",
+        help="images, or windows, per device at a time (1)")  # fmt: skip
+    add("--video", metavar="FILE", help="also the overlays as a .gif or .mp4, in order")
+    add("--fps", type=_fps, default=10.0, metavar="N", help="frames per second of it (10)")
+    return parser
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} are no numbers like 0.5,1,1.25") from None
+
+
+def _window(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no height and width like 512x1024")
+    return int(match[1]), int(match[2])
+
+
+def _fps(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0.1 and 100")
+    return value
+
+
+if __name__ == "__main__":
+    main()
