@@ -9,7 +9,7 @@ import numpy as np
 
 from dasac_jax.interop.torch_pickle import Name
 from dasac_jax.interop.torch_scan import FormatError
-from dasac_jax.interop.torch_values import Array, Dtype, Storage, Tensor
+from dasac_jax.interop.torch_values import Array, Dtype, Storage, Tensor, is_dtype
 
 _MAX_DEPTH = 64
 _SPARE_NODES = 1 << 12
@@ -76,7 +76,7 @@ class _Finish:
             return node.array.astype(node.array.dtype.newbyteorder("="), copy=False)
         if type(node) is Dtype:
             return node.dtype
-        if type(node) is Name and isinstance(node.meaning, np.dtype):
+        if is_dtype(node):
             return node.meaning
         what = node.path if type(node) is Name else type(node).__name__.lower()
         raise FormatError(f"it holds {what} where a value should be")
@@ -105,6 +105,8 @@ class _Finish:
             for size, stride in zip(tensor.size, tensor.stride, strict=True)
         ]
         array = np.ndarray(tensor.size, tensor.dtype, raw, tensor.offset * itemsize, strides)
+        if array.dtype == bool and array.view(np.uint8).max() > 1:
+            raise FormatError("corrupted: a bool tensor in it holds other numbers than 0 and 1")
         if (tensor.conjugated or tensor.negated) and array.dtype.kind not in "fc":
             raise FormatError(f"corrupted: it conjugates or negates a tensor of {array.dtype}")
         array = array.conj() if tensor.conjugated else array
@@ -112,10 +114,10 @@ class _Finish:
 
     def window(self, storage: Storage) -> memoryview:
         raw = self.storages[storage.key]
-        start, size = (n * storage.dtype.itemsize for n in (storage.start, storage.numel))
-        if start + size > len(raw):
+        itemsize = storage.dtype.itemsize
+        if storage.whole * itemsize != len(raw):
             raise FormatError(
                 f"corrupted: its storage {storage.key!r} has {len(raw)} bytes, "
-                f"its pickle says {start + size}"
+                f"its pickle says {storage.whole * itemsize}"
             )
-        return raw[start : start + size]
+        return raw[storage.start * itemsize : (storage.start + storage.numel) * itemsize]

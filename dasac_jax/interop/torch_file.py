@@ -57,10 +57,9 @@ def release_pages(array: np.ndarray) -> None:
     For use after an array of a large file was copied: the pages that were read do not pile up.
     """
     owner: Any = array
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if isinstance(owner, memoryview):
-        _release(owner.obj)
+    while isinstance(owner, (np.ndarray, memoryview)):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    _release(owner)
 
 
 def _release(owner: Any) -> None:

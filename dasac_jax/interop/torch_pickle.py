@@ -20,7 +20,7 @@ from dasac_jax.interop.torch_scan import (
     joined,
     scan,
     span,
-)  # fmt: skip
+)
 
 _MAX_MARKS = 256
 

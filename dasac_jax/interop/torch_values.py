@@ -109,14 +109,20 @@ def _raw(data: bytes | str) -> bytes:
     return data.encode("utf-8") if isinstance(data, str) else data
 
 
+def is_dtype(value: Any) -> bool:
+    """Whether it is the name of a dtype; those of storages mean one too."""
+    return type(value) is Name and value.path.removeprefix("torch.") in DTYPES
+
+
 def storage_of(identity: Any) -> Storage:
     """The storage of a persistent id, as either format writes them."""
     kind, *rest = identity if type(identity) is tuple else (None,)
-    if kind != "storage" or len(rest) not in (4, 5):
+    if type(kind) is str and kind == "module":
         raise FormatError("it holds a whole module; only a file with its state_dict() can be read")
+    if type(kind) is not str or kind != "storage" or len(rest) not in (4, 5):
+        raise TypeError("not a storage")
     name, key, _, numel, *view = rest
-    dtype = name.meaning
-    if type(name) is not Name or not isinstance(dtype, np.dtype):
+    if type(name) is not Name or not name.path.endswith("Storage"):
         raise TypeError("not a storage")
     if not key.isprintable() or len(key) > 64:
         raise ValueError("not the key of a storage")
@@ -125,7 +131,7 @@ def storage_of(identity: Any) -> Storage:
         _, start, count = view[0]
     if not _are_counts((numel, start, count)) or start + count > numel:
         raise ValueError("not the size of a storage")
-    return Storage(key, dtype, start, count, numel)
+    return Storage(key, name.meaning, start, count, numel)
 
 
 def _tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
@@ -137,7 +143,7 @@ def _tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any) 
 
 
 def _tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=None) -> Tensor:
-    tensor = _tensor(storage, offset, size, stride)
+    tensor = _parameter(_tensor(storage, offset, size, stride), requires_grad)
     tensor.conjugated = (metadata or {}).get("conj", False) is True
     tensor.negated = (metadata or {}).get("neg", False) is True
     return tensor
@@ -145,15 +151,15 @@ def _tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=Non
 
 def _tensor_v3(storage, offset, size, stride, grad, hooks, dtype, metadata=None) -> Tensor:
     tensor = _tensor_v2(storage, offset, size, stride, grad, hooks, metadata)
-    if type(dtype) is not Name or not isinstance(dtype.meaning, np.dtype):
+    if not is_dtype(dtype):
         raise TypeError("not a dtype")
     tensor.dtype = dtype.meaning
     return tensor
 
 
-def _parameter(tensor: Tensor, *_: Any) -> Tensor:
-    if type(tensor) is not Tensor:
-        raise TypeError("a parameter without a tensor")
+def _parameter(tensor: Tensor, requires_grad: bool = True, *_: Any) -> Tensor:
+    if type(tensor) is not Tensor or type(requires_grad) is not bool:
+        raise TypeError("not a parameter")
     return tensor
 
 
