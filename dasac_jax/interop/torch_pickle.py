@@ -5,8 +5,9 @@ grows with a few bytes. This one builds plain containers and what the constructo
 which are ours, return.
 """
 
+import pickle
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from dasac_jax.interop.torch_scan import (
 )
 
 _MAX_MARKS = 256
+_MAX_KEY = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +74,12 @@ class _Machine:
         self.outer: list[list] = []
         self.memo: dict[int, Any] = {}
         self.puts = 0
-        # Constructors copy: a short pickle must not ask for one long copy again and again.
-        self.copies_left = size
+        # A short pickle must not hand one long object to constructors again and again.
+        self.handed_left = 4096 + 4 * size
+
+    def protocol(self, number: int):
+        if number > pickle.HIGHEST_PROTOCOL:
+            raise ValueError("a protocol that does not exist")
 
     def mark(self, _):
         if len(self.outer) >= _MAX_MARKS:
@@ -109,17 +115,18 @@ class _Machine:
         arguments, name = self.stack.pop(), self.stack.pop()
         if type(name) is not Name or not callable(name.meaning) or type(arguments) is not tuple:
             raise TypeError("calls what cannot be called")
-        value = name.meaning(*arguments)
-        if isinstance(value, (bytes, dict, set)):
-            self.copies_left -= len(value)
-        elif isinstance(value, np.generic):
-            self.copies_left -= value.nbytes
-        if self.copies_left < 0:
-            raise FormatError("its pickle copies more than it holds")
-        self.stack.append(value)
+        self.hand(arguments)
+        self.stack.append(name.meaning(*arguments))
+
+    def hand(self, arguments: tuple):
+        sizes = (len(value) for value in arguments if isinstance(value, Sized))
+        self.handed_left -= len(arguments) + sum(sizes)
+        if self.handed_left < 0:
+            raise FormatError("its pickle uses long objects again and again")
 
     def build(self, _):
         state = self.stack.pop()
+        self.hand(state if type(state) is tuple else ())
         # The state of an OrderedDict, such as a state_dict's _metadata, holds no weights.
         if type(self.stack[-1]) is not dict:
             self.stack[-1].build(state)
@@ -155,12 +162,15 @@ def pairs(items) -> dict:
 
 
 def as_key(value: Any) -> Any:
-    """`value`, if it may be a key; any number of long integers could share one hash."""
-    plain = isinstance(value, (str, bytes, bool, float, type(None), np.generic))
-    if not plain and not (type(value) is int and -(1 << 63) <= value < 1 << 64):
+    """`value`, if it may be a key: one whose hash is quick, and that no others can be given."""
+    if isinstance(value, (str, bytes)):
+        allowed = len(value) <= _MAX_KEY
+    elif type(value) is int:
+        allowed = -(1 << 63) <= value < 1 << 64
+    else:
+        allowed = isinstance(value, (bool, float, type(None), np.generic))
+    if not allowed or isinstance(value, np.complexfloating):
         raise TypeError("not a key that torch.save writes")
-    if isinstance(value, np.complexfloating):
-        raise TypeError("a complex key")
     return value
 
 
@@ -197,7 +207,8 @@ def _join(count: int) -> Callable[[_Machine, bytes], None]:
 
 
 _BY_NAME = {
-    "PROTO FRAME": lambda machine, _: None,
+    "PROTO": lambda machine, payload: machine.protocol(payload[0]),
+    "FRAME": lambda machine, _: None,
     "NONE": _push(lambda _: None),
     "NEWTRUE": _push(lambda _: True),
     "NEWFALSE": _push(lambda _: False),

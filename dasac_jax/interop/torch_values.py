@@ -17,6 +17,8 @@ from dasac_jax.interop.torch_scan import FormatError, printable
 
 _MAX_DIMENSIONS = 32
 _MAX_COUNT = 1 << 48
+_MAX_KEY = 64
+_MAX_SCALAR = 4096
 
 # torch.<name> → numpy; those without a storage class of their own are saved as bytes.
 _STORAGES = {
@@ -92,16 +94,16 @@ class Array:
 
 def _are_counts(values: Any) -> bool:
     """Whether they could be sizes, strides or offsets."""
-    return isinstance(values, (tuple, list)) and all(
-        type(value) is int and 0 <= value <= _MAX_COUNT for value in values
+    return (
+        isinstance(values, (tuple, list))
+        and len(values) <= _MAX_DIMENSIONS
+        and all(type(value) is int and 0 <= value <= _MAX_COUNT for value in values)
     )
 
 
 def _is_shape(values: Any) -> bool:
     """Whether numpy can have an array of these sizes."""
-    if not _are_counts(values) or len(values) > _MAX_DIMENSIONS:
-        return False
-    return math.prod(max(value, 1) for value in values) <= _MAX_COUNT
+    return _are_counts(values) and math.prod(max(value, 1) for value in values) <= _MAX_COUNT
 
 
 def _raw(data: bytes | str) -> bytes:
@@ -124,7 +126,7 @@ def storage_of(identity: Any) -> Storage:
     name, key, _, numel, *view = rest
     if type(name) is not Name or not name.path.endswith("Storage"):
         raise TypeError("not a storage")
-    if not key.isprintable() or len(key) > 64:
+    if len(key) > _MAX_KEY or not key.isprintable():
         raise ValueError("not the key of a storage")
     start, count = 0, numel
     if view and view[0] is not None:
@@ -135,10 +137,10 @@ def storage_of(identity: Any) -> Storage:
 
 
 def _tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-    if type(storage) is not Storage or not _is_shape(size) or not _are_counts((offset, *stride)):
+    if type(storage) is not Storage or not _is_shape(size) or not _are_counts(stride):
         raise TypeError("not a tensor")
-    if len(size) != len(stride):
-        raise ValueError("not as many strides as sizes")
+    if not _are_counts((offset,)) or len(size) != len(stride):
+        raise ValueError("not where a tensor begins, or not as many strides as sizes")
     return Tensor(storage, storage.dtype, offset, tuple(size), tuple(stride))
 
 
@@ -185,12 +187,16 @@ def _old_tensor() -> Tensor:
     return Tensor()
 
 
-def _size(items: tuple | list) -> tuple:
-    return tuple(items)
+def _size(items: tuple) -> tuple:
+    if not _are_counts(items):
+        raise TypeError("not a size")
+    return items
 
 
 def _device(kind: str, index: int | None = None) -> str:
-    return kind if index is None else f"{kind}:{int(index)}"
+    if type(kind) is not str or type(index) not in (int, type(None)):
+        raise TypeError("not a device")
+    return kind if index is None else f"{kind}:{index}"
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -215,7 +221,7 @@ def _numpy_dtype(specification: str, *_: Any) -> Dtype:
 
 
 def _numpy_scalar(dtype: Dtype, data: bytes | str) -> np.generic:
-    if dtype.dtype.itemsize != len(_raw(data)):
+    if dtype.dtype.itemsize != len(_raw(data)) or len(data) > _MAX_SCALAR:
         raise ValueError("not the bytes of one scalar")
     return np.frombuffer(_raw(data), dtype.dtype)[0] if len(data) else dtype.dtype.type()
 

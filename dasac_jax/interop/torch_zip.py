@@ -20,6 +20,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CHUNK = 4 << 20
+_MAX_ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
         if position + _END64.size > locator or magic != b"PK\x06\x06":
             raise FormatError("corrupted: its zip directory is not where it should be")
         count, size, start = _END64.unpack_from(data, position)[7:10]
-    if start + size != position or size < count * _CENTRAL.size:
+    if start + size != position or count > _MAX_ENTRIES or size < count * _CENTRAL.size:
         raise FormatError("corrupted: its zip directory is not where it should be")
     return count, start, position
 

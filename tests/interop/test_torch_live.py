@@ -138,7 +138,7 @@ def test_other_values(torch, tmp_path, new):
     with_attribute = torch.nn.Parameter(torch.ones(2))
     with_attribute.note = "kept by PyTorch, not here"
     value = {
-        "size": torch.Size([1, 2]), "device": torch.device("cuda:1"), "dtype": torch.bfloat16,
+        "size": torch.Size([1, 2]), "device": torch.device("cuda:0"), "dtype": torch.bfloat16,
         "set": {1, 2}, "complex": 1 + 2j, "counter": Counter("aab"), "bytes": b"\x00\xff",
         "default": defaultdict(dict, a={}), "conjugated": imaginary.conj(),
         "negated": imaginary.clone().conj().imag, "attribute": with_attribute,
@@ -148,7 +148,7 @@ def test_other_values(torch, tmp_path, new):
     ours = load_torch_file(tmp_path / "a.pth")
     for name in ("size", "set", "complex", "counter", "bytes", "default"):
         assert ours[name] == value[name]
-    assert (ours["device"], ours["dtype"]) == ("cuda:1", ml_dtypes.bfloat16)
+    assert (ours["device"], ours["dtype"]) == ("cuda:0", ml_dtypes.bfloat16)
     for name in ("conjugated", "negated", "attribute"):
         same(torch, ours[name], value[name], name)
     for mine, theirs in zip(ours["numpy"], value["numpy"], strict=True):

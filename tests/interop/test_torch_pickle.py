@@ -102,6 +102,8 @@ def test_names_that_are_not_allowed(tmp_path, operations, asked):
         (b"N2.", "uses DUP, an operation"),
         (b"\x8b\x04\x00\x00\x00\x01\x00\x00\x00.", "uses LONG4, an operation"),
         (b"\xff.", "makes no sense at byte 2"),
+        (b"\x80\x06N.", "makes no sense"),
+        (b"N0.", "makes no sense"),
         (b"c" + b"x" * 300, "has a name without an end"),
         (b"X\x02\x00\x00\x00\xff\xff.", "makes no sense"),
         (b"NN.", "makes no sense"),
@@ -128,6 +130,8 @@ def test_broken_pickles(tmp_path, operations, message):
         b"ccollections\nOrderedDict\n}b.",
         b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.",
         b"NQ.",
+        b"ctorch\nSize\n(X\x01\x00\x00\x00atR.",
+        b"ctorch\ndevice\n(]K\x01tR.",
         b"(X\x07\x00\x00\x00storageNNNNtQ.",
         b"}]Ns.",  # a list as a key
         b"}(NNNu.",
@@ -182,13 +186,18 @@ def test_pickles_that_would_grow(tmp_path, operations, message):
 def test_the_same_long_copy_again_and_again(tmp_path):
     call = b"h\x00h\x01h\x02\x86Ra"
     start = b"]c_codecs\nencode\nq\x00" + text(b"x" * 1000) + b"q\x01" + text(b"latin1") + b"q\x02"
-    refused(write(tmp_path / "a.pth", HEAD + start + b"000" + call * 100 + b"."), "copies more")
+    refused(write(tmp_path / "a.pth", HEAD + start + b"000" + call * 100 + b"."), "again and again")
 
 
 def test_integers_of_one_hash(tmp_path):
     """Multiples of 2⁶¹ − 1 all have the hash 0: as keys, many of them would take minutes."""
     keys = b"".join(integer(i * ((1 << 61) - 1)) + b"N" for i in range(100))
     refused(write(tmp_path / "a.pth", HEAD + b"}(" + keys + b"u."), "makes no sense")
+
+
+@pytest.mark.parametrize("key", [text(b"x" * 5000), b"(G" + bytes(8) + b"t", b"]"])
+def test_keys_that_are_long_or_no_keys(tmp_path, key):
+    refused(write(tmp_path / "a.pth", HEAD + b"}" + key + b"Ns."), "makes no sense")
 
 
 def test_a_whole_tensor(tmp_path):
