@@ -1,13 +1,15 @@
 """Labels as the data sets ship them -> 8-bit PNGs of train ids, once, before training.
 
 Each file is written beside its place and renamed, so a file that exists is complete: a preparation
-that was interrupted goes on where it stopped.
+that was interrupted goes on where it stopped. The command for it, which also takes care of images
+and of SYNTHIA, is scripts/prepare_data.py.
 """
 
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,13 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """What Pillow raises for files that are missing, cut off or damaged."""
+
+UNFINISHED = ".part"
+"""How the names of unfinished files end; they begin with a dot."""
+
+
+class CannotWriteError(UserError):
+    """A file could not be written: the next one cannot be either, so nothing is gained by it."""
 
 
 class Prepared(NamedTuple):
@@ -50,24 +59,45 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
     if ids is None:
         raise UserError(
             f"label file {path} has pixel format {mode}: "
-            "an 8-bit PNG with one channel or a palette is needed"
+            "an 8-bit PNG with one channel or a palette is needed, colours are no class numbers"
         )
     return ids
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Yields the place to write to; what is there at the end gets the name `path`.
+
+    The folder is made if need be. After an error nothing is left. Raises CannotWriteError naming
+    the file for every OSError.
+    """
+    part = path.with_name(f".{path.name}{UNFINISHED}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotWriteError(
+            f"cannot write {path}: {error.strerror or error}; mend this, and the same command goes "
+            "on from here"
+        ) from error
 
 
 def write_train_ids(path: str | os.PathLike, train_ids: np.ndarray) -> None:
     """(h, w) uint8 train ids -> an 8-bit grey PNG at `path`, whose folder is made if need be.
 
-    Raises UserError naming the file when it cannot be written.
+    Raises CannotWriteError naming the file when it cannot be written.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(train_ids).save(beside, format="PNG")
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"cannot write label file {path}: {error}") from error
+    with beside(Path(path)) as part:
+        Image.fromarray(train_ids).save(part, format="PNG")
+
+
+def is_current(made: Path, original: Path) -> bool:
+    """Whether a file made of `original` is there, and no older."""
+    return made.is_file() and made.stat().st_mtime_ns >= original.stat().st_mtime_ns
 
 
 def _convert(
@@ -82,7 +112,7 @@ def _convert(
     written = 0
     for path in paths:
         destination = target / path.relative_to(source)
-        if not destination.is_file():
+        if not is_current(destination, path):
             write_train_ids(destination, to_train_ids(read_ids(path)))
             written += 1
     return Prepared(written, len(paths) - written)
@@ -91,7 +121,8 @@ def _convert(
 def prepare_gta(root: str | os.PathLike) -> Prepared:
     """`game/labels/*.png` (palette index = label id) -> `game/labels_cs/*.png` (train ids).
 
-    Files that exist already are kept. Raises UserError naming the folder or file at fault.
+    Finished files are kept unless their original is newer. Raises UserError naming the folder or
+    file at fault.
     """
     game = Path(root) / "game"
     return _convert(game / "labels", game / "labels_cs", "*.png", labels.train_ids)
@@ -100,7 +131,8 @@ def prepare_gta(root: str | os.PathLike) -> Prepared:
 def prepare_cityscapes(root: str | os.PathLike) -> Prepared:
     """`cityscapes/gtFine/<split>/<city>/*_gtFine_labelIds.png` -> the same names below `gtFine2`.
 
-    Files that exist already are kept. Raises UserError naming the folder or file at fault.
+    Finished files are kept unless their original is newer. Raises UserError naming the folder or
+    file at fault.
     """
     cityscapes = Path(root) / "cityscapes"
     pattern = "*/*/*_gtFine_labelIds.png"
