@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -164,12 +166,22 @@ def flip_a_byte(path):
     path.write_bytes(content)
 
 
+def pack_other_data(path):
+    """Right checksums, but the stream inside is none."""
+    content = path.read_bytes()
+    start = content.index(b"IDAT")
+    (size,) = struct.unpack(">I", content[start - 4 : start])
+    body = b"IDAT" + bytes(size)
+    after = content[start + 4 + size + 4 :]
+    path.write_bytes(content[:start] + body + struct.pack(">I", zlib.crc32(body)) + after)
+
+
 def link_to_nothing(path):
     path.unlink()
     path.symlink_to("/nowhere/image.png")
 
 
-@pytest.mark.parametrize("spoil", [cut_off, flip_a_byte, link_to_nothing])
+@pytest.mark.parametrize("spoil", [cut_off, flip_a_byte, pack_other_data, link_to_nothing])
 @pytest.mark.parametrize("kind", ["images", "labels_cs"])
 def test_unreadable_files_are_named(root, kind, spoil):
     pair(root, "00002", np.random.default_rng(0).integers(0, 19, (9, 9)))

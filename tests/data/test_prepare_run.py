@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,14 @@ def test_images_are_linked_and_labels_written(source, root):
     assert contents(source) == before
 
 
+def test_links_lead_to_the_originals_from_anywhere(source, root, monkeypatch):
+    monkeypatch.chdir(source.parent)
+    assert carry_out(plan_gta5(Path("gta")), Path("data")).images == {"linked": 3}
+    monkeypatch.chdir("/")
+    assert (root / "game/images/00001.png").samefile(source / "images/00001.png")
+    assert carry_out(plan_gta5(source), root).images == {"kept": 3}
+
+
 def test_images_are_copied(source, root):
     assert carry_out(plan_gta5(source), root, copy=True).images == {"copied": 3}
     place = root / "game/images/00002.png"
@@ -84,6 +93,7 @@ def test_what_is_finished_is_kept_and_newer_labels_are_redone(source, root):
     os.utime(source / "labels/00002.png", (later, later))
     (root / "game/labels_cs/00003.png").unlink()
     kept = (root / "game/labels_cs/00001.png").stat().st_mtime_ns
+    os.utime(source / "labels/00001.png", ns=(kept, kept))
     summary = carry_out(plan_gta5(source), root)
     assert (summary.images, summary.labels) == ({"kept": 3}, {"written": 2, "kept": 1})
     assert (label(root, 2) == 1).all() and (label(root, 3) == 0).all()
