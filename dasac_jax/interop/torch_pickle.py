@@ -113,7 +113,7 @@ class _Machine:
 
     def reduce(self, _):
         arguments, name = self.stack.pop(), self.stack.pop()
-        if type(name) is not Name or not callable(name.meaning) or type(arguments) is not tuple:
+        if type(name) is not Name or type(arguments) is not tuple:
             raise TypeError("calls what cannot be called")
         self.hand(arguments)
         self.stack.append(name.meaning(*arguments))

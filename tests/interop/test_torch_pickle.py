@@ -1,6 +1,5 @@
 """Hostile and broken PyTorch files: refused by name, before anything runs or grows."""
 
-import pickle
 import struct
 import zipfile
 import zlib
@@ -226,6 +225,7 @@ def test_a_whole_tensor(tmp_path):
         ({"numel": 1 << 62}, "makes no sense"),
         ({"key": b"1"}, "its entry a/data/1 is missing"),
         ({"key": b"../0\n"}, "makes no sense"),
+        ({"kind": b"torch\nfloat32\n"}, "makes no sense"),
         ({"kind": b"torch\nQInt8Storage\n"}, r"asks for torch\.QInt8Storage"),
     ],
 )
@@ -239,27 +239,6 @@ def test_a_bool_that_is_neither(tmp_path):
     np.testing.assert_array_equal(load_torch_file(path), [True, False], strict=True)
     write(path, HEAD + view + b".", {"0": np.array([1, 3], np.uint8)})
     refused(path, "holds other numbers than 0 and 1")
-
-
-def test_views_of_legacy_storages(tmp_path):
-    """Old files may name a part of a storage: the part's key, where it begins, its size."""
-
-    def stream(view):
-        identity = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x04" + view + b"tQ"
-        rebuilt = b"ctorch._utils\n_rebuild_tensor\n(" + identity + b"K\x01K\x01\x85K\x01\x85tR"
-        system = pickle.dumps({"little_endian": True}, protocol=2)
-        head = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + system
-        keys = pickle.dumps(["0"], 2) + (4).to_bytes(8, "little") + FLOATS.tobytes()
-        return head + HEAD + rebuilt + b"." + keys
-
-    path = tmp_path / "a.pth"
-    path.write_bytes(stream(b"(U\x011K\x02K\x02t"))
-    np.testing.assert_array_equal(load_torch_file(path), FLOATS[3:])
-    for outside in (b"(U\x011K\x03K\x02t", b"(U\x011J\xff\xff\xff\xffK\x02t", b"K\x01"):
-        path.write_bytes(stream(outside))
-        refused(path, "makes no sense")
-    path.write_bytes(stream(b"(U\x011K\x03K\x01t"))  # one element, of which the tensor skips one
-    refused(path, "leaves its storage")
 
 
 def test_archives_that_torch_does_not_write(tmp_path):
@@ -288,17 +267,33 @@ def test_archives_that_torch_does_not_write(tmp_path):
 
 
 def test_entries_that_overlap(tmp_path):
-    """Many entries that are all the same bytes of the file, each with its own header inside."""
-    name, body = b"a/data/0", bytes(4096)
-    local = b"PK\x03\x04" + struct.pack("<5H3L2H", 20, 0, 0, 0, 0, 0, 0, 0, len(name), 0) + name
-    data, directory = local + body, b""
-    for index in range(8):
-        name = b"a/data/%d" % index
-        fields = (20, 20, 0, 0, 0, 0, zlib.crc32(body), 4096, 4096, 8, 0, 0, 0, 0, 0, 0)
+    """Entries that all end where the last one does: together far more than the file."""
+    names = [b"a/data.pkl", *(b"a/data/%d" % index for index in range(8))]
+    tag = struct.Struct("<5H3L2H")
+    headers = [
+        b"PK\x03\x04" + tag.pack(20, 0, 0, 0, 0, 0, 0, 0, len(name), 0) + name for name in names
+    ]
+    data, directory, begin = b"".join(headers) + b"N." + bytes(4096), b"", 0
+    for name, header in zip(names, headers, strict=True):
+        body = data[begin + len(header) :]
+        sizes = (zlib.crc32(body), len(body), len(body), len(name))
+        fields = (20, 20, 0, 0, 0, 0, *sizes, 0, 0, 0, 0, 0, begin)
         directory += b"PK\x01\x02" + struct.pack("<6H3L5H2L", *fields) + name
-    end = b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, 8, 8, len(directory), len(data), 0)
+        begin += len(header)
+    end = b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, 9, 9, len(directory), len(data), 0)
     (tmp_path / "a.pth").write_bytes(data + directory + end)
-    refused(tmp_path / "a.pth", "its entry a/data/1 is not there")
+    refused(tmp_path / "a.pth", "its zip directory makes no sense")
+
+
+def test_an_entry_that_is_another(tmp_path):
+    path = write(tmp_path / "a.pth", HEAD + tensor() + b".", {"0": FLOATS, "1": FLOATS})
+    data = bytearray(path.read_bytes())
+    first = data.index(b"PK\x01\x02")
+    one, two = (data.index(b"a/data/%d" % index, first) for index in range(2))
+    offset = slice(one - 4, one)  # the last field before an entry's name
+    data[offset] = data[two - 4 : two]
+    path.write_bytes(data)
+    refused(path, "its entry a/data/0 is not there")
 
 
 def test_without_checksums(tmp_path):
