@@ -29,7 +29,7 @@ def report(surveys: Sequence[Survey], console: Console) -> bool:
     for survey in surveys:
         for note in survey.notes:
             say(f"note: {survey.name}: {note}")
-    say(f"{faulty} faults: see above" if faulty else "no faults")
+    say(f"faults: {faulty}, see above" if faulty else "no faults")
     return not faulty
 
 
