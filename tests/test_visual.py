@@ -77,3 +77,34 @@ def test_legend_wraps_to_its_width():
 def test_uneven_panel_is_refused(rows):
     with pytest.raises(ValueError, match="rows of 2 pictures of one size"):
         visual.panel(rows, ["image", "truth"])
+
+
+def test_heat_runs_from_dark_to_light():
+    colours = visual.heat(np.linspace(0, 1, 101)[None])[0].astype(float)
+    lightness = colours @ (0.299, 0.587, 0.114)
+    assert (np.diff(lightness) > 0).all()
+    assert lightness[0] < 20 and lightness[-1] > 230
+    np.testing.assert_array_equal(visual.heat(np.array([[-1.0, 2.0]]))[0], colours[[0, -1]])
+
+
+def test_heat_bar_shows_all_of_it():
+    bar = visual.heat_bar(400, "confidence")
+    assert bar.shape == (22, 400, 3) and bar.dtype == np.uint8
+    for value in (0.0, 0.5, 1.0):
+        colour = visual.heat(np.array([[value]]))[0, 0].astype(int)
+        near = np.abs(bar.astype(int) - colour).max(-1) <= 4
+        assert near.any(0).sum() >= 1 and near.sum() >= 14
+    assert visual.heat_bar(40, "confidence").shape == (22, 40, 3)
+
+
+def test_shrunk_pictures_and_labels():
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[:, 4:] = 200
+    image[0, 0] = 100
+    small = visual.shrunk(image, 4)
+    assert small.shape == (2, 4, 3)
+    assert small[0, 0, 0] == 25 and small[1, 3, 0] == 200
+    labels = np.arange(32).reshape(4, 8)
+    assert set(visual.shrunk(labels, 4).ravel()) < set(labels.ravel())
+    np.testing.assert_array_equal(visual.shrunk(labels, 4)[1], labels[3, 1::2])
+    assert visual.shrunk(image, 8) is image
