@@ -27,9 +27,9 @@ from dasac_jax.data.labels import CLASS_NAMES, SYNTHIA_LEFT_OUT, SYNTHIA_LEFT_OU
 from dasac_jax.data.prepare import DECODE_ERRORS
 from dasac_jax.errors import UserError
 from dasac_jax.metrics import summarise
+from dasac_jax.prediction_files import RECORD_FILE
 
 _CONFIG_FILE = "config.json"
-_RECORD_FILE = "prediction.json"  # what `dasac_jax.predict` leaves about its predictions
 _WRITTEN = {label_folders.TRAIN: "labels", label_folders.CITYSCAPES: "cityscapes_ids"}
 _HEADER_THREADS = 8
 # Several checkpoints of one network are scored by one compiled program.
@@ -68,9 +68,9 @@ def of_folder(
     """
     truth_ids = truth_ids or ids
     folder = predictions
-    if (predictions / _RECORD_FILE).is_file():
+    if (predictions / RECORD_FILE).is_file():
         folder = predictions / _WRITTEN[ids]
-        class_names = class_names or _recorded_classes(predictions / _RECORD_FILE)
+        class_names = class_names or _recorded_classes(predictions / RECORD_FILE)
     names = tuple(class_names or CLASS_NAMES)
     if label_folders.CITYSCAPES in (ids, truth_ids) and names != CLASS_NAMES:
         raise UserError(
