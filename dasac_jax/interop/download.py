@@ -146,11 +146,12 @@ def _get(
 ) -> int:
     """Obtain every chosen file, and convert it if asked to; the exit code."""
     code = 0
+    networks = {arch for file in chosen if len(file.arches) == 1 for arch in file.arches}
     for file in chosen:
         try:
             path = obtain(file, options.output, origin, console)
             if options.convert:
-                _convert(file, path, options.checkpoints, console)
+                _convert(file, path, networks, options.checkpoints, console)
         except UserError as error:
             print(f"error: {file.name}: {error}", file=sys.stderr)
             code = 2
@@ -259,14 +260,26 @@ def _sums(path: Path, size: int, changed: int) -> Digests:
     return digests(path)
 
 
-def _convert(file: Published, path: Path, checkpoints: Path, console: Console) -> None:
-    """Make checkpoints/… of a verified file."""
+def _convert(
+    file: Published, path: Path, networks: set[str], checkpoints: Path, console: Console
+) -> None:
+    """Make checkpoints/… of a verified file; for those of its networks that others are for."""
     # Imported late: listing and fetching do without jax.
     from dasac_jax.interop.convert import convert
 
-    output = checkpoints / file.checkpoint
-    convert(path, output, arch=file.arch)
-    _say(file, console)(f"converted to {output}")
+    say = _say(file, console)
+    if file.kind == "weights":
+        return say("importance weights are no network: not converted")
+    wanted = networks & set(file.arches) or set(file.arches)
+    for name, arch in file.checkpoints.items():
+        output = checkpoints / name
+        if arch not in wanted:
+            continue
+        if output.exists():
+            say(f"{output} is there already: not converted again")
+            continue
+        convert(path, output, arch=arch)
+        say(f"converted to {output}")
 
 
 def _say(file: Published, console: Console) -> Say:

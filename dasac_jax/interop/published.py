@@ -38,16 +38,16 @@ class Published:
     """One published file.
 
     name: tells it from all others, and is its place below a folder of downloads. recipes: those
-    it serves. arch: its network; None where it serves two. source: the labelled data set behind
-    it. md5 and sha256: the published sum (of SHA-256 the first digits); at most one is given.
-    size: as published, rounded. val, test: the published mIoU in %.
+    it serves. arches: its network; VGG's ImageNet weights serve two. source: the labelled data
+    set behind it. md5 and sha256: the published sum (of SHA-256 the first digits); at most one
+    is given. size: as published, rounded. val, test: the published mIoU in %.
     """
 
     name: str
     url: str
     kind: Kind
     recipes: tuple[str, ...]
-    arch: str | None = None
+    arches: tuple[str, ...]
     source: str | None = None
     md5: str | None = None
     sha256: str | None = None
@@ -78,11 +78,16 @@ class Published:
         return f"SHA-256 {self.sha256}…" if self.sha256 else "none published"
 
     @property
-    def checkpoint(self) -> str:
-        """What the converted file is called; the configurations' `init` expects ImageNet's so."""
-        if self.kind == "imagenet":
-            return self.basename.rsplit("-", 1)[0] + "_imagenet"
-        return f"{self.recipes[0]}_{self.kind}"
+    def checkpoints(self) -> dict[str, str]:
+        """What converted files are called, and their networks; `init` expects ImageNet's so."""
+        if self.kind != "imagenet":
+            return {f"{self.recipes[0]}_{self.kind}": arch for arch in self.arches}
+        stem = self.basename.rsplit("-", 1)[0]
+        # The two networks on VGG name their layers differently.
+        return {
+            f"{stem}_fcn_imagenet" if arch.startswith("fcn") else f"{stem}_imagenet": arch
+            for arch in self.arches
+        }
 
     @property
     def description(self) -> str:
@@ -105,7 +110,7 @@ def _imagenet(basename: str, networks: Sequence[str], size: str) -> Published:
         _TORCHVISION.format(path=basename),
         "imagenet",
         recipes,
-        _ARCHES[networks[0]] if len(networks) == 1 else None,
+        tuple(_ARCHES[network] for network in networks),
         sha256=basename.removesuffix(".pth").rsplit("-", 1)[1],
         size=size,
     )
@@ -121,7 +126,7 @@ def _snapshot(
         _AUTHORS.format(path=f"snapshots/baselines/{name}"),
         kind,
         (recipe,),
-        _ARCHES[network],
+        (_ARCHES[network],),
         _SOURCES[source],
         md5=md5,
         size=_SIZES[network, kind],
@@ -134,7 +139,7 @@ def _weights(recipe: str) -> Published:
     source, network = recipe.split("_")
     name = f"cs_weights_{_FOLDERS[network]}_{source}.data"
     url = _AUTHORS.format(path=f"cs_weights/{name}")
-    return Published(name, url, "weights", (recipe,), _ARCHES[network], _SOURCES[source])
+    return Published(name, url, "weights", (recipe,), (_ARCHES[network],), _SOURCES[source])
 
 
 PUBLISHED: tuple[Published, ...] = (

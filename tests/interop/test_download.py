@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from dasac_jax.errors import UserError
-from dasac_jax.interop import display, download
+from dasac_jax.interop import download
 from dasac_jax.interop.fetch import Patience
 from dasac_jax.interop.published import KINDS, PUBLISHED, Published
 
@@ -35,17 +35,21 @@ def files(server):
     return (
         Published(
             "net.pth", url("models/net.pth", IMAGENET), "imagenet", ("gta_r101", "gta_fcn"),
+            ("deeplabv2_a", "fcn_b"),
             sha256=hashlib.sha256(IMAGENET).hexdigest()[:8],
         ),
         Published(
-            "a/final.pth", url("data/a/final.pth", FINAL), "final", ("gta_r101",), "arch_a",
+            "a/final.pth", url("data/a/final.pth", FINAL), "final", ("gta_r101",), ("deeplabv2_a",),
             md5=md5(FINAL), size="300 KiB", val=1.0,
         ),
         Published(
-            "b/final.pth", url("data/b/final.pth", OTHER), "final", ("gta_fcn",), "arch_b",
+            "b/final.pth", url("data/b/final.pth", OTHER), "final", ("gta_fcn",), ("fcn_b",),
             md5=md5(OTHER),
         ),
-        Published("shares.data", url("data/shares.data", SHARES), "weights", ("gta_r101",)),
+        Published(
+            "shares.data", url("data/shares.data", SHARES), "weights", ("gta_r101",),
+            ("deeplabv2_a",),
+        ),
     )  # fmt: skip
 
 
@@ -194,6 +198,15 @@ def test_an_interrupted_download_goes_on(command, server, out):
     assert tree(out) == ["a/final.pth"]
 
 
+def test_what_no_sum_can_check_is_not_pieced_together(command, server):
+    server.mark = ""
+    for name in ("shares.data", "a/final.pth"):
+        server.drops = [200_000]
+        assert command(name)[0] == 0
+    resumed = [path for path, headers in server.requests if "Range" in headers]
+    assert resumed == ["data/a/final.pth"]
+
+
 def test_pieces_that_do_not_fit_are_replaced(command, server, out):
     (out / "a").mkdir(parents=True)
     (out / "a/final.pth.part").write_bytes(b"PK the beginning of something else")
@@ -233,7 +246,7 @@ def test_a_folder_of_downloads_is_searched_by_checksum(command, server, tmp_path
     have = tmp_path / "have"
     put(have, **{
         "final.pth": OTHER, "final (1).pth": FINAL, "deep/er/renamed.pth": IMAGENET,
-        "deep/shares.data": SHARES, "notes.txt": b"", "final.pth.part": FINAL,
+        "deep/shares.data": SHARES, "a.data": FINAL, "notes.txt": b"", "final.pth.part": FINAL,
     })  # fmt: skip
     code, _, errors = command("all", "--from", have)
     assert (code, errors) == (0, "") and not server.requests
@@ -242,8 +255,8 @@ def test_a_folder_of_downloads_is_searched_by_checksum(command, server, tmp_path
     assert (out / "net.pth").read_bytes() == IMAGENET
     assert (out / "shares.data").read_bytes() == SHARES
     assert tree(have) == sorted([
-        "deep/er/renamed.pth", "deep/shares.data", "final (1).pth", "final.pth", "final.pth.part",
-        "notes.txt",
+        "a.data", "deep/er/renamed.pth", "deep/shares.data", "final (1).pth", "final.pth",
+        "final.pth.part", "notes.txt",
     ])  # fmt: skip
     assert os.path.samefile(have / "final.pth", out / "b/final.pth")  # no second gigabyte
 
@@ -300,32 +313,54 @@ def test_all_published_files_are_listed(command):
         assert file.checksum in line and file.description in line and (file.size or " - ") in line
 
 
-def test_a_narrow_terminal_loses_digits_only(files, out):
-    screen = io.StringIO()
-    display.show(PUBLISHED, out, Console(file=screen, width=60, force_terminal=True))
-    for file in PUBLISHED:
-        assert file.description in screen.getvalue() and file.name in screen.getvalue()
-
-
-def test_files_are_converted_on_request(command, tmp_path, out, monkeypatch):
+@pytest.fixture
+def conversions(monkeypatch):
+    """What is asked of the converter, which makes empty folders here and refuses b/final.pth."""
     calls = []
 
-    def convert(input, output, *, arch=None):
-        if "b/" in str(input):
+    def convert(path, output, arch=None):
+        if "b/" in str(path):
             raise UserError("no weights in it")
-        calls.append((input, output, arch))
+        output.mkdir(parents=True)
+        calls.append((path.name, output.name, arch))
 
     fake = types.ModuleType("dasac_jax.interop.convert")
     fake.convert = convert
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    return calls
+
+
+def test_files_are_converted_on_request(command, tmp_path, conversions):
     made = tmp_path / "made"
-    code, text, errors = command("final", "net.pth", "--convert", "--checkpoints", made)
+    code, text, errors = command("gta_r101", "b/final.pth", "--convert", "--checkpoints", made)
     assert code == 2 and errors == "error: b/final.pth: no weights in it\n"
-    assert calls == [
-        (out / "net.pth", made / "net.pth_imagenet", None),
-        (out / "a/final.pth", made / "gta_r101_final", "arch_a"),
+    assert conversions == [
+        ("net.pth", "net.pth_imagenet", "deeplabv2_a"),
+        ("net.pth", "net.pth_fcn_imagenet", "fcn_b"),
+        ("final.pth", "gta_r101_final", "deeplabv2_a"),
     ]
     assert f"a/final.pth: converted to {made / 'gta_r101_final'}" in text
+    assert "shares.data: importance weights are no network: not converted" in text
+    code, text, _ = command("gta_r101", "--convert", "--checkpoints", made)
+    assert code == 0 and len(conversions) == 3
+    assert f"{made / 'gta_r101_final'} is there already: not converted again" in text
+
+
+@pytest.mark.parametrize(
+    "name, archs", [("gta_r101", ["deeplabv2_a"]), ("imagenet", ["deeplabv2_a", "fcn_b"])]
+)
+def test_weights_for_two_networks_serve_those_in_demand(
+    command, tmp_path, conversions, name, archs
+):
+    assert command(name, "--convert", "--checkpoints", tmp_path / "made")[0] == 0
+    assert [arch for path, _, arch in conversions if path == "net.pth"] == archs
+
+
+def test_the_converter_takes_what_it_is_given(command, tmp_path):
+    code, _, errors = command("final", "--convert", "--checkpoints", tmp_path / "made")
+    assert code == 2 and errors.count("\n") == 2
+    assert all(line.startswith("error: ") for line in errors.splitlines())
+    assert not (tmp_path / "made").exists()
 
 
 def test_ctrl_c_keeps_what_has_arrived(command, out, monkeypatch):
@@ -335,36 +370,6 @@ def test_ctrl_c_keeps_what_has_arrived(command, out, monkeypatch):
     monkeypatch.setattr(download, "fetch", interrupted)
     code, _, errors = command("net.pth")
     assert code == 130 and errors.startswith("stopped; the same command goes on")
-
-
-def test_progress_tells_share_rate_and_time():
-    assert display.progress_line(2**20, 4 * 2**20, 2**19) == (
-        "25 %, 1.0 MiB of 4.0 MiB, 0.5 MiB/s, eta 0:00:06"
-    )
-    assert display.progress_line(2**20, None, 2**19) == "1.0 MiB, 0.5 MiB/s"
-    assert display.progress_line(0, 2**20, 0).endswith("eta unknown")
-
-
-def test_progress_is_lines_without_a_terminal(monkeypatch):
-    clock = iter([0.0, 5.0, 10.0, 12.0, 20.0])
-    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
-    screen = io.StringIO()
-    with display.following("file", Console(file=screen, width=160)) as report:
-        for there in (1, 2, 3, 4, 5):
-            report(there * 2**20, 8 * 2**20)
-    assert screen.getvalue().splitlines() == [
-        "file: 37 %, 3.0 MiB of 8.0 MiB, 0.2 MiB/s, eta 0:00:25",
-        "file: 62 %, 5.0 MiB of 8.0 MiB, 0.2 MiB/s, eta 0:00:15",
-    ]
-
-
-def test_progress_is_a_bar_on_a_terminal():
-    screen = io.StringIO()
-    console = Console(file=screen, width=120, force_terminal=True)
-    with display.following("a file", console) as report:
-        report(2**20, 2**21)
-        report(2**21, 2**21)
-    assert "a file" in screen.getvalue() and "2.0/2.0 MiB" in screen.getvalue()
 
 
 def test_the_script_lists(capsys, monkeypatch, tmp_path):

@@ -18,10 +18,10 @@ RECIPES = sorted(path.stem for path in CONFIGS.glob("*_*.py"))
 CONTENT = b"PK some weights"
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
 MINE = (
-    Published("net_a/final.pth", "http://h/net_a/final.pth", "final", ("r",), md5=MD5, val=1.0),
-    Published("net_b/final.pth", "http://h/net_b/final.pth", "final", ("s",), md5="0" * 32),
-    Published("net-x.pth", "http://h/net-x.pth", "imagenet", ("r",), sha256=SHA256[:8]),
-    Published("shares.data", "http://h/shares.data", "weights", ("r",)),
+    Published("net_a/final.pth", "http://h/net_a/final.pth", "final", ("r",), (), md5=MD5, val=1.0),
+    Published("net_b/final.pth", "http://h/net_b/final.pth", "final", ("s",), (), md5="0" * 32),
+    Published("net-x.pth", "http://h/net-x.pth", "imagenet", ("r",), (), sha256=SHA256[:8]),
+    Published("shares.data", "http://h/shares.data", "weights", ("r",), ()),
 )
 
 
@@ -45,7 +45,7 @@ def test_names_urls_sums_and_checkpoints_are_of_one_file_each():
     for values in (
         [file.name for file in PUBLISHED],
         [file.url for file in PUBLISHED],
-        [file.checkpoint for file in PUBLISHED],
+        [name for file in PUBLISHED for name in file.checkpoints],
         [file.md5 or file.sha256 for file in PUBLISHED if file.kind != "weights"],
     ):
         assert len(set(values)) == len(values)
@@ -63,7 +63,9 @@ def test_an_entry_is_well_formed(file):
     for digits, length in zip((file.md5, file.sha256), sums, strict=True):
         assert (digits is None) == (length is None)
         assert digits is None or re.fullmatch(rf"[0-9a-f]{{{length}}}", digits)
-    assert file.arch in ARCHITECTURES or file.name == "vgg16_bn-6c64b313.pth"
+    assert set(file.arches) <= set(ARCHITECTURES)
+    assert len(file.arches) == (2 if file.name == "vgg16_bn-6c64b313.pth" else 1)
+    assert tuple(file.checkpoints.values()) == file.arches
     assert set(file.recipes) <= set(RECIPES) and file.recipes
     assert (file.recipes[0] if file.kind != "imagenet" else "ImageNet") in file.description
 
@@ -77,8 +79,24 @@ def test_entries_agree_with_the_configurations():
         assert final.source in text
         imagenet = next(f for f in PUBLISHED if recipe in f.recipes and f.kind == "imagenet")
         config = (CONFIGS.parent / "dasac_jax" / "config.py").read_text(encoding="utf-8") + text
-        assert f'config.init = "weights/{imagenet.checkpoint}"' in config
+        assert final.arches == baseline.arches and set(final.arches) <= set(imagenet.arches)
+        assert f'config.arch = "{final.arches[0]}"' in config
+        inits = [f'config.init = "weights/{name}"' for name in imagenet.checkpoints]
+        assert any(init in config for init in inits)
         assert imagenet.basename in config
+
+
+def test_the_documentation_has_the_same_table():
+    text = (CONFIGS.parent / "docs" / "downloads.md").read_text(encoding="utf-8")
+    for recipe in RECIPES:
+        baseline, final = (
+            next(f for f in PUBLISHED if f.recipes == (recipe,) and f.kind == kind)
+            for kind in ("baseline", "final")
+        )
+        assert (
+            f"| `{recipe}` | {baseline.name} | {baseline.val} "
+            f"| {final.name} | {final.val} / {final.test} |" in text
+        )
 
 
 def test_a_file_is_known_by_its_sum_whatever_its_name(tmp_path):
@@ -90,8 +108,9 @@ def test_a_file_is_known_by_its_sum_whatever_its_name(tmp_path):
 
 def test_a_head_of_sha256_is_enough(tmp_path):
     assert identify(write(tmp_path / "a"), MINE[2:]).files == (MINE[2],)
-    other = replace(MINE[2], sha256="0" + SHA256[:7])
-    assert identify(write(tmp_path / "a"), [other]).verdict == "unknown"
+    for head in ("0" + SHA256[:7], SHA256[:7] + "g"):
+        other = replace(MINE[2], sha256=head)
+        assert identify(write(tmp_path / "a"), [other]).verdict == "unknown"
 
 
 def test_a_known_name_with_a_wrong_sum_is_said(tmp_path):
