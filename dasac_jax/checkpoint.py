@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from flax import traverse_util
 
 import dasac_jax
 from dasac_jax.errors import UserError
+from dasac_jax.interop.names import variable_shapes
 
 _LOG = logging.getLogger(__name__)
 _ITEMS = ("state", "metadata")
 _DIFFERENCES_NAMED = 3
 # Arrays are compressed and files are filled in such pieces, each core at its own: a writer takes
 # little memory besides the arrays.
-_CHUNK_BYTES = 1 << 24
-_FILE_BYTES = 1 << 26
+_CHUNK_BYTES = 1 << 23
+_FILE_BYTES = 1 << 25
 
 
 class _AsItLies(np.ndarray):
@@ -105,26 +107,25 @@ def latest_step(source: ocp.CheckpointManager | Path | str) -> int | None:
     return max(_steps(_folder(source)), default=None)
 
 
-def restore(source: ocp.CheckpointManager | Path | str, like: Any) -> tuple[Any, dict[str, Any]]:
+def restore(
+    source: ocp.CheckpointManager | Path | str, like: Any = None
+) -> tuple[Any, dict[str, Any]]:
     """The newest undamaged state and its metadata.
 
     like: a state of the configuration at hand; its tree, shapes and dtypes must be those stored.
-    Returns a state of the same tree with numpy leaves, bit for bit what was saved. A damaged
-    checkpoint is reported and the one before it is taken. Raises UserError when none is left, or
-    naming the first arrays that do not fit `like`.
+    Returns a state of the same tree with numpy leaves, bit for bit what was saved. Without `like`
+    returns {"student": variables, "teacher": variables, "class_prior": (C,)}, their shapes being
+    those of the network that the metadata name. A damaged checkpoint is reported and the one
+    before it is taken. Raises UserError when none is left, or naming the first arrays that do not
+    fit.
     """
     folder = _folder(source)
-    arrays, metadata, step = _newest(folder)
+    arrays, metadata, step = _newest(folder, _read_step)
+    path = folder / str(step)
+    if like is None:
+        return _networks(path, arrays, metadata), metadata
     needed = _named_leaves(like)
-    differences = _differences(arrays, needed)
-    if differences:
-        named = "; ".join(differences[:_DIFFERENCES_NAMED])
-        more = len(differences) - _DIFFERENCES_NAMED
-        raise UserError(
-            f"checkpoint {folder / str(step)} {named}"
-            + (f"; and {more} more" if more > 0 else "")
-            + ": give the configuration that it was written with"
-        )
+    _refuse(path, _differences(arrays, needed), "give the configuration that it was written with")
     leaves = [arrays[key] for key in needed]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), metadata
 
@@ -135,8 +136,13 @@ def read(source: ocp.CheckpointManager | Path | str) -> tuple[dict[str, Any], di
     For whoever needs a part of a state (`params`, `batch_stats`) and learns from the metadata
     which network it belongs to. Damage and absence are treated as in `restore`.
     """
-    arrays, metadata, _ = _newest(_folder(source))
+    arrays, metadata, _ = _newest(_folder(source), _read_step)
     return traverse_util.unflatten_dict(arrays, sep="/"), metadata
+
+
+def facts(source: ocp.CheckpointManager | Path | str) -> dict[str, Any]:
+    """The newest state's metadata, its arrays being left unread. Raises UserError as `read`."""
+    return _newest(_folder(source), _read_facts)[1]
 
 
 def _folder(source: ocp.CheckpointManager | Path | str) -> Path:
@@ -154,12 +160,12 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
-def _newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], int]:
-    """Named arrays, metadata and step of the newest checkpoint that can be read whole."""
+def _newest(folder: Path, read_step: Callable[[Path], Any]) -> tuple[Any, dict[str, Any], int]:
+    """Arrays, metadata and step of the newest checkpoint that `read_step` can read."""
     steps = _steps(folder)
     for step in reversed(steps):
         try:
-            arrays, metadata = _read_step(folder / str(step))
+            arrays, metadata = read_step(folder / str(step))
         except Exception as error:  # orbax names no type: what it raises depends on the damage
             reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
             _LOG.warning("checkpoint %s is damaged: %s", folder / str(step), reason)
@@ -172,19 +178,61 @@ def _newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], int]:
 
 def _read_step(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Everything in one step's folder. Raises some exception if it is not as it was written."""
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(*_ITEMS)) as checkpointer:
-        items = checkpointer.restore(
-            path,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore()
-            ),
-        )
+    items = _items(path, state=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
     arrays = traverse_util.flatten_dict(items["state"], sep="/")
     metadata = dict(items["metadata"])
     # The array files carry no checksum of their own that would find a changed byte.
     if metadata.pop("checksum") != _checksum(arrays):
         raise ValueError("the arrays are not those that were written (checksum)")
     return arrays, metadata
+
+
+def _read_facts(path: Path) -> tuple[None, dict[str, Any]]:
+    metadata = dict(_items(path, metadata=ocp.args.JsonRestore())["metadata"])
+    del metadata["checksum"]
+    return None, metadata
+
+
+def _items(path: Path, **args: Any) -> Any:
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(*_ITEMS)) as checkpointer:
+        return checkpointer.restore(path, args=ocp.args.Composite(**args))
+
+
+def _networks(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> dict:
+    """Student, teacher and class prior out of named arrays, checked against their network."""
+    for key in ("arch", "num_classes"):
+        if key not in metadata:
+            raise UserError(f"checkpoint {path} does not say its {key}: it holds no whole network")
+    classes = int(metadata["num_classes"])
+    student = {
+        key: jax.ShapeDtypeStruct(shape, np.float32)
+        for key, shape in variable_shapes(metadata["arch"], classes).items()
+    }
+    needed = student | {f"teacher/{key}": leaf for key, leaf in student.items()}
+    needed["class_prior"] = jax.ShapeDtypeStruct((classes,), np.float32)
+    found = {
+        key: array
+        for key, array in arrays.items()
+        if key in needed or key.startswith(("params/", "batch_stats/", "teacher/"))
+    }
+    _refuse(
+        path, _differences(found, needed), f"it is not {metadata['arch']} for {classes} classes"
+    )
+    tree = traverse_util.unflatten_dict(found, sep="/")
+    return {
+        "student": {name: tree[name] for name in ("params", "batch_stats")},
+        "teacher": tree["teacher"],
+        "class_prior": tree["class_prior"],
+    }
+
+
+def _refuse(path: Path, differences: list[str], what: str) -> None:
+    """Raise UserError where there are differences, with the first of them and `what` to do."""
+    if differences:
+        named = "; ".join(differences[:_DIFFERENCES_NAMED])
+        more = len(differences) - _DIFFERENCES_NAMED
+        rest = f"; and {more} more" if more > 0 else ""
+        raise UserError(f"checkpoint {path} {named}{rest}: {what}")
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What a stage starts from: its own newest checkpoint, what was handed on, given weights, scratch.
 
 In this order. What starts a stage is a state and the facts to go on with: `first_epoch` (epochs
-that earlier stages have done) and `best_score`.
+that earlier stages have done) and `best_score`. A converted snapshot of a PyTorch run stands for
+the stage that it was taken in: that stage goes on from it.
 """
 
 import logging
@@ -23,22 +24,31 @@ Facts = dict[str, Any]
 
 
 def of_baseline(run: Run, fresh: TrainState) -> tuple[TrainState, Facts]:
-    """The baseline's state: resumed, or `config.init`'s weights, or `fresh`."""
+    """The baseline's state: resumed, or `config.init`'s, or `fresh`.
+
+    Of `config.init` come the weights and running statistics, and where it is the snapshot of a
+    PyTorch baseline also momentum, epoch and best score.
+    """
     if checkpoint.latest_step(run.newest("baseline")) is not None:
         return _resumed(run, "baseline", fresh)
+    if _snapshot_of(run.config.init, "baseline"):
+        return _continued(run, "baseline", fresh)
     if run.config.init:
         return _given(run.config.init, fresh), {}
     return fresh, {}
 
 
 def of_adapt(run: Run, fresh: TrainState) -> tuple[TrainState, Facts]:
-    """The adaptation's state: resumed, or the baseline's.
+    """The adaptation's state: resumed, or the baseline's, or a PyTorch adaptation's.
 
     Of the baseline go on the weights, running statistics, momentum buffers, epochs and best
-    score; the step count, the teacher and the class prior start anew.
+    score; the step count, the teacher and the class prior start anew. The snapshot of a PyTorch
+    adaptation, as `config.init` and without a baseline in the folder, goes on as a whole.
     """
     if checkpoint.latest_step(run.newest("adapt")) is not None:
         return _resumed(run, "adapt", fresh)
+    if not _reached(run, "baseline") and _snapshot_of(run.config.init, "adapt"):
+        return _continued(run, "adapt", fresh)
     baseline, facts = handed_on(run, "baseline", fresh)
     state = fresh.replace(
         params=baseline.params,
@@ -62,6 +72,8 @@ def handed_on(run: Run, stage: str, fresh: TrainState) -> tuple[TrainState, Fact
         return checkpoint.restore(run.newest(stage), fresh)
     if run.config.init and stage == "baseline":
         _LOG.info("no %s in %s: taking %s for it", stage, run.folder, run.config.init)
+        if _snapshot_of(run.config.init, "baseline"):
+            return checkpoint.restore(run.config.init, fresh)
         return _given(run.config.init, fresh), {}
     raise UserError(
         f"there is no checkpoint in {run.newest(stage)}: run stage {stage} first "
@@ -75,13 +87,49 @@ def _resumed(run, stage, fresh):
     return state, facts
 
 
+def _reached(run: Run, stage: str) -> bool:
+    return any(
+        checkpoint.latest_step(folder) is not None
+        for folder in (run.newest(stage), run.best(stage))
+    )
+
+
+def _snapshot_of(path: str, stage: str) -> bool:
+    """Whether a checkpoint is converted from a PyTorch run that stopped within a stage."""
+    if not path:
+        return False
+    facts = checkpoint.facts(path)
+    return "origin" in facts and "epoch" in facts and facts["stage"] == stage
+
+
+def _continued(run, stage, fresh):
+    """A converted snapshot as a whole, at the first step of its epoch."""
+    path, epochs = run.config.init, run.config[stage].epochs
+    state, facts = checkpoint.restore(path, fresh)
+    if facts["epoch"] >= epochs:
+        raise UserError(
+            f"config.{stage}.epochs is {epochs}, but {path} has done {facts['epoch']}: "
+            f"give more, or leave {stage} out of config.stages"
+        )
+    steps_per_epoch = len(run.open("source_train")) // run.config[stage].source_batch
+    step = facts["epoch"] * steps_per_epoch
+    _LOG.info("%s: going on from %s after epoch %d (step %d)", stage, path, facts["epoch"], step)
+    state = state.replace(step=np.int32(step), seed=fresh.seed)
+    return state, {"first_epoch": 0, "best_score": facts["best_score"]}
+
+
 def _given(path: str, fresh: TrainState) -> TrainState:
     """`fresh` with the weights and statistics of a checkpoint; new layers may be missing in it."""
-    arrays, _ = checkpoint.read(path)
+    arrays, facts = checkpoint.read(path)
+    drawn = set(facts.get("drawn", ()))  # by the converter: the run's own seed shall decide
     filled = {}
     for name in ("params", "batch_stats"):
         needed = flatten_dict(getattr(fresh, name), sep="/")
-        given = flatten_dict(arrays.get(name, {}), sep="/")
+        given = {
+            key: leaf
+            for key, leaf in flatten_dict(arrays.get(name, {}), sep="/").items()
+            if f"{name}/{key}" not in drawn
+        }
         for key, leaf in needed.items():
             if key not in given and not re.match(NEW_LAYERS, key):
                 raise UserError(f"config.init: checkpoint {path} lacks {name}/{key}")

@@ -1,0 +1,78 @@
+"""convert_torch_weights.py: PyTorch files to checkpoints, and checkpoints back to files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from dasac_jax.errors import UserError
+
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> int:
+    """Do what the command line says; the exit code. A mistake ends with one line and code 2."""
+    console = console or Console()
+    try:
+        _run(_parser().parse_args(arguments), console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    out = options.to_torch or options.to_safetensors
+    for flag in ("arch", "allow_missing") if out else ("teacher",):
+        if getattr(options, flag):
+            direction = "making a checkpoint" if out else "--to-torch and --to-safetensors"
+            raise UserError(f"--{flag.replace('_', '-')} is for {direction}: leave it out")
+    # Imported late: a mistake on the command line is answered at once.
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # no accelerator is needed
+    if out:
+        from dasac_jax.interop import export
+
+        write = export.to_torch if options.to_torch else export.to_safetensors
+        count = write(options.input, options.output, teacher=options.teacher)
+        _say(console, f"{count} tensors: {options.output}")
+        return
+    from dasac_jax.interop import convert
+
+    done = convert.convert(options.input, options.output, options.arch, options.allow_missing)
+    console.print(convert.table(done))
+    _say(console, f"{options.input}: {done.identity.text}")
+    _say(console, f"checkpoint: {done.output}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="convert_torch_weights.py",
+        description="Makes a checkpoint of a PyTorch file, or with --to-torch and "
+        "--to-safetensors a file of a checkpoint. PyTorch is not needed.",
+    )
+    parser.add_argument("input", type=Path, help="the PyTorch file; going back, a checkpoint")
+    parser.add_argument("output", type=Path, help="the new folder; going back, the new file")
+    parser.add_argument("--arch", help="the network, where the file fits several")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="draw heads that the file lacks"
+    )
+    back = parser.add_mutually_exclusive_group()
+    back.add_argument("--to-torch", action="store_true", help="write a state_dict for PyTorch")
+    back.add_argument("--to-safetensors", action="store_true", help="write safetensors")
+    parser.add_argument(
+        "--teacher", action="store_true", help="going back: the teacher, not the student"
+    )
+    return parser

@@ -1,0 +1,64 @@
+"""Checkpoints → PyTorch and safetensors files under the authors' names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from dasac_jax import inference
+from dasac_jax.errors import UserError
+from dasac_jax.interop.names import state_dict_from_variables
+from dasac_jax.interop.torch_write import save_torch_file
+
+
+def state_dict(
+    checkpoint: Path | str, *, teacher: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """{PyTorch name: array} of a checkpoint's network, and in words what it is.
+
+    checkpoint: a run's work directory, a stage's folder, a folder of steps or one step's. The
+    names are those of the authors' network, without prefixes, so that its load_state_dict takes
+    them with strict=True; PyTorch's counts of batches are those of the file that it was converted
+    from, else zero. Raises UserError where there is no such checkpoint or no teacher in it.
+    """
+    _, networks, facts = inference.open_checkpoint(checkpoint)
+    variables = inference.choose(networks, checkpoint, teacher=teacher)
+    which = "teacher" if teacher else "student"
+    found = state_dict_from_variables(facts["arch"], variables)
+    for name, count in facts.get("batches_counted", {}).get(which, {}).items():
+        found[name] = np.asarray(count, np.int64)
+    words = {key: str(facts[key]) for key in ("arch", "num_classes", "epoch") if key in facts}
+    return found, {**words, "network": which}
+
+
+def to_torch(checkpoint: Path | str, output: Path | str, *, teacher: bool = False) -> int:
+    """Write a checkpoint's network as a PyTorch file; returns the number of tensors."""
+    _refuse_existing(output)
+    arrays, _ = state_dict(checkpoint, teacher=teacher)
+    save_torch_file(output, arrays)
+    return len(arrays)
+
+
+def to_safetensors(checkpoint: Path | str, output: Path | str, *, teacher: bool = False) -> int:
+    """Write a checkpoint's network as a safetensors file; returns the number of tensors."""
+    _refuse_existing(output)
+    arrays, words = state_dict(checkpoint, teacher=teacher)
+    # It stores the memory as it lies, whatever the strides.
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    beside = Path(f"{output}.part")
+    try:
+        save_file(arrays, beside, metadata=words)
+        os.replace(beside, output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(arrays)
+
+
+def _refuse_existing(output: Path | str) -> None:
+    if Path(output).exists():
+        raise UserError(f"{output} is there already: give another name, or remove it")
