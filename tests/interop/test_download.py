@@ -263,7 +263,7 @@ def test_a_folder_of_downloads_is_searched_by_checksum(command, server, tmp_path
 
 def test_a_folder_without_it_says_so(command, tmp_path, out):
     have = tmp_path / "have"
-    put(have, **{"a/final.pth": FINAL[:-1]})
+    put(have, **{"a/final.pth": FINAL[:-1], "shares (1).data": SHARES})
     code, _, errors = command("a/final.pth", "shares.data", "--from", have)
     assert code == 2 and not tree(out)
     assert f"no *.pth file below {have} has MD5 {md5(FINAL)}" in errors
