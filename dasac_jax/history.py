@@ -148,7 +148,8 @@ class Recorder:
         if np.ndim(value) == 0:
             return {tag: float(value)}
         by_class = zip(self._names, value, strict=True)
-        return {f"{tag}/{entry}": float(x) for entry, x in by_class if np.isfinite(x)}
+        named = {f"{tag}/{entry}": float(x) for entry, x in by_class if np.isfinite(x)}
+        return {key.replace(" ", "_"): x for key, x in named.items()}  # tags have no spaces
 
     def __enter__(self) -> Recorder:
         return self

@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from tensorboardX.proto.event_pb2 import Event
 
-from dasac_jax import checkpoint, main, stages
+from dasac_jax import checkpoint, curves, history, main, stages
 from dasac_jax.errors import UserError
 
 STATE = ("params", "batch_stats", "teacher", "class_prior", "opt_state", "step", "seed")
@@ -36,7 +36,7 @@ def steps_logged(folder, stage):
     return [int(match[1]) for match in found if match]
 
 
-def curves(folder, stage):
+def scalars(folder, stage):
     """{tag: values in the order of steps} of a stage's event files, pictures left out."""
     points = {}
     for path in sorted((folder / "tensorboard" / stage).iterdir()):
@@ -132,6 +132,51 @@ def test_pieces_make_the_bits_of_the_whole(pieces, whole):
         assert ours[name] == theirs[name]
 
 
+def test_pieces_record_the_steps_of_the_whole(pieces, whole):
+    folder, _ = pieces
+    ours, theirs = history.read(folder / "after4"), history.read(whole.folder)
+    expected = [("baseline", step) for step in range(1, 13)]
+    expected += [("adapt", step) for step in range(1, 7)]
+    assert [(line["stage"], line["step"]) for line in theirs] == expected
+    # Bit for bit, although some steps were done twice.
+    assert [{**line, "seconds": 0} for line in ours] == [{**line, "seconds": 0} for line in theirs]
+    ours, theirs = (history.pictures(path) for path in (folder / "after4", whole.folder))
+    assert [entry[:3] for entry in ours] == [entry[:3] for entry in theirs]
+    for (*_, mine), (*_, path) in zip(ours, theirs, strict=True):
+        assert mine.read_bytes() == path.read_bytes()
+
+
+def test_what_is_recorded_is_what_the_checkpoint_holds(whole):
+    lines = history.read(whole.folder)
+    steps, priors = history.curve(lines, "adapt", "class_prior")
+    assert steps.tolist() == [1, 2, 3, 4, 5, 6] and priors.shape == (6, 19)
+    last = state_of(whole.folder, "adapt")["class_prior"]
+    np.testing.assert_array_equal(priors[-1].astype(np.float32), last)
+    assert not np.array_equal(priors[0], priors[-1])
+    steps, thresholds = history.curve(lines, "adapt", "thresholds")
+    assert steps.tolist() == [4, 6] and np.nanmin(thresholds) >= np.float32(0.1)
+    assert history.curve(lines, "baseline", "class_prior")[0].size == 0
+    assert not (whole.folder / "metrics.jsonl.part").exists()
+
+
+def test_each_validation_leaves_pictures_and_curves(whole):
+    found = [entry[:3] for entry in history.pictures(whole.folder)]
+    assert found == [
+        *[("adapt", step, name) for step in (4, 6) for name in ("selection", "views")],
+        *[("baseline", step, "selection") for step in (4, 8, 12)],
+    ]
+    drawn = {path.stem for path in (whole.folder / "curves").iterdir()}
+    assert drawn == set(curves.TITLES)
+    assert (whole.folder / "report.html").stat().st_size > 100_000
+
+
+def test_without_validation_there_are_curves_and_a_page(unlabelled):
+    assert history.pictures(unlabelled.folder) == []
+    drawn = {path.stem for path in (unlabelled.folder / "curves").iterdir()}
+    assert drawn == {"losses", "labelled", "teacher_distance", "class_prior"}
+    assert "Curves" in (unlabelled.folder / "report.html").read_text()
+
+
 def test_all_of_the_state_has_moved(whole):
     # Else equal bits would say little.
     baseline, adapt = (state_of(whole.folder, stage) for stage in ("baseline", "adapt"))
@@ -150,7 +195,7 @@ def test_all_of_the_state_has_moved(whole):
         if key.startswith("teacher/params")
     ]
     assert all(apart)
-    points = curves(whole.folder, "adapt")
+    points = scalars(whole.folder, "adapt")
     assert all(0 < value < 1 for value in points["adapt/labelled"])
     assert all(value > 0 for value in points["adapt/loss_target"])
 
@@ -174,10 +219,10 @@ def test_four_devices_go_on_with_the_losses_of_one(whole, command, tiny, tmp_pat
     ended = command(*flags, devices=4, compiled=tmp_path / "compiled")
     assert ended.code == 0, ended.err
     assert "4 × cpu" in (run / "report.md").read_text()
-    priors = {f"class_prior/{name}" for name in stages.CLASS_NAMES}
+    priors = {f"class_prior/{name.replace(' ', '_')}" for name in stages.CLASS_NAMES}
     adapted = {"loss_source", "loss_target", "labelled", "teacher_distance"} | priors
     for stage, tags, count in (("baseline", {"loss_source"}, 2), ("adapt", adapted, 6)):
-        ours, theirs = curves(run, stage), curves(whole.folder, stage)
+        ours, theirs = scalars(run, stage), scalars(whole.folder, stage)
         assert {f"{stage}/{tag}" for tag in tags} == set(ours)
         for tag, values in ours.items():
             assert len(values) == count
