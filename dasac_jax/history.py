@@ -8,7 +8,6 @@ class, null for what has no value. A restart goes on where its checkpoint stands
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
@@ -18,24 +17,16 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dasac_jax import logs
 from dasac_jax.errors import UserError
-from dasac_jax.report import plain, replace_file
+from dasac_jax.report import plain, png, replace_file
 
 METRICS_LINES = "metrics.jsonl"
 PICTURES = "pictures"
 CURVES = "curves"
 
 Line = dict[str, Any]
-
-
-def png(picture: np.ndarray) -> bytes:
-    """A PNG file of a picture (H, W, 3) uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.asarray(picture, np.uint8)).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def read(folder: Path | str) -> list[Line]:

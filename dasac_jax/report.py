@@ -51,9 +51,7 @@ def write(
     result["left_out"] = [class_names[index] for index in ignore]
     result["facts"] = plain(facts)
     if picture is not None:
-        buffer = io.BytesIO()
-        Image.fromarray(np.asarray(picture, np.uint8)).save(buffer, "PNG")
-        replace_file(workdir / PICTURE_FILE, buffer.getvalue())
+        replace_file(workdir / PICTURE_FILE, png(picture))
     replace_file(workdir / REPORT_FILE, _markdown(result, picture is not None).encode())
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     replace_file(workdir / METRICS_FILE, text.encode())
@@ -166,6 +164,13 @@ def words(fact: Any) -> str:
     if isinstance(fact, list):
         return ", ".join(words(entry) for entry in fact)
     return f"{fact:.5g}" if isinstance(fact, float) else str(fact)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A PNG file of a picture (H, W, 3) uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(picture, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def replace_file(path: Path, content: bytes) -> None:
