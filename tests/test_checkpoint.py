@@ -13,10 +13,13 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
+from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dasac_jax import __version__, checkpoint
 from dasac_jax.errors import UserError
+from dasac_jax.interop.names import variable_shapes
+from dasac_jax.state import TrainState
 
 
 @struct.dataclass
@@ -185,3 +188,96 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot keep checkpoints in .*file"):
         checkpoint.open_manager(tmp_path / "file" / "checkpoints")
+
+
+def test_without_a_copy_the_arrays_are_stored_as_they_are(tmp_path):
+    turned = np.arange(24, dtype=np.float32).reshape(2, 3, 4, 1).transpose(2, 3, 1, 0)
+    still = np.broadcast_to(np.float32(0), (5, 3))
+    state = _state(1).replace(params={"turned": turned, "still": still}, opt_state=())
+    manager = checkpoint.open_manager(tmp_path)
+    checkpoint.save(manager, state, metadata={}, copy=False)
+    checkpoint.finish(manager)
+    _assert_same_bits(checkpoint.restore(tmp_path, like=state)[0], state)
+
+
+def test_large_arrays_lie_in_many_files(tmp_path):
+    params = {str(i): np.random.default_rng(i).random(3 << 20, np.float32) for i in range(8)}
+    state = _state(1).replace(params=params, opt_state=())
+    manager = checkpoint.open_manager(tmp_path)
+    checkpoint.save(manager, state, metadata={})
+    checkpoint.finish(manager)
+    # Whole, the file would be written from memory.
+    assert _largest_file(tmp_path).stat().st_size < 64 << 20
+    _assert_same_bits(checkpoint.restore(tmp_path, like=state)[0], state)
+
+
+def test_facts_are_read_without_the_arrays(tmp_path):
+    _write(tmp_path, 1, 2)
+    _largest_file(tmp_path / "2" / "state").write_bytes(b"")
+    assert checkpoint.facts(tmp_path) == {"epoch": 2, "version": __version__}
+    with pytest.raises(UserError, match=r"no checkpoint in .*none"):
+        checkpoint.facts(tmp_path / "none")
+
+
+class TestByName:
+    """Without a state to fill: student, teacher and class prior of the stored network."""
+
+    ARCH = "deeplabv2_demo"
+
+    @pytest.fixture
+    def networks(self):
+        rng = np.random.default_rng(0)
+
+        def variables():
+            shapes = variable_shapes(self.ARCH, 19)
+            flat = {key: rng.random(shape, np.float32) for key, shape in shapes.items()}
+            return unflatten_dict(flat, sep="/")
+
+        return {
+            "student": variables(), "teacher": variables(),
+            "class_prior": rng.random(19, np.float32),
+        }  # fmt: skip
+
+    def write(self, folder, networks, **facts):
+        state = TrainState(
+            **networks["student"],
+            teacher=networks["teacher"],
+            class_prior=networks["class_prior"],
+            opt_state=(np.zeros(2),),
+            step=np.int32(3),
+            seed=np.uint32(0),
+        )
+        manager = checkpoint.open_manager(folder)
+        facts = {"arch": self.ARCH, "num_classes": 19} | facts
+        facts = {key: value for key, value in facts.items() if value is not None}
+        checkpoint.save(manager, state, metadata=facts)
+        checkpoint.finish(manager)
+
+    def test_networks(self, networks, tmp_path):
+        self.write(tmp_path, networks)
+        found, facts = checkpoint.restore(tmp_path)
+        _assert_same_bits(found, networks)
+        assert facts["arch"] == self.ARCH
+
+    def test_another_network_is_refused(self, networks, tmp_path):
+        self.write(tmp_path, networks, num_classes=7)
+        message = (
+            r"/3 holds params/layer5/0/bias \(19,\), .* needs \(7,\).*; and 14 more: it is not "
+        )
+        with pytest.raises(UserError, match=message + f"{self.ARCH} for 7 classes"):
+            checkpoint.restore(tmp_path)
+
+    @pytest.mark.parametrize("part", ["params", "teacher/batch_stats"])
+    def test_what_is_missing_or_too_much_is_named(self, part, networks, tmp_path):
+        tree = networks["student"] if part == "params" else networks["teacher"]
+        branch = tree[part.split("/")[-1]]
+        branch["other"] = branch.pop("bn1")
+        self.write(tmp_path, networks)
+        with pytest.raises(UserError, match=f"lacks {part}/bn1/.*holds {part}/other/|and . more"):
+            checkpoint.restore(tmp_path)
+
+    @pytest.mark.parametrize("key", ["arch", "num_classes"])
+    def test_a_checkpoint_of_no_known_network(self, key, networks, tmp_path):
+        self.write(tmp_path, networks, **{key: None})
+        with pytest.raises(UserError, match=f"/3 does not say its {key}: it holds no whole net"):
+            checkpoint.restore(tmp_path)

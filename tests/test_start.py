@@ -39,9 +39,15 @@ def values(tree):
     return {x for leaf in jax.tree.leaves(tree) for x in np.ravel(leaf).tolist()}
 
 
+def converted(stage, epoch):
+    """Facts of a checkpoint that was converted from a PyTorch run."""
+    return {"stage": stage, "epoch": epoch, "best_score": 0.6, "origin": {"kind": "any"}}
+
+
 @pytest.fixture
-def run(tiny_config, tmp_path):
-    """run(**changes): a run in tmp_path."""
+def run(tiny_config, tmp_path, monkeypatch):
+    """run(**changes): a run in tmp_path, with 50 source images."""
+    monkeypatch.setattr(Run, "open", lambda self, role: range(50))
     return lambda **changes: Run(tiny_config(**changes), tmp_path)
 
 
@@ -60,6 +66,34 @@ class TestBaseline:
         # Weights and statistics alone: neither its step nor its momentum.
         assert facts == {} and state.step == 0
         assert values((state.teacher, state.class_prior, state.opt_state)) == {-1}
+
+    def test_goes_on_from_a_converted_baseline(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 0, **converted("baseline", 4))
+        state, facts = start.of_baseline(run(init=str(tmp_path / "given")), FRESH)
+        assert values((state.student, state.opt_state)) == {7}
+        # 50 images in batches of 8: six steps an epoch.
+        assert (state.step, state.seed) == (24, FRESH.seed)
+        assert facts == {"first_epoch": 0, "best_score": 0.6}
+
+    def test_a_converted_baseline_may_be_complete(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 0, **converted("baseline", 6))
+        given = run(init=str(tmp_path / "given"))
+        message = r"config\.baseline\.epochs is 6, but .*given has done 6: .* leave baseline out of"
+        with pytest.raises(UserError, match=message):
+            start.of_baseline(given, FRESH)
+
+    @pytest.mark.parametrize("change", [{"stage": "adapt"}, {"epoch": None}])
+    def test_of_other_converted_weights_only_those(self, change, run, tmp_path):
+        facts = {k: v for k, v in (converted("baseline", 4) | change).items() if v is not None}
+        save(tmp_path / "given", 7.0, 0, **facts)
+        state, facts = start.of_baseline(run(init=str(tmp_path / "given")), FRESH)
+        assert values(state.student) == {7} and values(state.opt_state) == {-1} and facts == {}
+
+    def test_drawn_layers_are_drawn_anew(self, run, tmp_path):
+        facts = {"origin": {}, "drawn": ["params/layer5/conv/kernel"]}
+        save(tmp_path / "given", 7.0, 0, **facts)
+        state, _ = start.of_baseline(run(init=str(tmp_path / "given")), FRESH)
+        assert values(state.params["layer1"]) == {7} and values(state.params["layer5"]) == {-1}
 
     def test_resumed_before_all_else(self, run, tmp_path):
         save(tmp_path / "given", 7.0, 90)
@@ -105,6 +139,32 @@ class TestAdapt:
         state, facts = start.of_adapt(run(init=str(tmp_path / "given"), stages="adapt"), FRESH)
         assert values(state.student) == {7} and values(state.opt_state) == {-1}
         assert facts == {"first_epoch": 0, "best_score": 0.0}
+
+    def test_a_converted_baseline_stands_for_one(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 0, **converted("baseline", 4))
+        state, facts = start.of_adapt(run(init=str(tmp_path / "given"), stages="adapt"), FRESH)
+        assert values((state.student, state.opt_state)) == {7}
+        assert values((state.teacher, state.class_prior)) == {-1} and state.step == 0
+        assert facts == {"first_epoch": 4, "best_score": 0.6}
+
+    def test_goes_on_from_a_converted_adaptation(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 0, **converted("adapt", 8))
+        state, facts = start.of_adapt(run(init=str(tmp_path / "given"), stages="adapt"), FRESH)
+        whole = (state.student, state.teacher, state.class_prior, state.opt_state)
+        assert values(whole) == {7}
+        assert (state.step, state.seed) == (48, FRESH.seed)
+        assert facts == {"first_epoch": 0, "best_score": 0.6}
+
+    def test_a_converted_adaptation_may_be_complete(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 0, **converted("adapt", 9))
+        with pytest.raises(UserError, match=r"config\.adapt\.epochs is 9, but .* has done 9: give"):
+            start.of_adapt(run(init=str(tmp_path / "given"), stages="adapt"), FRESH)
+
+    def test_a_baseline_of_the_run_comes_before_a_converted_adaptation(self, run, tmp_path):
+        save(tmp_path / "given", 7.0, 0, **converted("adapt", 8))
+        save(tmp_path / "baseline/checkpoints", 3.0, 12, epoch=6, best_score=0.4)
+        state, facts = start.of_adapt(run(init=str(tmp_path / "given")), FRESH)
+        assert values(state.student) == {3} and facts["first_epoch"] == 6
 
     def test_from_nothing_is_refused(self, run, tmp_path):
         with pytest.raises(UserError, match="run stage baseline first") as caught:

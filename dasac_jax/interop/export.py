@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from dasac_jax import inference
@@ -47,13 +48,13 @@ def to_safetensors(checkpoint: Path | str, output: Path | str, *, teacher: bool 
     _refuse_existing(output)
     arrays, words = state_dict(checkpoint, teacher=teacher)
     # It stores the memory as it lies, whatever the strides.
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     beside = Path(f"{output}.part")
     try:
         save_file(arrays, beside, metadata=words)
         os.replace(beside, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {output}: {error}") from error
     finally:
         beside.unlink(missing_ok=True)
     return len(arrays)

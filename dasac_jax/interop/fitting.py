@@ -39,7 +39,7 @@ def network_of(arrays: Arrays, arch: str | None = None) -> tuple[str, str]:
     best = [key for key, fit in fits.items() if fit == most]
     if arch:
         return best[0]
-    if most * 2 < len(arrays):
+    if most == 0 or most * 2 < len(arrays):
         raise UserError(
             f"no known network fits: it has {len(arrays)} entries ({', '.join(list(arrays)[:3])}, "
             f"…), of which {most} fit {best[0][0]}; --arch shows what differs from a network, "

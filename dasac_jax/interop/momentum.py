@@ -8,8 +8,10 @@ import numpy as np
 
 from dasac_jax import optim
 from dasac_jax.errors import UserError
+from dasac_jax.interop.fitting import is_floating
 from dasac_jax.interop.names import flax_path
 
+_SETTINGS = {"learning_rate": "lr", "momentum": "momentum", "weight_decay": "weight_decay"}
 _WEIGHTS_ALONE = "save the file without 'opt' to convert the weights alone"
 
 
@@ -58,25 +60,27 @@ def buffers(
         buffer = state.get(number, {}).get("momentum_buffer")
         if buffer is None:
             continue
+        if not isinstance(buffer, np.ndarray) or not is_floating(buffer):
+            raise UserError(f"opt: the momentum of {name} is no tensor of floating-point numbers")
         if buffer.shape != shapes[name]:
             raise UserError(
                 f"opt: the momentum of {name} is {buffer.shape} instead of {shapes[name]}"
             )
         found[name] = buffer.astype(np.float32, copy=False)
-    return found, {
-        "learning_rate": float(groups[0]["lr"]),
-        "momentum": float(groups[0]["momentum"]),
-        "weight_decay": float(groups[0]["weight_decay"]),
-    }
+    return found, {key: float(groups[0][ours]) for key, ours in _SETTINGS.items()}
 
 
 def _parts(opt: Any) -> tuple[list[dict[str, Any]], dict[Any, dict[str, Any]]]:
     """Groups and state of a torch SGD without Nesterov and dampening."""
     try:
         groups, state = list(opt["param_groups"]), dict(opt["state"])
-        sgd = all("nesterov" in group and "params" in group for group in groups)
+        numbers = {number for group in groups for number in group["params"]}
+        sgd = all("nesterov" in group for group in groups) and bool(numbers)
         sgd = sgd and all(set(entry) <= {"momentum_buffer"} for entry in state.values())
-    except (KeyError, TypeError) as error:
+        if sgd:
+            for key in _SETTINGS.values():
+                float(groups[0][key])
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"opt is not the state of a torch optimiser; {_WEIGHTS_ALONE}") from error
     if not sgd:
         kind = "Adam" if groups and "betas" in groups[0] else "another optimiser"

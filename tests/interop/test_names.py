@@ -11,7 +11,8 @@ from flax.traverse_util import flatten_dict
 
 from dasac_jax.errors import UserError
 from dasac_jax.interop import state_dict_from_variables, variables_from_state_dict
-from dasac_jax.interop.names import flax_path, torch_name
+from dasac_jax.interop.names import entries as package_entries
+from dasac_jax.interop.names import flax_path, is_new, torch_name
 from dasac_jax.models import create_model
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -45,6 +46,21 @@ def test_names_and_shapes_are_those_of_the_network(arch):
     assert ours == theirs
 
 
+@NETWORKS
+def test_entries_stand_in_the_order_of_the_network(arch):
+    theirs = {n: s for n, s in entries(arch).items() if not n.endswith("num_batches_tracked")}
+    assert list(package_entries(arch, 19).items()) == list(theirs.items())
+
+
+def test_new_layers():
+    names = {
+        name for name, shape in package_entries("deeplabv2_vgg16_bn", 19).items()
+        if is_new("deeplabv2_vgg16_bn", name, len(shape))
+    }  # fmt: skip
+    layers = ["features.42", "features.44", *(f"classifier.conv2d_list.{i}" for i in range(4))]
+    assert names == {f"{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")}
+
+
 def test_there_and_back():
     arch = "deeplabv2_vgg16_bn"
     rng = np.random.default_rng(0)
@@ -57,7 +73,7 @@ def test_there_and_back():
     }
     variables = variables_from_state_dict(arch, state_dict)
     back = state_dict_from_variables(arch, variables)
-    assert back.keys() == state_dict.keys()
+    assert list(back) == list(state_dict)
     for name, array in state_dict.items():
         np.testing.assert_array_equal(back[name], array, err_msg=name)
         assert back[name].dtype == array.dtype
@@ -67,6 +83,7 @@ def test_there_and_back():
     ("arch", "name", "ndim", "expected"),
     [
         ("deeplabv2_resnet101", "model.layer1.0.bn1.weight", 1, "params/layer1/0/bn1/scale"),
+        ("deeplabv2_demo", "model.layer3.1.conv2.weight", 4, "params/layer3/1/conv2/kernel"),
         ("deeplabv2_resnet101", "model.layer5.conv2d_list.2.bias", 1, "params/layer5/2/bias"),
         ("deeplabv2_vgg16_bn", "classifier.conv2d_list.0.weight", 4, "params/classifier/0/kernel"),
         ("fcn_vgg16_bn", "vgg_head.5.running_var", 1, "batch_stats/vgg_head/5/var"),
