@@ -121,6 +121,7 @@ def _continued(run, stage, fresh):
 def _given(path: str, fresh: TrainState) -> TrainState:
     """`fresh` with the weights and statistics of a checkpoint; new layers may be missing in it."""
     arrays, facts = checkpoint.read(path)
+    whose = f" (of {facts['arch']})" if "arch" in facts else ""
     drawn = set(facts.get("drawn", ()))  # by the converter: the run's own seed shall decide
     filled = {}
     for name in ("params", "batch_stats"):
@@ -132,10 +133,10 @@ def _given(path: str, fresh: TrainState) -> TrainState:
         }
         for key, leaf in needed.items():
             if key not in given and not re.match(NEW_LAYERS, key):
-                raise UserError(f"config.init: checkpoint {path} lacks {name}/{key}")
+                raise UserError(f"config.init: checkpoint {path}{whose} lacks {name}/{key}")
             if key in given and given[key].shape != leaf.shape:
                 raise UserError(
-                    f"config.init: checkpoint {path} holds {name}/{key} {given[key].shape}, "
+                    f"config.init: checkpoint {path}{whose} holds {name}/{key} {given[key].shape}, "
                     f"this configuration needs {leaf.shape}"
                 )
         kept = {key: np.asarray(given.get(key, leaf)) for key, leaf in needed.items()}

@@ -215,6 +215,12 @@ class TestGiven:
         with pytest.raises(UserError, match=words):
             self.given(run, tmp_path, lambda params, stats: params.update({layer: wide}))
 
+    def test_the_network_of_the_checkpoint_is_named(self, run, tmp_path):
+        state = state_of(7.0).replace(params={"block1": {"kernel": np.zeros(2, np.float32)}})
+        save(tmp_path / "given", None, 0, state=state, arch="fcn_vgg16_bn")
+        with pytest.raises(UserError, match=r"given \(of fcn_vgg16_bn\) lacks params/layer1"):
+            start.of_baseline(run(init=str(tmp_path / "given")), FRESH)
+
     def test_a_folder_without_checkpoint_is_refused(self, run, tmp_path):
         (tmp_path / "empty").mkdir()
         with pytest.raises(UserError, match=f"no checkpoint in {tmp_path}/empty"):
