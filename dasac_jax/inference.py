@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from dasac_jax import checkpoint, models, prediction
 from dasac_jax.data import labels
 from dasac_jax.errors import UserError
 from dasac_jax.streaming import one_ahead
+
+_LOG = logging.getLogger(__name__)
 
 _COLLECTIONS = ("params", "batch_stats")
 _STAGES = ("adapt", "baseline")  # what a work directory is opened for, the first that is there
@@ -57,6 +60,11 @@ def open_checkpoint(path: Path | str) -> tuple[nn.Module, Networks, Facts]:
         networks["teacher"] = arrays["teacher"]
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     networks = {name: _fitted(path, name, given, shapes) for name, given in networks.items()}
+    if facts.get("drawn"):
+        _LOG.warning(
+            "checkpoint %s: %s comes from no training, so predictions mean nothing yet",
+            path, ", ".join(facts["drawn"]),
+        )  # fmt: skip
     if "step" in arrays:
         facts = {**facts, "step": int(arrays["step"])}
     return model, networks, facts

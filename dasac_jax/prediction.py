@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ Size = tuple[int, int]
 SMALLEST = 32
 """Pixels a side: what is smaller leaves a network of stride 8 with pools nothing to look at."""
 
-_SIZES_KEPT = 8  # compiled programs, which is what memory would grow with over images of all sizes
+_SIZES_KEPT = 16  # compiled programs, which memory would fill with over images of all sizes
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,24 @@ def _whole_images(model: nn.Module, variables: Any, options: Options) -> Start:
         kept = probs.astype(jnp.float16) if options.probabilities else None
         return labels, probs.max(-1), kept
 
-    @functools.lru_cache(_SIZES_KEPT)
-    def program(size: Size):
-        del size  # a program of its own for each, so that the oldest can be dropped
-        return parallel.over_local_devices(lambda variables, images: run(variables, images))
+    program = parallel.over_local_devices(run)
+    sizes: set[Size] = set()
+    lock = threading.Lock()
+
+    def make_room(size: Size) -> None:
+        with lock:
+            if size not in sizes and len(sizes) >= _SIZES_KEPT:
+                sizes.clear()
+                jax.clear_caches()  # pmap holds on to its programs, even when it is gone itself
+            sizes.add(size)
 
     smallest = math.ceil(SMALLEST / min(options.scales))
 
     def start(images: np.ndarray) -> Callable[[], Prediction]:
         count, height, width = images.shape[:3]
         images = _extended(images, (smallest, smallest))
-        found = program(images.shape[1:3])(variables, _dealt(images, batch_size(options)))
+        make_room(images.shape[1:3])
+        found = program(variables, _dealt(images, batch_size(options)))
         return lambda: Prediction(
             *(x if x is None else _gathered(x)[:count, :height, :width] for x in found)
         )

@@ -143,6 +143,13 @@ def test_foreign_facts(tmp_path, save):
             inference.open_checkpoint(save(tmp_path / str(i), 1, **facts))
 
 
+def test_layers_that_were_never_trained_are_named(tmp_path, save, caplog):
+    inference.open_checkpoint(save(tmp_path / "trained", 1))
+    assert not caplog.records
+    inference.open_checkpoint(save(tmp_path / "drawn", 1, drawn=["params/layer5/0/kernel"]))
+    assert "params/layer5/0/kernel comes from no training" in caplog.text
+
+
 def test_arrays_of_another_network(tmp_path, save, variables):
     with pytest.raises(UserError, match=r"student .* holds params/layer5/0/bias \(19,\).*\(5,\)"):
         inference.open_checkpoint(save(tmp_path / "a", 1, num_classes=5))

@@ -1,5 +1,6 @@
 """Predictions of networks that can be worked out by hand."""
 
+import gc
 import itertools
 
 import flax.linen as nn
@@ -203,13 +204,19 @@ def test_windows_reach_every_pixel_and_overlap_enough():
         assert all(b - a <= window * (1 - overlap) + 1 for a, b in itertools.pairwise(starts))
 
 
-def test_more_sizes_than_programs_are_kept(monkeypatch):
-    monkeypatch.setattr(prediction, "_SIZES_KEPT", 1)
+def test_programs_of_many_sizes_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr(prediction, "_SIZES_KEPT", 2)
+    images = [random_images(1, height, 40) for height in (32, 33, 34, 35, 36, 32)]
     start = prediction.predictor(MODEL, ALL, Options())
-    for height, width in [(32, 40), (33, 40), (32, 40)]:
-        image = random_images(1, height, width)
-        expected = by_hand(ALL, image[0]).max(-1)
-        np.testing.assert_allclose(start(image)().confidence[0], expected, atol=1e-6)
+    found, alive = [], []
+    for image in images:
+        found.append(start(image)().confidence[0])
+        gc.collect()
+        alive.append(len(jax.devices()[0].client.live_executables()))
+    assert alive[1] > alive[0]
+    assert alive[2:] == [alive[2], alive[2] + 1] * 2
+    for image, confidence in zip(images, found, strict=True):
+        np.testing.assert_allclose(confidence, by_hand(ALL, image[0]).max(-1), atol=1e-6)
 
 
 @pytest.mark.parametrize(
