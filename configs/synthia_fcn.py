@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     """The base with the other network and source, its batches, learning rate and loss weight."""
     config = recipe.base()
     config.arch = "fcn_vgg16_bn"
-    config.init = "weights/vgg16_bn_imagenet"
+    config.init = "weights/vgg16_bn_fcn_imagenet"
     config.init_from = "vgg16_bn-6c64b313.pth from https://download.pytorch.org/models/"
 
     config.baseline.source_batch = 16

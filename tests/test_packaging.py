@@ -47,6 +47,7 @@ def test_imports_are_declared(settings):
         "PIL": "pillow",
         "absl": "absl-py",
         "ml_collections": "ml-collections",
+        "ml_dtypes": "ml-dtypes",
         "orbax": "orbax-checkpoint",
     }
     pattern = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
