@@ -2,14 +2,15 @@
 
 A folder holds one sub-folder per kept step. Arrays are stored under the names they have in the
 state (`params/head/kernel`), with no device axis, so they restore on any number of devices and
-can be read without the state's class.
+processes and can be read without the state's class. Of several processes the first one writes.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import zlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 import dasac_jax
+from dasac_jax import checkpoint_damage, checkpoint_fit, checkpoint_folder
+from dasac_jax.checkpoint_writer import Job, Manager, reason
 from dasac_jax.errors import UserError
-from dasac_jax.interop.names import variable_shapes
 
 _LOG = logging.getLogger(__name__)
+
+FORMAT = 2  # 1 had no files.json, and no "format" in its metadata
 _ITEMS = ("state", "metadata")
-_DIFFERENCES_NAMED = 3
 # Arrays are compressed and files are filled in such pieces, each core at its own: a writer takes
 # little memory besides the arrays.
 _CHUNK_BYTES = 1 << 23
@@ -38,139 +41,182 @@ class _AsItLies(np.ndarray):
         return self
 
 
-def open_manager(folder: Path | str, keep: int = 2) -> ocp.CheckpointManager:
+def open_manager(folder: Path | str, keep: int = 2) -> Manager:
     """A writer that keeps the newest `keep` steps in `folder`, which is made where missing.
 
-    Writing is atomic (beside, then renamed) and goes on in the background: call `finish` at the
-    end. Keep the best state apart in a folder of its own with keep=1. Raises UserError where the
-    folder cannot be written.
+    Writing goes on in the background, a step appears when all of it is on disk, and only then are
+    older ones removed: call `finish` at the end. Keep the best state apart in a folder of its own
+    with keep=1. What a killed process left half done is removed, so no other may write there.
+    Raises UserError where the folder cannot be written.
     """
     folder = Path(folder).absolute()
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, cleanup_tmp_directories=True
-    )
-    try:
-        return ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)
-    except OSError as error:
-        raise UserError(f"cannot keep checkpoints in {folder}: {error}") from error
+    if _writes():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoint_folder.clear(folder)
+        except OSError as error:
+            raise UserError(f"cannot keep checkpoints in {folder}: {error}") from error
+    return Manager(folder, lambda job: _write(folder, job, keep))
 
 
 def save(
-    manager: ocp.CheckpointManager, state: Any, *, metadata: dict[str, Any], copy: bool = True
+    manager: Manager,
+    state: Any,
+    *,
+    metadata: dict[str, Any],
+    copy: bool = True,
+    after: Manager | None = None,
 ) -> None:
-    """Store a state under its step number.
+    """Store a state under its step number, in the background.
 
     state: any pytree of arrays with an attribute `step`; numpy, or jax arrays that are the same
     on every device. It is copied before this returns, so its buffers may be donated; without
     `copy` it must not change before `finish`. metadata: facts that JSON can hold; the package's
-    version is added. Checkpoints of the same or a later step are replaced: whoever saves an
-    earlier step could not restore them.
+    version is added. after: a manager whose last state the metadata tell of: this one appears on
+    disk only behind that one. Checkpoints of the same or a later step are replaced: whoever saves
+    an earlier step could not restore them.
+
+    Returns as soon as there is a copy and the save before it has ended. Where writing fails (a
+    full disk) that is logged as a warning, and what was saved before stays as it is.
     """
+    if not _writes():
+        return
     make = np.array if copy else np.asarray
-    arrays = {key: make(leaf).view(_AsItLies) for key, leaf in _named_leaves(state).items()}
-    step = int(state.step)
-    facts = {**metadata, "version": dasac_jax.__version__, "checksum": _checksum(arrays)}
-    try:
-        manager.wait_until_finished()
-        for stale in _steps(Path(manager.directory)):
-            if stale >= step:
-                manager.delete(stale)
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(
-                    traverse_util.unflatten_dict(arrays, sep="/"),
-                    save_args=traverse_util.unflatten_dict(
-                        {key: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES) for key in arrays}, sep="/"
-                    ),
-                    ocdbt_target_data_file_size=_FILE_BYTES,
-                ),
-                metadata=ocp.args.JsonSave(facts),
-            ),
-            force=True,
+    arrays = {
+        key: make(leaf).view(_AsItLies) for key, leaf in checkpoint_fit.named_leaves(state).items()
+    }
+    facts = json.loads(json.dumps({**metadata, "version": dasac_jax.__version__}))
+    manager.start(Job(int(state.step), arrays, facts), after)
+
+
+def finish(manager: Manager) -> None:
+    """Wait until everything saved is on disk, in every process.
+
+    Raises UserError where the last state could not be saved.
+    """
+    failed = manager.wait()
+    # Whoever leaves because of an error must not wait for processes that go on.
+    if jax.process_count() > 1 and sys.exc_info()[0] is None:
+        everyone = set(range(jax.process_count()))
+        ocp.multihost.sync_global_processes(f"saved {manager.directory}", processes=everyone)
+    if failed is not None:
+        step, why = failed
+        raise UserError(
+            f"cannot write step {step} to {manager.directory}: {why}; earlier checkpoints are "
+            "kept: make room, and give the same command again"
         )
-    except OSError as error:
-        raise UserError(f"cannot write step {step} to {manager.directory}: {error}") from error
 
 
-def finish(manager: ocp.CheckpointManager) -> None:
-    """Wait until everything saved is on disk and close the writer."""
-    try:
-        manager.wait_until_finished()
-        manager.close()
-    except OSError as error:
-        raise UserError(f"cannot write to {manager.directory}: {error}") from error
-
-
-def latest_step(source: ocp.CheckpointManager | Path | str) -> int | None:
+def latest_step(source: Manager | Path | str) -> int | None:
     """The newest step in a folder, None where there is none. Damage is not looked for."""
     return max(_steps(_folder(source)), default=None)
 
 
 def restore(
-    source: ocp.CheckpointManager | Path | str, like: Any = None
+    source: Manager | Path | str, like: Any = None, *, needs: Mapping[str, Any] | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """The newest undamaged state and its metadata.
 
+    source: a folder of steps, or one step's own folder, which then is the one that is read.
     like: a state of the configuration at hand; its tree, shapes and dtypes must be those stored.
+    needs: metadata that have to be stored so, such as arch and num_classes.
+
     Returns a state of the same tree with numpy leaves, bit for bit what was saved. Without `like`
     returns {"student": variables, "teacher": variables, "class_prior": (C,)}, their shapes being
     those of the network that the metadata name. A damaged checkpoint is reported and the one
-    before it is taken. Raises UserError when none is left, or naming the first arrays that do not
-    fit.
+    before it is taken. Raises UserError when none is left, or naming what does not fit.
     """
-    folder = _folder(source)
-    arrays, metadata, step = _newest(folder, _read_step)
-    path = folder / str(step)
+    arrays, metadata, path = _newest(source, _read_step)
+    checkpoint_fit.check_facts(path, metadata, needs or {})
     if like is None:
-        return _networks(path, arrays, metadata), metadata
-    needed = _named_leaves(like)
-    _refuse(path, _differences(arrays, needed), "give the configuration that it was written with")
-    leaves = [arrays[key] for key in needed]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves), metadata
+        return checkpoint_fit.networks(path, arrays, metadata), metadata
+    return checkpoint_fit.filled(path, arrays, like), metadata
 
 
-def read(source: ocp.CheckpointManager | Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(source: Manager | Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The newest undamaged state as nested dictionaries of numpy arrays, and its metadata.
 
     For whoever needs a part of a state (`params`, `batch_stats`) and learns from the metadata
     which network it belongs to. Damage and absence are treated as in `restore`.
     """
-    arrays, metadata, _ = _newest(_folder(source), _read_step)
+    arrays, metadata, _ = _newest(source, _read_step)
     return traverse_util.unflatten_dict(arrays, sep="/"), metadata
 
 
-def facts(source: ocp.CheckpointManager | Path | str) -> dict[str, Any]:
+def facts(source: Manager | Path | str) -> dict[str, Any]:
     """The newest state's metadata, its arrays being left unread. Raises UserError as `read`."""
-    return _newest(_folder(source), _read_facts)[1]
+    return _newest(source, _read_facts)[1]
 
 
-def _folder(source: ocp.CheckpointManager | Path | str) -> Path:
+def _writes() -> bool:
+    return jax.process_index() == 0
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax must not wait for other processes: only one writes, and each reads by itself."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    options = ocp.CompositeOptions(multiprocessing_options=_alone())
+    handler = ocp.CompositeCheckpointHandler(*_ITEMS, composite_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=_alone())
+
+
+def _write(folder: Path, job: Job, keep: int) -> None:
+    """Put a job's checkpoint into a folder as a whole. Raises what orbax raises if it cannot."""
+    checksum = checkpoint_damage.checksum(job.arrays)
+    each = {key: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES) for key in job.arrays}
+    state = ocp.args.PyTreeSave(
+        traverse_util.unflatten_dict(job.arrays, sep="/"),
+        save_args=traverse_util.unflatten_dict(each, sep="/"),
+        ocdbt_target_data_file_size=_FILE_BYTES,
+    )
+    metadata = ocp.args.JsonSave({**job.facts, "format": FORMAT, "checksum": checksum})
+    part = checkpoint_folder.part(folder, job.step)
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(part, args=ocp.args.Composite(state=state, metadata=metadata))
+        checkpoint_damage.seal(part)
+        checkpoint_folder.put(part, folder, job.step, keep)
+    finally:
+        checkpoint_folder.drop(part)
+
+
+def _folder(source: Manager | Path | str) -> Path:
     """The folder of steps; a writer has first put down what it still holds."""
-    if isinstance(source, ocp.CheckpointManager):
-        source.wait_until_finished()
-        return Path(source.directory)
+    if isinstance(source, Manager):
+        source.wait()
+        return source.directory
     return Path(source).absolute()
 
 
-def _steps(folder: Path) -> list[int]:
-    """Steps in a folder. Unfinished ones have other names: orbax renames when all is written."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+def _steps(folder: Path) -> dict[int, Path]:
+    """The steps that a path means, the newest first: a folder's, or the one whose folder it is."""
+    if checkpoint_folder.is_step(folder):
+        return {int(folder.name): folder}
+    return checkpoint_folder.steps(folder)
 
 
-def _newest(folder: Path, read_step: Callable[[Path], Any]) -> tuple[Any, dict[str, Any], int]:
-    """Arrays, metadata and step of the newest checkpoint that `read_step` can read."""
+def _newest(
+    source: Manager | Path | str, read_step: Callable[[Path], Any]
+) -> tuple[Any, dict[str, Any], Path]:
+    """Arrays, metadata and folder of the newest checkpoint that `read_step` can read."""
+    folder = _folder(source)
     steps = _steps(folder)
-    for step in reversed(steps):
+    for path in steps.values():
         try:
-            arrays, metadata = read_step(folder / str(step))
+            return *read_step(path), path
+        except UserError:
+            raise
         except Exception as error:  # orbax names no type: what it raises depends on the damage
-            reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-            _LOG.warning("checkpoint %s is damaged: %s", folder / str(step), reason)
-        else:
-            return arrays, metadata, step
+            why = reason(error)
+            _LOG.warning("checkpoint %s is damaged: %s", path, why)
+    if folder in steps.values():
+        raise UserError(f"checkpoint {folder} is damaged: {why}; give another step")
     if steps:
         raise UserError(f"every checkpoint in {folder} is damaged: remove the folder, start anew")
     raise UserError(f"no checkpoint in {folder}")
@@ -178,92 +224,36 @@ def _newest(folder: Path, read_step: Callable[[Path], Any]) -> tuple[Any, dict[s
 
 def _read_step(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Everything in one step's folder. Raises some exception if it is not as it was written."""
-    items = _items(path, state=ocp.args.StandardRestore(), metadata=ocp.args.JsonRestore())
+    metadata = _read_metadata(path, sealed=checkpoint_damage.check(path))
+    with _checkpointer() as checkpointer:
+        items = checkpointer.restore(
+            path, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        )
     arrays = traverse_util.flatten_dict(items["state"], sep="/")
-    metadata = dict(items["metadata"])
-    # The array files carry no checksum of their own that would find a changed byte.
-    if metadata.pop("checksum") != _checksum(arrays):
+    # In format 1 nothing else tells of a changed byte.
+    if metadata.pop("checksum") != checkpoint_damage.checksum(arrays):
         raise ValueError("the arrays are not those that were written (checksum)")
     return arrays, metadata
 
 
 def _read_facts(path: Path) -> tuple[None, dict[str, Any]]:
-    metadata = dict(_items(path, metadata=ocp.args.JsonRestore())["metadata"])
+    metadata = _read_metadata(path, sealed=checkpoint_damage.check(path, below="metadata/"))
     del metadata["checksum"]
     return None, metadata
 
 
-def _items(path: Path, **args: Any) -> Any:
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(*_ITEMS)) as checkpointer:
-        return checkpointer.restore(path, args=ocp.args.Composite(**args))
-
-
-def _networks(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> dict:
-    """Student, teacher and class prior out of named arrays, checked against their network."""
-    for key in ("arch", "num_classes"):
-        if key not in metadata:
-            raise UserError(f"checkpoint {path} does not say its {key}: it holds no whole network")
-    classes = int(metadata["num_classes"])
-    student = {
-        key: jax.ShapeDtypeStruct(shape, np.float32)
-        for key, shape in variable_shapes(metadata["arch"], classes).items()
-    }
-    needed = student | {f"teacher/{key}": leaf for key, leaf in student.items()}
-    needed["class_prior"] = jax.ShapeDtypeStruct((classes,), np.float32)
-    found = {
-        key: array
-        for key, array in arrays.items()
-        if key in needed or key.startswith(("params/", "batch_stats/", "teacher/"))
-    }
-    _refuse(
-        path, _differences(found, needed), f"it is not {metadata['arch']} for {classes} classes"
-    )
-    tree = traverse_util.unflatten_dict(found, sep="/")
-    return {
-        "student": {name: tree[name] for name in ("params", "batch_stats")},
-        "teacher": tree["teacher"],
-        "class_prior": tree["class_prior"],
-    }
-
-
-def _refuse(path: Path, differences: list[str], what: str) -> None:
-    """Raise UserError where there are differences, with the first of them and `what` to do."""
-    if differences:
-        named = "; ".join(differences[:_DIFFERENCES_NAMED])
-        more = len(differences) - _DIFFERENCES_NAMED
-        rest = f"; and {more} more" if more > 0 else ""
-        raise UserError(f"checkpoint {path} {named}{rest}: {what}")
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by their path, as in "params/head/kernel", in the tree's order."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _checksum(arrays: dict[str, np.ndarray]) -> int:
-    """CRC-32 over names, types, shapes and bytes of all arrays."""
-    value = 0
-    for key in sorted(arrays):
-        array = np.asarray(arrays[key])
-        value = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), value)
-        # Turned kernels are read in pieces, so that no second one lies in memory.
-        for piece in [array] if array.flags.c_contiguous else array:
-            value = zlib.crc32(np.ascontiguousarray(piece).reshape(-1).view(np.uint8), value)
-    return value
-
-
-def _differences(stored: dict[str, np.ndarray], needed: dict[str, Any]) -> list[str]:
-    """What keeps stored arrays from filling the needed tree, in words."""
-    words = [f"lacks {key}" for key in needed if key not in stored]
-    words += [f"holds {key}, which is not needed" for key in stored if key not in needed]
-    for key in needed:
-        if key not in stored:
-            continue
-        leaf = needed[key] if hasattr(needed[key], "dtype") else np.asarray(needed[key])
-        here, there = (stored[key].shape, stored[key].dtype), (leaf.shape, leaf.dtype)
-        if here[0] != there[0]:
-            words.append(f"holds {key} {here[0]}, this configuration needs {there[0]}")
-        elif here[1] != there[1]:
-            words.append(f"holds {key} as {here[1]}, this configuration needs {there[1]}")
-    return words
+def _read_metadata(path: Path, *, sealed: bool) -> dict[str, Any]:
+    """The metadata with "checksum". Raises UserError for a format that is not known here."""
+    with _checkpointer() as checkpointer:
+        items = checkpointer.restore(path, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
+    metadata = dict(items["metadata"])
+    found = metadata.pop("format", 1)
+    if found not in range(1, FORMAT + 1):
+        raise UserError(
+            f"checkpoint {path} has format {found}, written by dasac_jax "
+            f"{metadata.get('version')}; this is {dasac_jax.__version__}, which knows formats up "
+            f"to {FORMAT}: install that version"
+        )
+    if found > 1 and not sealed:
+        raise ValueError(f"{checkpoint_damage.SEAL} is missing")
+    return metadata

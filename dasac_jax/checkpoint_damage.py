@@ -1,0 +1,96 @@
+"""Damaged checkpoints: what a step's files were when they were written, and what they are now.
+
+Neither orbax nor the files of arrays notice every changed byte, so each step's folder holds the
+sizes and checksums of all its files, and the metadata a checksum of the arrays themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SEAL = "files.json"
+_PIECE_BYTES = 1 << 20
+
+
+def seal(folder: Path) -> None:
+    """Write down the sizes and checksums of all files in a step's folder, and flush all to disk.
+
+    The record is {"files": {name: [bytes, CRC-32]}, "crc32": that of the files' JSON}. Raises
+    OSError where it cannot be written.
+    """
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        files[path.relative_to(folder).as_posix()] = _sum(path)
+        with open(path, "rb") as written:
+            os.fsync(written.fileno())
+    with open(folder / SEAL, "w", encoding="utf-8") as file:
+        json.dump({"files": files, "crc32": _crc(files)}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def check(folder: Path, below: str = "") -> bool:
+    """Whether a step's folder is sealed; False for those of a format that had no seal.
+
+    below: the sub-folder whose files are looked at, all where it is not given. Raises ValueError
+    naming the first file that is missing, cut off or changed, or OSError for one that cannot be
+    read.
+    """
+    if not (folder / SEAL).exists():
+        return False
+    files = _sealed(folder)
+    for name, (size, crc) in files.items():
+        if not name.startswith(below):
+            continue
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{name} is missing")
+        if path.stat().st_size != size:
+            raise ValueError(f"{name} has {path.stat().st_size} bytes, written were {size}")
+        if _sum(path) != [size, crc]:
+            raise ValueError(f"{name} holds other bytes than were written")
+    return True
+
+
+def checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 over names, types, shapes and bytes of all arrays."""
+    value = 0
+    for key in sorted(arrays):
+        array = np.asarray(arrays[key])
+        value = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), value)
+        # Turned kernels are read in pieces, so that no second one lies in memory.
+        for piece in [array] if array.flags.c_contiguous else array:
+            value = zlib.crc32(np.ascontiguousarray(piece).reshape(-1).view(np.uint8), value)
+    return value
+
+
+def _sealed(folder: Path) -> dict[str, list[int]]:
+    """The files that a seal tells of. Raises ValueError where it is not as it was written."""
+    try:
+        record = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        files, crc = record["files"], record["crc32"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{SEAL} is not as it was written") from error
+    if crc != _crc(files):
+        raise ValueError(f"{SEAL} is not as it was written")
+    return files
+
+
+def _crc(record: Any) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _sum(path: Path) -> list[int]:
+    """Size and CRC-32 of a file."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return [size, crc]
