@@ -10,6 +10,7 @@ import numpy as np
 
 from dasac_jax import checkpoint, history, parallel, report, scoring, stages, start
 from dasac_jax import state as states
+from dasac_jax.data import sources
 from dasac_jax.metrics import summarise
 from dasac_jax.visual import colourise, panel
 from dasac_jax.workdir import Run
@@ -45,21 +46,26 @@ def report_run(run: Run) -> None:
 
 
 def _score(run: Run, reached: dict[str, int]) -> None:
-    """Score every network there is and write the result."""
+    """Score every network there is, where the target has labelled images, and write the result."""
     started = time.monotonic()
-    pairs = run.open("val")
-    score = scoring.scorer(stages.create_model(run.config))
-    rows, kept = {}, {}
-    for name, variables in _networks(run, reached):
-        _LOG.info("scoring %s on %d images", name, len(pairs))
-        batch = run.config.validation_batch
-        counts, kept[name] = scoring.confusion(score, variables, pairs, batch=batch, keep=PICTURED)
-        rows[name] = summarise(counts, run.config.left_out)
+    rows, kept, images = {}, {}, 0
+    if sources.has(run.config.data, "val"):
+        pairs = run.open("val")
+        images = len(pairs)
+        score = scoring.scorer(stages.create_model(run.config))
+        for name, variables in _networks(run, reached):
+            _LOG.info("scoring %s on %d images", name, images)
+            counts, kept[name] = scoring.confusion(
+                score, variables, pairs, batch=run.config.validation_batch, keep=PICTURED
+            )
+            rows[name] = summarise(counts, run.config.left_out)
+    else:
+        _LOG.info("nothing is scored: %s has no list of labelled images", run.config.data.lists)
     facts = {
         "seed": run.config.seed,
         "arch": run.config.arch,
         "steps": reached,
-        "images": len(pairs),
+        "images": images,
         "seconds to train": _seconds_to_train(run),
         "seconds to score": round(time.monotonic() - started, 1),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
@@ -69,8 +75,8 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         # So that no page of an earlier result outlives a stop before the new one is written.
         (run.folder / report.PAGE_FILE).unlink(missing_ok=True)
         report.write(
-            run.folder, rows, stages.CLASS_NAMES,
-            ignore=run.config.left_out, picture=_picture(kept), facts=facts,
+            run.folder, rows, run.classes,
+            ignore=run.config.left_out, picture=_picture(kept, run.classes), facts=facts,
         )  # fmt: skip
 
 
@@ -111,11 +117,12 @@ def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
     return scoring.source_statistics(model, baseline.student, images())
 
 
-def _picture(kept) -> np.ndarray:
+def _picture(kept, classes) -> np.ndarray | None:
     """Image, truth and predictions of the first few images, by network."""
     names = [name for name in ("baseline", "adapted") if name in kept]
     rows = []
     for shown in zip(*(kept[name] for name in names), strict=True):
         image, truth, _ = shown[0]
-        rows.append([image, colourise(truth), *(colourise(labels) for _, _, labels in shown)])
-    return panel(rows, ["image", "truth", *names])
+        maps = [truth, *(labels for _, _, labels in shown)]
+        rows.append([image, *(colourise(labels, classes) for labels in maps)])
+    return panel(rows, ["image", "truth", *names], classes) if rows else None

@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from dasac_jax.data.labels import NUM_CLASSES
+from dasac_jax.data import classes
 from dasac_jax.errors import UserError
 
 STAGES = ("baseline", "weights", "adapt")
@@ -31,14 +31,20 @@ def base() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.root = "data"  # empty: <workdir>/data
-    config.data.source = "gta5"  # or "synthia"
+    config.data.source = "gta5"  # or "synthia", "custom"
     config.data.source_size = (1052, 1914)  # (h, w) in pixels
     config.data.target_size = (1024, 2048)
     config.data.lists = ""  # folder of list files; empty: splits follow from the folders
     config.data.source_images = 10000  # the first so many; 0: all
     config.data.source_held_out = 1000  # of these, for validation on the source
     config.data.selection_images = 500  # of the target's training images, to select snapshots on
-    config.data.statistics = "gta5"  # colours that the source has: gta5, synthia
+    config.data.statistics = "gta5"  # colours that the source has: gta5, synthia, none
+
+    config.data.classes = ConfigDict()  # with source "custom"; empty: Cityscapes' 19, prepared
+    config.data.classes.names = ()
+    config.data.classes.palette = ()  # a colour (red, green, blue), 0..255, for each name
+    config.data.classes.source_ids = ()  # (value in the label files, name); others are ignored
+    config.data.classes.target_ids = ()
 
     config.optimiser = ConfigDict()
     config.optimiser.kind = "sgd"  # or "adam"
@@ -129,8 +135,8 @@ def check(config: ConfigDict) -> None:
     choices = {
         "dtype": ("float32", "bfloat16"),
         "select": ("best", "last"),
-        "data.source": ("gta5", "synthia"),
-        "data.statistics": ("gta5", "synthia"),
+        "data.source": ("gta5", "synthia", classes.CUSTOM),
+        "data.statistics": ("gta5", "synthia", "none"),
         "optimiser.kind": ("sgd", "adam"),
         "adapt.pool": ("average", "minentropy", "none"),
         "adapt.confidence_weighting": ("pixel", "batch", "none"),
@@ -139,7 +145,10 @@ def check(config: ConfigDict) -> None:
     for key, allowed in choices.items():
         if flat[key] not in allowed:
             raise UserError(f"config.{key} is {flat[key]!r}: choose one of {', '.join(allowed)}")
-    for key, problem in _problems(flat):
+    for key, problem in classes.problems(config.data.source, config.data.classes):
+        key = f"data.classes.{key}"
+        raise UserError(f"config.{key} is {flat[key]!r}: {problem}")
+    for key, problem in _problems(flat, len(classes.of(config.data))):
         raise UserError(f"config.{key} is {flat[key]!r}: {problem}")
     both = {"baseline", "adapt"} <= set(stages(config))
     if both and config.select == "last" and config.adapt.epochs <= config.baseline.epochs:
@@ -149,7 +158,7 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def _problems(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _problems(flat: dict[str, Any], num_classes: int) -> Iterator[tuple[str, str]]:
     sizes = ("baseline.crop", "adapt.crop", "data.source_size", "data.target_size")
     ranges = ("baseline.scale", "adapt.source_scale", "adapt.target_scale", "adapt.zoom")
     for key in sizes + ranges:
@@ -159,8 +168,12 @@ def _problems(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"two positive {kind} are needed"
         elif key in ranges and value[0] > value[1]:
             yield key, "the lower end comes first"
-    if not all(isinstance(c, int) and 0 <= c < NUM_CLASSES for c in flat["left_out"]):
-        yield "left_out", f"train ids from 0 to {NUM_CLASSES - 1} are needed"
+    if not all(isinstance(c, int) and 0 <= c < num_classes for c in flat["left_out"]):
+        yield "left_out", f"train ids from 0 to {num_classes - 1} are needed"
+    if len(set(flat["left_out"])) == num_classes:
+        yield "left_out", "no class remains"
+    if flat["data.source"] == classes.CUSTOM and not flat["data.lists"]:
+        yield "data.lists", "your own data need list files: give their folder"
     if flat["seed"] >= 2**32:
         yield "seed", "a whole number below 2**32 is needed"
     for key in ("optimiser.momentum", "adapt.teacher_momentum", "adapt.prior_momentum"):

@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
-from dasac_jax.data.labels import palette  # noqa: E402
+from dasac_jax.data.labels import Class  # noqa: E402
 from dasac_jax.history import Line, curve  # noqa: E402
 
 TITLES = {
@@ -40,7 +40,7 @@ _WIDTH = 5.0  # inches: so narrow that the letters stay readable on a phone
 
 
 def draw(
-    lines: Sequence[Line], class_names: Sequence[str], *, dark: bool = False
+    lines: Sequence[Line], classes: Sequence[Class], *, dark: bool = False
 ) -> dict[str, bytes]:
     """A PNG file for every curve of `TITLES` that has points.
 
@@ -50,11 +50,11 @@ def draw(
     for name in TITLES:
         stages = [stage for stage in _STAGES if any(True for _ in _parts(lines, stage, name))]
         if stages:
-            drawn[name] = _figure(lines, stages, name, class_names, dark)
+            drawn[name] = _figure(lines, stages, name, classes, dark)
     return drawn
 
 
-def describe(lines: Sequence[Line], name: str, class_names: Sequence[str]) -> str:
+def describe(lines: Sequence[Line], name: str, classes: Sequence[Class]) -> str:
     """A curve in words, for those who cannot see it: its ends, or each class's last value."""
     told = []
     for stage in _STAGES:
@@ -63,8 +63,8 @@ def describe(lines: Sequence[Line], name: str, class_names: Sequence[str]) -> st
             if values.ndim == 1:
                 told.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g} in {ends}".strip())
             else:
-                last = zip(class_names, values[-1], strict=True)
-                each = [f"{entry} {value:.3g}" for entry, value in last if np.isfinite(value)]
+                last = zip(classes, values[-1], strict=True)
+                each = [f"{entry.name} {value:.3g}" for entry, value in last if np.isfinite(value)]
                 told.append(f"{ends}, at the end {', '.join(each)}")
     return f"Curves, {TITLES[name]}: {'; '.join(told)}"
 
@@ -79,7 +79,7 @@ def _parts(
             yield label, steps, 100 * values if name in _PERCENT else values
 
 
-def _figure(lines, stages, name, class_names, dark) -> bytes:
+def _figure(lines, stages, name, classes, dark) -> bytes:
     ground, ink, faint = _DARK if dark else _LIGHT
     by_class = name in _BY_CLASS
     figure = Figure(figsize=(_WIDTH, 4.9 if by_class else 3.1), facecolor=ground)
@@ -91,7 +91,7 @@ def _figure(lines, stages, name, class_names, dark) -> bytes:
         axis.set_xlim(0, max(line["step"] for line in lines if line["stage"] == stage))
         for i, (label, steps, values) in enumerate(_parts(lines, stage, name)):
             if by_class:
-                _draw_classes(axis, steps, values, class_names, ground)
+                _draw_classes(axis, steps, values, classes, ground)
             else:
                 marker = "o" if len(steps) <= _FEW else ""
                 style = {"marker": marker, "markersize": 3, "linewidth": 1.6}
@@ -119,15 +119,15 @@ def _dress(axis: Axes, ground: str, ink: str, faint: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_classes(axis, steps, values, class_names, ground) -> None:
+def _draw_classes(axis, steps, values, classes, ground) -> None:
     marker = "o" if len(steps) <= _FEW else ""
-    for index, label in enumerate(class_names):
+    for index, entry in enumerate(classes):
         axis.plot(
             steps,
             values[:, index],
             _STYLES[index % len(_STYLES)],
-            color=_visible(palette()[index] / 255, ground),
-            label=label,
+            color=_visible(np.array(entry.color) / 255, ground),
+            label=entry.name,
             linewidth=1.6,
             marker=marker,
             markersize=2.5,

@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,11 @@ def of_network(
     files that cannot be read or hold labels that are no classes of the network.
     """
     classes, batch = len(network.class_names), batch or jax.local_device_count()
+    if pairs.id_map and pairs.num_classes != classes:
+        raise UserError(
+            f"checkpoint {network.path} has {classes} classes, but the data in {pairs.root} "
+            f"have {pairs.num_classes}: score it on data of its own classes"
+        )
     variables = parallel.replicate(network.variables)
     score = _scorer(network.model)
     total, done = np.zeros((classes, classes), np.int64), 0
@@ -157,17 +162,7 @@ def open_pairs(
     UserError for bad lists, lines without a label, and missing folders and files.
     """
     data = _data_config(checkpoint, root)
-    size = tuple(data.target_size)
-    if list_file is None:
-        return sources.open_source(data, split)
-    pairs = sources.read_list(list_file)
-    unlabelled = [image for image, label in pairs if label is None]
-    if unlabelled:
-        raise UserError(
-            f"list file {list_file} gives no label for {len(unlabelled)} of {len(pairs)} images, "
-            f"first {unlabelled[0]}: `image label` is needed in each line"
-        )
-    return sources.PairSource(data.root, pairs, size, str(list_file))
+    return sources.open_source(data, split, list_file)
 
 
 def left_out(checkpoint: Path) -> tuple[int, ...]:
@@ -199,7 +194,7 @@ def by_size(pairs: sources.PairSource, num_classes: int) -> list[sources.PairSou
         for pair, size in zip(pairs.pairs, pool.map(size_of, pairs.pairs), strict=True):
             groups[size].append(pair)
     return [
-        sources.PairSource(pairs.root, tuple(group), size, pairs.name, num_classes)
+        replace(pairs, pairs=tuple(group), size=size, num_classes=num_classes)
         for size, group in groups.items()
     ]
 

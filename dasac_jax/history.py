@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dasac_jax import logs
+from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
 from dasac_jax.report import plain, png, replace_file
 
@@ -89,12 +90,12 @@ class Recorder:
         folder: Path | str,
         stage: str,
         first_step: int,
-        class_names: Sequence[str],
+        classes: Sequence[Class],
         *,
         enabled: bool = True,
     ) -> None:
         self._folder, self._stage = Path(folder), stage
-        self._names, self._enabled = class_names, enabled
+        self._classes, self._enabled = classes, enabled
         self._last = time.monotonic()
         if enabled:
             _forget(self._folder, stage, first_step)
@@ -131,15 +132,15 @@ class Recorder:
         """Draw the curves of all stages so far."""
         from dasac_jax import curves  # matplotlib, which takes a while to import
 
-        for name, content in curves.draw(read(self._folder), self._names).items():
+        for name, content in curves.draw(read(self._folder), self._classes).items():
             replace_file(self._folder / CURVES / f"{name}.png", content)
 
     def _tags(self, name: str, value: float | np.ndarray) -> dict[str, float]:
         tag = f"{self._stage}/{name}"
         if np.ndim(value) == 0:
             return {tag: float(value)}
-        by_class = zip(self._names, value, strict=True)
-        named = {f"{tag}/{entry}": float(x) for entry, x in by_class if np.isfinite(x)}
+        by_class = zip(self._classes, value, strict=True)
+        named = {f"{tag}/{entry.name}": float(x) for entry, x in by_class if np.isfinite(x)}
         return {key.replace(" ", "_"): x for key, x in named.items()}  # tags have no spaces
 
     def __enter__(self) -> Recorder:

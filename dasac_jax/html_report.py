@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dasac_jax import curves, history, report
-from dasac_jax.data.labels import CLASSES
+from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
 from dasac_jax.history import Line
 from dasac_jax.html_style import STYLE
@@ -18,7 +18,6 @@ from dasac_jax.html_style import STYLE
 CONFIG_FILE = "config.json"
 # Scripts and everything from elsewhere are forbidden to the page itself.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_COLOURS = {entry.name: "#{:02x}{:02x}{:02x}".format(*entry.color) for entry in CLASSES}
 _SAID = {
     "selection": "Images of the selection split in rows, with truth, the student's prediction and "
     "its confidence",
@@ -42,7 +41,7 @@ def write(workdir: Path | str) -> None:
         *_scores(result),
         *_result_picture(workdir),
         *_table(result),
-        *_curves(lines),
+        *_curves(lines, report.classes(result)),
         *_pictures(workdir),
         *_facts(result, lines),
         *_configuration(workdir),
@@ -81,6 +80,9 @@ def _section(title: str, content: str) -> str:
 def _scores(result: Mapping[str, Any]) -> Iterator[str]:
     """The mean IoU of each evaluation, large."""
     found = report.evaluations(result)
+    if not found:
+        yield f'<p class="soft">{report.UNSCORED}</p>\n'
+        return
     reference = found.get("baseline", {}).get("miou")
     tiles = []
     for name, scores in found.items():
@@ -114,18 +116,21 @@ def _result_picture(workdir: Path) -> Iterator[str]:
 
 def _table(result: Mapping[str, Any]) -> Iterator[str]:
     """Per-class IoU; the best of a row is bold."""
-    header, lines, totals = report.cells(result)
     found = report.evaluations(result)
+    if not found:
+        return
+    header, lines, totals = report.cells(result)
     compared = {"baseline", "adapted"} <= found.keys()
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     head += '<th scope="col">gain</th>' if compared else ""
-    names = list(next(iter(found.values()))["iou"]) if found else []
+    names = list(next(iter(found.values()))["iou"])
+    colours = {x.name: "#{:02x}{:02x}{:02x}".format(*x.color) for x in report.classes(result)}
     scores = [{key: score["iou"][name] for key, score in found.items()} for name in names]
     scores += [
         {key: score[name] for key, score in found.items()} for name in ("miou", "pixel_accuracy")
     ]
     rows = [
-        _row(cells, values, compared)
+        _row(cells, values, compared, colours)
         for cells, values in zip([*lines, *totals], scores, strict=True)
     ]
     body, foot = "".join(rows[: len(lines)]), "".join(rows[len(lines) :])
@@ -139,9 +144,14 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
     yield _section("IoU by class, %", content)
 
 
-def _row(cells: Sequence[str], values: Mapping[str, float | None], compared: bool) -> str:
+def _row(
+    cells: Sequence[str],
+    values: Mapping[str, float | None],
+    compared: bool,
+    colours: Mapping[str, str],
+) -> str:
     label, *note = cells[0].split(" (", 1)
-    colour = _COLOURS.get(label)
+    colour = colours.get(label)
     dot = f'<span class="dot" style="background:{colour}"></span>' if colour else ""
     small = f"<small>({html.escape(note[0])}</small>" if note else ""
     row = f'<th scope="row">{dot}{html.escape(label)}{small}</th>'
@@ -155,13 +165,12 @@ def _row(cells: Sequence[str], values: Mapping[str, float | None], compared: boo
     return f"<tr>{row}</tr>\n"
 
 
-def _curves(lines: Sequence[Line]) -> Iterator[str]:
-    names = [entry.name for entry in CLASSES]
-    light, dark = (curves.draw(lines, names, dark=dark) for dark in (False, True))
+def _curves(lines: Sequence[Line], classes: Sequence[Class]) -> Iterator[str]:
+    light, dark = (curves.draw(lines, classes, dark=dark) for dark in (False, True))
     figures = [
         '<figure><picture><source media="(prefers-color-scheme: dark)" '
         f'srcset="{_data(dark[name])}"><img src="{_data(light[name])}" '
-        f'alt="{html.escape(curves.describe(lines, name, names))}"></picture></figure>\n'
+        f'alt="{html.escape(curves.describe(lines, name, classes))}"></picture></figure>\n'
         for name in light
     ]
     if figures:

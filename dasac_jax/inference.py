@@ -48,6 +48,12 @@ def open_checkpoint(path: Path | str) -> tuple[nn.Module, Networks, Facts]:
     for key in ("arch", "num_classes"):
         if key not in facts:
             raise UserError(f"checkpoint {path} does not say its {key}: it is not of this package")
+    for key in ("class_names", "palette"):
+        if facts.get(key) and len(facts[key]) != int(facts["num_classes"]):
+            raise UserError(
+                f"checkpoint {path} has {facts['num_classes']} classes, but says {key} of "
+                f"{len(facts[key])}: it was changed; take another copy"
+            )
     try:
         model = models.create_model(
             facts["arch"], int(facts["num_classes"]), jnp.dtype(facts.get("dtype", "float32"))

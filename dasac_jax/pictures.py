@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasac_jax import consistency, visual
+from dasac_jax.data.labels import Class
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dasac_jax.models import upsample
 
@@ -40,6 +41,7 @@ def student(
     variables: Any,
     scored: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
     batch: int,
+    classes: Sequence[Class],
 ) -> np.ndarray:
     """Image, truth, student's prediction and its confidence, a row for each scored image.
 
@@ -53,7 +55,7 @@ def student(
         confidence = np.asarray(predict(variables, normalise(some)).max(-1))
         for (image, truth, labels), sure in zip(scored[first:], confidence, strict=False):
             rows.append([np.round(image).astype(np.uint8), truth, labels, sure])
-    return _table(rows, ("image", "truth", "student", "confidence"))
+    return _table(rows, ("image", "truth", "student", "confidence"), classes)
 
 
 def inspector(
@@ -139,11 +141,11 @@ def class_thresholds(
     return jnp.where(won.any((1, 2)), threshold, jnp.nan)
 
 
-def teacher_views(stages: Mapping[str, np.ndarray]) -> np.ndarray:
+def teacher_views(stages: Mapping[str, np.ndarray], classes: Sequence[Class]) -> np.ndarray:
     """A picture (H', W', 3) of what `inspector` gives, a row for each view."""
     names = ("student_view", "teacher", "aligned", "pooled", "confidence", "pseudo_labels")
     rows = [list(row) for row in zip(*(stages[name] for name in names), strict=True)]
-    return _table(rows, VIEW_COLUMNS)
+    return _table(rows, VIEW_COLUMNS, classes)
 
 
 def mean_thresholds(inspected: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
@@ -154,13 +156,13 @@ def mean_thresholds(inspected: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray
     return np.where(won.any(0), total / np.maximum(won.sum(0), 1), np.nan)
 
 
-def _table(rows, titles) -> np.ndarray:
-    table = visual.panel([list(_cells(row)) for row in rows], titles)
+def _table(rows, titles, classes) -> np.ndarray:
+    table = visual.panel([list(_cells(row, classes)) for row in rows], titles, classes)
     bar = visual.heat_bar(table.shape[1], "confidence")
     return np.concatenate([table, bar])
 
 
-def _cells(row) -> Iterator[np.ndarray]:
+def _cells(row, classes) -> Iterator[np.ndarray]:
     """Pictures of images, label maps and confidences, told apart by their shape and type."""
     for cell in row:
         cell = visual.shrunk(cell, CELL)
@@ -169,4 +171,4 @@ def _cells(row) -> Iterator[np.ndarray]:
         elif np.issubdtype(cell.dtype, np.floating):
             yield visual.heat(cell)
         else:
-            yield visual.colourise(cell)
+            yield visual.colourise(cell, classes)

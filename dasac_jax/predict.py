@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> str:
         model, networks, facts = inference.open_checkpoint(arguments.checkpoint)
         variables = inference.choose(networks, arguments.checkpoint, teacher=arguments.teacher)
         look = prediction_files.Look(inference.class_names(facts), inference.class_palette(facts))
-        prediction_files.check(images, kinds, len(look.names), zipped=arguments.zip)
+        prediction_files.check(images, kinds, look.names, zipped=arguments.zip)
         prediction_files.claim(folder, _record(facts, variables, options, look))
         left = prediction_files.unfinished(folder, images, kinds)
         there, started = len(images) - len(left), time.monotonic()

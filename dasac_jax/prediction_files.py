@@ -52,14 +52,16 @@ def target(folder: Path, image: ImageFile, kind: str) -> Path:
     return folder / kind / name.parent / (name.name + _SUFFIX.get(kind, ".png"))
 
 
-def check(images: Sequence[ImageFile], kinds: Collection[str], classes: int, *, zipped: bool):
+def check(
+    images: Sequence[ImageFile], kinds: Collection[str], class_names: Sequence[str], *, zipped: bool
+):
     """Raise UserError where files for the evaluation server cannot be made of these images."""
     if "cityscapes_ids" not in kinds:
         return
-    if classes != labels.NUM_CLASSES:
+    if tuple(class_names) != labels.CLASS_NAMES:
         raise UserError(
-            f"the checkpoint has {classes} classes: Cityscapes ids are for networks of its "
-            f"{labels.NUM_CLASSES} classes"
+            f"the checkpoint has {len(class_names)} classes of its own ({class_names[0]}, …): "
+            f"Cityscapes ids stand for Cityscapes' {labels.NUM_CLASSES} classes"
         )
     taken: dict[str, ImageFile] = {}
     for image in images:

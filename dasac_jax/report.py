@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from dasac_jax.data.labels import CLASSES, Class
 from dasac_jax.errors import UserError
 
 METRICS_FILE = "metrics.json"
@@ -22,7 +24,8 @@ REPORT_FILE = "report.md"
 PAGE_FILE = "report.html"
 PICTURE_FILE = "report.png"
 
-_NOT_EVALUATIONS = ("facts", "left_out")
+_NOT_EVALUATIONS = ("facts", "left_out", "classes")
+UNSCORED = "Nothing was scored: there are no labelled images of the target."
 # Which difference says what a stage brought: the later evaluation minus the earlier one.
 _GAINS = (("baseline", "source only"), ("adapted", "baseline"), ("teacher", "baseline"))
 
@@ -30,7 +33,7 @@ _GAINS = (("baseline", "source only"), ("adapted", "baseline"), ("teacher", "bas
 def write(
     workdir: Path | str,
     rows: Mapping[str, Mapping[str, Any]],
-    class_names: Sequence[str],
+    classes: Sequence[Class],
     *,
     ignore: Iterable[int] = (),
     picture: np.ndarray | None = None,
@@ -39,15 +42,18 @@ def write(
     """Write metrics.json, report.md and report.png to `workdir`.
 
     rows: a summary of `metrics.summarise` by evaluation ("source only", "baseline", "adapted",
-    "teacher", or others), in the order of the columns. ignore: train ids left out of the means.
-    picture: (H, W, 3) uint8. facts: what else belongs to the result (seed, steps, seconds,
-    versions, device). Files are replaced whole; metrics.json, the last one, holds scores in 0..1
-    with null for what has no value. Raises UserError where they cannot be written.
+    "teacher", or others), in the order of the columns; none where nothing was scored. ignore:
+    train ids left out of the means. picture: (H, W, 3) uint8. facts: what else belongs to the
+    result (seed, steps, seconds, versions, device). Files are replaced whole; metrics.json, the
+    last one, holds scores in 0..1 with null for what has no value, and the classes' colours.
+    Raises UserError where they cannot be written.
     """
     workdir = Path(workdir)
+    class_names = [entry.name for entry in classes]
     result: dict[str, Any] = {
         name: _by_name(summary, class_names) for name, summary in rows.items()
     }
+    result["classes"] = {entry.name: list(entry.color) for entry in classes}
     result["left_out"] = [class_names[index] for index in ignore]
     result["facts"] = plain(facts)
     if picture is not None:
@@ -66,25 +72,39 @@ def read(workdir: Path | str) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
+def classes(result: Mapping[str, Any]) -> tuple[Class, ...]:
+    """The classes of a result with their colours; Cityscapes' for one that does not say."""
+    if "classes" not in result:
+        return CLASSES
+    stored = enumerate(result["classes"].items())
+    return tuple(Class(name, i, i, tuple(color)) for i, (name, color) in stored)
+
+
 def show(workdir: Path | str, *, console: Console | None = None) -> None:
     """Print the table of a finished run. Raises UserError if its metrics.json cannot be read."""
     result = read(workdir)
     console = console or Console()
-    header, lines, totals = cells(result)
-    table = Table(title="IoU in %, target validation set", title_justify="left")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    table.add_section()
-    for line in totals:
-        table.add_row(*line, style="bold")
-    console.print(table)
+    if evaluations(result):
+        console.print(_table(result))
     for line in gains(result):
         console.print(line, markup=False, highlight=False)
     for name in (PAGE_FILE, REPORT_FILE, PICTURE_FILE):
         if (Path(workdir) / name).exists():
             console.print(str(Path(workdir) / name), markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(result: Mapping[str, Any]) -> Table:
+    """The scores for the terminal."""
+    header, lines, totals = cells(result)
+    table = Table(title="IoU in %, target validation set", title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    table.add_section()
+    for line in totals:
+        table.add_row(*line, style="bold")
+    return table
 
 
 def evaluations(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,12 +166,17 @@ def gains(result: Mapping[str, Any]) -> list[str]:
 def _markdown(result: Mapping[str, Any], with_picture: bool) -> str:
     """The text of report.md."""
     header, lines, totals = cells(result)
+    lines = [[label.replace("|", "\\|"), *scores] for label, *scores in lines]
     bold = [[f"**{cell}**" for cell in line] for line in totals]
     rule = ["---", *["---:"] * (len(header) - 1)]
-    parts = ["# Result", "IoU in %, target validation set."]
+    parts = ["# Result"]
+    scored = bool(evaluations(result))
+    parts.append("IoU in %, target validation set." if scored else UNSCORED)
     if with_picture:
         parts.append(f"![Image, truth and predictions]({PICTURE_FILE})")
-    parts.append("\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines, *bold]))
+    if scored:
+        table = [header, rule, *lines, *bold]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in table))
     parts.append("\n".join(f"- {line}" for line in gains(result)))
     parts.append("\n".join(f"- {name}: {words(fact)}" for name, fact in result["facts"].items()))
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -18,8 +18,7 @@ from ml_collections import ConfigDict
 from dasac_jax import config as recipe
 from dasac_jax import logs, loop, models, optim, parallel, scoring, start, steps, validation
 from dasac_jax import state as states
-from dasac_jax.data import loader, sampling
-from dasac_jax.data.labels import CLASSES
+from dasac_jax.data import classes, loader, sampling
 from dasac_jax.errors import UserError
 from dasac_jax.history import Recorder
 from dasac_jax.image import views
@@ -28,7 +27,6 @@ from dasac_jax.workdir import Run
 
 _LOG = logging.getLogger(__name__)
 
-CLASS_NAMES = tuple(entry.name for entry in CLASSES)
 _STAGE_NUMBER = {"baseline": 0, "adapt": 1}  # folded into the seed
 _HUE = 0.1  # of the jitter, in turns
 
@@ -41,7 +39,8 @@ def create_model(config: ConfigDict, stage: str | None = None) -> nn.Module:
         "adapt": {"frozen_norm": True},
     }
     dtype = jnp.dtype(config.dtype)
-    return models.create_model(config.arch, len(CLASSES), dtype, **options[stage])
+    num_classes = len(classes.of(config.data))
+    return models.create_model(config.arch, num_classes, dtype, **options[stage])
 
 
 def create_state(config: ConfigDict, stage: str) -> states.TrainState:
@@ -77,12 +76,13 @@ def run_weights(run: Run) -> None:
     """Importance weights: the baseline's predicted pixels per class in each target image."""
     pairs = run.open("target_train")
     names = [image for image, _ in pairs.pairs]
+    class_names = [entry.name for entry in run.classes]
     if run.weights_file.exists():
-        sampling.load_weights(run.weights_file, names, CLASS_NAMES)
+        sampling.load_weights(run.weights_file, names, class_names)
         return
     state, _ = start.handed_on(run, "baseline", create_state(run.config, "baseline"))
     rows = scoring.class_counts(
-        scoring.predictor(create_model(run.config)), state.student, pairs, len(CLASSES),
+        scoring.predictor(create_model(run.config)), state.student, pairs, len(class_names),
         batch=run.config.validation_batch,
     )  # fmt: skip
     counts = []
@@ -91,7 +91,7 @@ def run_weights(run: Run) -> None:
             counts.append(row)
             update(done)
     if jax.process_index() == 0:
-        sampling.save_weights(run.weights_file, names, np.stack(counts), CLASS_NAMES)
+        sampling.save_weights(run.weights_file, names, np.stack(counts), class_names)
 
 
 def run_adapt(run: Run) -> None:
@@ -100,7 +100,8 @@ def run_adapt(run: Run) -> None:
     weights = None
     if run.weights_file.exists():
         names = [image for image, _ in run.open("target_train").pairs]
-        weights = sampling.load_weights(run.weights_file, names, CLASS_NAMES)
+        class_names = [entry.name for entry in run.classes]
+        weights = sampling.load_weights(run.weights_file, names, class_names)
     else:
         _LOG.warning("there is no %s: target images are drawn uniformly", run.weights_file)
     step = adapt_step(run.config, _steps_per_epoch(run, "adapt"))
@@ -202,6 +203,7 @@ def batches(
         source_rows=layout.source_rows,
         target_rows=layout.target_rows,
         weights=weights,
+        num_classes=len(run.classes),
         uniform_classes=tuple(run.config.left_out),
         num_threads=run.config.loader_threads,
     )
@@ -257,7 +259,7 @@ def _train(run, stage, state, facts, step, weights) -> None:
         _LOG.info("%s: complete at step %d", stage, int(state.step))
         return
     primary = jax.process_index() == 0
-    with Recorder(run.folder, stage, int(state.step), CLASS_NAMES, enabled=primary) as recorder:
+    with Recorder(run.folder, stage, int(state.step), run.classes, enabled=primary) as recorder:
         make_batches = partial(batches, run, layout, weights)
         loop.train(state, step, make_batches, plan, recorder, float(facts.get("best_score", 0)))
 

@@ -73,6 +73,7 @@ def handed_on(run: Run, stage: str, fresh: TrainState) -> tuple[TrainState, Fact
     if run.config.init and stage == "baseline":
         _LOG.info("no %s in %s: taking %s for it", stage, run.folder, run.config.init)
         if _snapshot_of(run.config.init, "baseline"):
+            _check_classes(run.config.init, checkpoint.facts(run.config.init), fresh)
             return checkpoint.restore(run.config.init, fresh)
         return _given(run.config.init, fresh), {}
     raise UserError(
@@ -105,6 +106,7 @@ def _snapshot_of(path: str, stage: str) -> bool:
 def _continued(run, stage, fresh):
     """A converted snapshot as a whole, at the first step of its epoch."""
     path, epochs = run.config.init, run.config[stage].epochs
+    _check_classes(path, checkpoint.facts(path), fresh)
     state, facts = checkpoint.restore(path, fresh)
     if facts["epoch"] >= epochs:
         raise UserError(
@@ -118,11 +120,22 @@ def _continued(run, stage, fresh):
     return state, {"first_epoch": 0, "best_score": facts["best_score"]}
 
 
+def _check_classes(path: str, facts: Facts, fresh: TrainState) -> None:
+    """Raise UserError where a checkpoint's last layers were trained for other classes than ours."""
+    there, here = facts.get("num_classes"), len(fresh.class_prior)
+    if there not in (None, here) and not facts.get("drawn"):
+        raise UserError(
+            f"config.init: checkpoint {path} has {there} classes, this configuration has {here}: "
+            "give weights without last layers, such as ImageNet's, or leave config.init empty"
+        )
+
+
 def _given(path: str, fresh: TrainState) -> TrainState:
     """`fresh` with the weights and statistics of a checkpoint; new layers may be missing in it."""
     arrays, facts = checkpoint.read(path)
     whose = f" (of {facts['arch']})" if "arch" in facts else ""
     drawn = set(facts.get("drawn", ()))  # by the converter: the run's own seed shall decide
+    _check_classes(path, facts, fresh)
     filled = {}
     for name in ("params", "batch_stats"):
         needed = flatten_dict(getattr(fresh, name), sep="/")

@@ -27,7 +27,8 @@ def of_baseline(run: Run, model: nn.Module) -> Validate:
         if jax.process_index() != 0:
             return Validation(miou)
         return Validation(
-            miou, {"selection": pictures.student(predict, state.student, kept, PICTURED)}
+            miou,
+            {"selection": pictures.student(predict, state.student, kept, PICTURED, run.classes)},
         )
 
     return validate
@@ -60,9 +61,9 @@ def of_adapt(
         ]
         shown = {
             "selection": pictures.student(
-                predict, state.student, kept, run.config.adapt.group_size
+                predict, state.student, kept, run.config.adapt.group_size, run.classes
             ),
-            "views": pictures.teacher_views(inspected[0]),
+            "views": pictures.teacher_views(inspected[0], run.classes),
         }
         return Validation(miou, shown, {"thresholds": pictures.mean_thresholds(inspected)})
 

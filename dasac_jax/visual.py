@@ -17,14 +17,14 @@ _BAR = 160  # pixels
 _HEAT = ((13, 8, 60), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 
-def colourise(labels: np.ndarray) -> np.ndarray:
-    """(H, W) train ids of any integer type -> (H, W, 3) uint8 in the Cityscapes colours.
+def colourise(labels: np.ndarray, classes: Sequence[Class] = CLASSES) -> np.ndarray:
+    """(H, W) train ids of any integer type -> (H, W, 3) uint8 in the classes' colours.
 
     Ignored (255), padded (negative) and unused ids are black.
     """
     labels = np.asarray(labels)
     known = (labels >= 0) & (labels < IGNORE)
-    return palette()[np.where(known, labels, IGNORE).astype(np.uint8)]
+    return palette(classes)[np.where(known, labels, IGNORE).astype(np.uint8)]
 
 
 def overlay(
@@ -90,7 +90,11 @@ def shrunk(picture: np.ndarray, width: int) -> np.ndarray:
     return picture[rows][:, columns]
 
 
-def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> np.ndarray:
+def panel(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    classes: Sequence[Class] = CLASSES,
+) -> np.ndarray:
     """One picture of equally large pictures in rows, with a title per column and a legend below.
 
     rows: pictures (H, W, 3) uint8, as many in a row as there are titles. Returns
@@ -104,7 +108,7 @@ def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> np.nda
         )
     height, width, _ = shapes.pop()
     total = len(titles) * (width + _GAP) + _GAP
-    below = legend(total)
+    below = legend(total, classes)
     body = len(rows) * (height + _GAP)
     canvas = Image.new("RGB", (total, _STRIP + body + len(below)), "white")
     draw, font = ImageDraw.Draw(canvas), _font()

@@ -10,8 +10,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
-from dasac_jax.data import demo, prepare, sources
-from dasac_jax.data.labels import CLASSES
+from dasac_jax.data import classes, demo, prepare, sources
+from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +54,18 @@ class Run:
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of the network that it holds."""
-        return {"arch": self.config.arch, "num_classes": len(CLASSES)}
+        return {
+            "arch": self.config.arch,
+            "dtype": self.config.dtype,
+            "num_classes": len(self.classes),
+            "class_names": [entry.name for entry in self.classes],
+            "palette": [list(entry.color) for entry in self.classes],
+        }
+    @property
+    def classes(self) -> tuple[Class, ...]:
+        """The classes that are trained and scored, in the order of their train ids."""
+        return classes.of(self.config.data)
+
 
 
 def open_run(config: ConfigDict, folder: Path) -> Run:
@@ -109,7 +120,9 @@ def _missing(run: Run) -> list[str]:
     first = recipe.stages(config)[0]
     lines = []
     if "demo" not in config:
-        roles = ["source_train", "target_train", "val"]
+        roles = ["source_train", "target_train"]
+        if sources.has(config.data, "val"):
+            roles.append("val")
         if config.data.selection_images:
             roles.append("selection")
         lines = sources.missing(config.data, roles)

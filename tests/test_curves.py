@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from dasac_jax import curves
+from dasac_jax.data import labels
 
-NAMES = ("road", "sidewalk", "building")
+CLASSES = labels.CLASSES[:3]
 
 
 def line(stage, step, **values):
@@ -40,21 +41,21 @@ def count(picture, colour, within=12):
 @pytest.fixture(scope="module")
 def drawn():
     """All curves, light and dark."""
-    return [curves.draw(LINES, NAMES, dark=dark) for dark in (False, True)]
+    return [curves.draw(LINES, CLASSES, dark=dark) for dark in (False, True)]
 
 
 def test_draws_what_has_points(drawn):
     assert list(drawn[0]) == list(drawn[1]) == list(curves.TITLES)
-    assert list(curves.draw(LINES[:1], NAMES)) == ["losses"]
-    assert curves.draw([], NAMES) == {}
+    assert list(curves.draw(LINES[:1], CLASSES)) == ["losses"]
+    assert curves.draw([], CLASSES) == {}
     nowhere = [line("adapt", 100, thresholds=[None, None, None])]
-    assert curves.draw(nowhere, NAMES) == {}
+    assert curves.draw(nowhere, CLASSES) == {}
 
 
 def test_a_curve_moves_with_its_values():
     def drawn(last):
         lines = [line("baseline", 50, loss_source=2.0), line("baseline", 100, loss_source=last)]
-        return pixels(curves.draw(lines, NAMES)["losses"])
+        return pixels(curves.draw(lines, CLASSES)["losses"])
 
     first = drawn(1.0)
     assert (first != drawn(0.1)).any()
@@ -66,7 +67,7 @@ def test_a_class_keeps_its_colour_and_leaves_out_what_is_missing(drawn):
     prior = pixels(drawn[0]["class_prior"])
     assert count(prior, road) > 300 and count(prior, sidewalk) > 300
     thresholds = [line("adapt", step, thresholds=[0.7, None, 0.3]) for step in (50, 100)]
-    shown = pixels(curves.draw(thresholds, NAMES)["thresholds"])
+    shown = pixels(curves.draw(thresholds, CLASSES)["thresholds"])
     # Of the class without a threshold only the legend's short line is left.
     assert count(shown, sidewalk) < count(shown, road) / 3
 
@@ -82,21 +83,21 @@ def test_light_and_dark(name, drawn):
 
 def test_dark_classes_stand_out_from_a_dark_ground():
     truck = [line("adapt", step, class_prior=[0.1] * 15) for step in (50, 100)]
-    names = [str(i) for i in range(15)]
-    shown = pixels(curves.draw(truck, names, dark=True)["class_prior"])
+    classes = labels.CLASSES[:15]
+    shown = pixels(curves.draw(truck, classes, dark=True)["class_prior"])
     assert count(shown, (0, 0, 70), 4) == 0 and count(shown, (0, 0, 142), 4) == 0
 
 
 def test_words_for_a_curve():
-    assert curves.describe(LINES, "losses", NAMES) == (
+    assert curves.describe(LINES, "losses", CLASSES) == (
         "Curves, losses: source from 2 to 1 in steps 50 to 100 of baseline; "
         "source from 1.5 to 1 in steps 50 to 100 of adapt; "
         "target from 0.5 to 0.25 in steps 50 to 100 of adapt"
     )
-    assert curves.describe(LINES, "labelled", NAMES) == (
+    assert curves.describe(LINES, "labelled", CLASSES) == (
         "Curves, pixels with a pseudo label, %: from 40 to 60 in steps 50 to 100 of adapt"
     )
-    assert curves.describe(LINES, "thresholds", NAMES) == (
+    assert curves.describe(LINES, "thresholds", CLASSES) == (
         "Curves, confidence thresholds: steps 100 to 100 of adapt, "
         "at the end road 0.7, building 0.3"
     )

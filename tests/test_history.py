@@ -9,15 +9,16 @@ import pytest
 from PIL import Image
 
 from dasac_jax import history
+from dasac_jax.data import classes
 from dasac_jax.errors import UserError
 
-NAMES = ("road", "sky")
+CLASSES = classes.own(("road", "sky"), ((9, 0, 0), (0, 0, 200)))
 PICTURE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 
 
 def record(folder, stage, steps, first_step=0, **options):
     """A recorder's work on some steps; what it says of a step is the step itself."""
-    with history.Recorder(folder, stage, first_step, NAMES, **options) as recorder:
+    with history.Recorder(folder, stage, first_step, CLASSES, **options) as recorder:
         for step in steps:
             recorder.add(step, {"loss_source": step, "class_prior": np.array([step, np.nan])})
 
@@ -69,7 +70,7 @@ def test_starting_over_forgets_the_stage_alone(tmp_path):
 
 
 def test_pictures_and_curves_lie_in_the_work_directory(tmp_path):
-    with history.Recorder(tmp_path, "adapt", 0, NAMES) as recorder:
+    with history.Recorder(tmp_path, "adapt", 0, CLASSES) as recorder:
         recorder.add(400, {"selection_miou": 0.5}, {"views": PICTURE, "selection": PICTURE})
         # Before the end already: a run of days is looked at in between.
         assert (tmp_path / "curves" / "selection_miou.png").exists()
@@ -93,13 +94,13 @@ def test_tensorboard_has_a_curve_for_each_class(tmp_path):
 
 
 def test_other_processes_write_nothing(tmp_path):
-    with history.Recorder(tmp_path, "adapt", 0, NAMES, enabled=False) as recorder:
+    with history.Recorder(tmp_path, "adapt", 0, CLASSES, enabled=False) as recorder:
         recorder.add(1, {"loss_source": 1.0}, {"views": PICTURE})
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_no_curve_is_drawn_on_the_way_out_of_a_mistake(tmp_path):
-    with pytest.raises(KeyboardInterrupt), history.Recorder(tmp_path, "adapt", 0, NAMES) as made:
+    with pytest.raises(KeyboardInterrupt), history.Recorder(tmp_path, "adapt", 0, CLASSES) as made:
         made.add(1, {"loss_source": 1.0})
         raise KeyboardInterrupt
     assert len(history.read(tmp_path)) == 1 and not (tmp_path / "curves").exists()
@@ -130,4 +131,4 @@ def test_a_damaged_line_is_named(bad, tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl"):
-        history.Recorder(tmp_path / "file", "adapt", 0, NAMES)
+        history.Recorder(tmp_path / "file", "adapt", 0, CLASSES)

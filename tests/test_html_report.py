@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dasac_jax import curves, history, html_report, report
-from dasac_jax.data.labels import CLASS_NAMES
+from dasac_jax.data.labels import CLASS_NAMES, CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.metrics import summarise
 
@@ -64,7 +64,7 @@ def run(tmp_path_factory):
     report.write(
         folder,
         {name: scores_of(seed) for seed, name in enumerate(EVALUATIONS)},
-        CLASS_NAMES,
+        CLASSES,
         ignore=(LEFT_OUT,),
         picture=noise[:, :1100],
         facts={"seed": 3, "arch": "tiny", "device": "1 × cpu", "versions": {"jax": "0.10"}},
@@ -74,7 +74,7 @@ def run(tmp_path_factory):
 
 
 def record(folder, stage, steps, pictures):
-    with history.Recorder(folder, stage, 0, CLASS_NAMES) as recorder:
+    with history.Recorder(folder, stage, 0, CLASSES) as recorder:
         recorder.draw = lambda: None  # not looked at here
         for step in steps:
             prior = np.linspace(0.001, 0.2, 19)
@@ -157,13 +157,13 @@ def test_names_are_text_not_markup(run):
 
 
 def test_a_run_that_left_little(tmp_path):
-    report.write(tmp_path, {"adapted": scores_of(0)}, CLASS_NAMES, facts={})
+    report.write(tmp_path, {"adapted": scores_of(0)}, CLASSES, facts={})
     html_report.write(tmp_path)
     page = Page(tmp_path / "report.html")
     assert page.of("img") == [] and "gain" not in page.text
     assert len(page.of("tr")) == 1 + 19 + 2
     unscored = summarise(np.zeros((19, 19)))
-    report.write(tmp_path, {"baseline": unscored, "adapted": unscored}, CLASS_NAMES, facts={})
+    report.write(tmp_path, {"baseline": unscored, "adapted": unscored}, CLASSES, facts={})
     html_report.write(tmp_path)
     assert "–" in Page(tmp_path / "report.html").text
 
@@ -249,7 +249,7 @@ def test_a_browser_shows_it_in_the_dark(run, look):
     assert console == [] and found["overflow"] == 0
     assert (found["ground"], light["ground"]) == ("rgb(17, 20, 24)", "rgb(244, 246, 248)")
     dark_losses, losses = (
-        curves.draw(history.read(run), CLASS_NAMES, dark=dark)["losses"] for dark in (True, False)
+        curves.draw(history.read(run), CLASSES, dark=dark)["losses"] for dark in (True, False)
     )
     for shown, content in ((found, dark_losses), (light, losses)):
         assert shown["curve"] == len("data:image/png;base64," + base64.b64encode(content).decode())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dasac_jax import consistency, pictures, visual
+from dasac_jax.data import classes
 from dasac_jax.image import views
 from dasac_jax.image.normalise import normalise
 
@@ -17,6 +18,7 @@ SIZE, VIEWS, CLASSES = (24, 40), 4, 6
 RULES = {"upper": 0.75, "lower": 0.2, "beta": 1e-3, "discount": True}
 # Each class is a colour, so that a network by colour is right everywhere.
 COLOURS = np.array([[20, 20, 20], [240, 30, 30], [30, 240, 30], [40, 40, 250], [240, 240, 30]])
+OWN = classes.own("abcdef", [(40 * i + 9, 250 - 40 * i, 7 * i) for i in range(CLASSES)])
 
 
 def by_colour(variables, images):
@@ -109,16 +111,16 @@ def test_views_follow_from_the_key_and_predictions_from_the_teacher(inspect, sta
 
 
 def test_picture_of_the_views(stages):
-    picture = pictures.teacher_views(stages)
+    picture = pictures.teacher_views(stages, OWN)
     width, height = SIZE[1] + 4, SIZE[0] + 4
     assert picture.shape[1] == 4 + width * len(pictures.VIEW_COLUMNS)
     expected = {
         0: stages["student_view"],
-        1: visual.colourise(stages["teacher"]),
-        2: visual.colourise(stages["aligned"]),
-        3: visual.colourise(stages["pooled"]),
+        1: visual.colourise(stages["teacher"], OWN),
+        2: visual.colourise(stages["aligned"], OWN),
+        3: visual.colourise(stages["pooled"], OWN),
         4: visual.heat(stages["confidence"]),
-        5: visual.colourise(stages["pseudo_labels"]),
+        5: visual.colourise(stages["pseudo_labels"], OWN),
     }
     for column, cells in expected.items():
         for row, cell in enumerate(cells):
@@ -137,13 +139,20 @@ def test_picture_of_the_student():
 
     wrong = (labels + 1) % CLASSES
     scored = [(image, labels, wrong), (255 - image, wrong, labels), (image, labels, labels)]
-    picture = pictures.student(predict, 0, scored, batch=2)
+    picture = pictures.student(predict, 0, scored, batch=2, classes=OWN)
     assert shapes == [(2, *SIZE, 3)] * 2  # one program
-    np.testing.assert_array_equal(picture, pictures.student(predict, 0, scored, batch=3))
+    np.testing.assert_array_equal(
+        picture, pictures.student(predict, 0, scored, batch=3, classes=OWN)
+    )
     for row, (seen, truth, guess) in enumerate(scored):
         top = 22 + row * (SIZE[0] + 4)
         sure = np.asarray(by_colour(0, normalise(seen[None]))).max(-1)[0]
-        cells = (seen, visual.colourise(truth), visual.colourise(guess), visual.heat(sure))
+        cells = (
+            seen,
+            visual.colourise(truth, OWN),
+            visual.colourise(guess, OWN),
+            visual.heat(sure),
+        )
         for column, cell in enumerate(cells):
             left = 4 + column * (SIZE[1] + 4)
             shown = picture[top : top + SIZE[0], left : left + SIZE[1]].astype(int)
@@ -153,7 +162,7 @@ def test_picture_of_the_student():
 def test_wide_pictures_are_shrunk():
     image = np.zeros((100, 1000, 3), np.uint8)
     labels = np.zeros((100, 1000), int)
-    picture = pictures.student(by_colour, 0, [(image, labels, labels)], batch=1)
+    picture = pictures.student(by_colour, 0, [(image, labels, labels)], batch=1, classes=OWN)
     assert picture.shape[1] == 4 + 4 * (pictures.CELL + 4)
 
 

@@ -13,10 +13,12 @@ from PIL import Image
 from rich.console import Console
 
 from dasac_jax import report
+from dasac_jax.data import classes
 from dasac_jax.errors import UserError
 from dasac_jax.metrics import summarise
 
-NAMES = ("road", "sky", "traffic light", "train")
+COLOURS = ((9, 8, 7), (0, 0, 200), (0, 100, 0), (50, 60, 70))
+CLASSES = classes.own(("road", "sky", "traffic light", "train"), COLOURS)
 WEAK = summarise(np.array([[6, 2, 0, 0], [2, 6, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]), ignore=(2,))
 STRONG = summarise(np.array([[8, 0, 0, 0], [0, 8, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]), ignore=(2,))
 PICTURE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
@@ -33,7 +35,7 @@ def _write(workdir: Path, **changes) -> str:
     arguments = {"ignore": (2,), "picture": PICTURE, "facts": FACTS, **changes}
     rows = arguments.pop("rows", {"baseline": WEAK, "adapted": STRONG})
     console = Console(file=out, width=100)
-    report.write(workdir, rows, NAMES, **arguments)
+    report.write(workdir, rows, CLASSES, **arguments)
     report.show(workdir, console=console)
     return out.getvalue()
 
@@ -41,7 +43,7 @@ def _write(workdir: Path, **changes) -> str:
 def test_metrics_file_names_classes_and_has_null_for_nan(tmp_path):
     _write(tmp_path)
     stored = json.loads((tmp_path / "metrics.json").read_text())
-    assert list(stored) == ["baseline", "adapted", "left_out", "facts"]
+    assert list(stored) == ["baseline", "adapted", "classes", "left_out", "facts"]
     assert stored["baseline"]["iou"]["road"] == pytest.approx(6 / 11)
     assert stored["baseline"]["iou"]["train"] is None
     assert stored["baseline"]["miou"] == pytest.approx((6 / 11 + 6 / 10) / 2)
@@ -49,6 +51,7 @@ def test_metrics_file_names_classes_and_has_null_for_nan(tmp_path):
     assert stored["adapted"]["recall"]["traffic light"] == 0.5
     assert stored["adapted"]["pixel_accuracy"] == pytest.approx(17 / 18)
     assert stored["left_out"] == ["traffic light"]
+    assert stored["classes"]["sky"] == [0, 0, 200] and len(stored["classes"]) == 4
     assert stored["facts"] == {
         "seed": 3,
         "seconds": 12.3456789,
@@ -125,4 +128,4 @@ def test_unreadable_result_is_named(tmp_path):
 
 def test_names_must_fit_the_scores(tmp_path):
     with pytest.raises(ValueError, match=r"shorter|longer"):
-        report.write(tmp_path, {"baseline": WEAK}, NAMES[:3], facts={})
+        report.write(tmp_path, {"baseline": WEAK}, CLASSES[:3], facts={})

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dasac_jax import workdir
+from dasac_jax.data.labels import CLASS_NAMES
 from dasac_jax.errors import UserError
 
 
@@ -110,7 +111,12 @@ def test_places(tiny_config, tmp_path):
     places = run.newest("adapt"), run.best("adapt"), run.newest("baseline"), run.weights_file
     assert len(set(places)) == 4
     assert all(place.is_relative_to(tmp_path) for place in places)
-    assert run.facts() == {"arch": "deeplabv2_demo", "num_classes": 19}
+    facts = run.facts()
+    assert {key: facts[key] for key in ("arch", "dtype", "num_classes")} == {
+        "arch": "deeplabv2_demo", "dtype": "float32", "num_classes": 19,
+    }  # fmt: skip
+    assert facts["class_names"] == list(CLASS_NAMES) and facts["palette"][0] == [128, 64, 128]
+    assert json.loads(json.dumps(facts)) == facts
 
 
 def test_the_stages_after_the_baseline_need_it(tiny_config, tmp_path):

@@ -1,9 +1,11 @@
-"""The classes: one table gives names, file ids, train ids and colours.
+"""Cityscapes' classes: one table gives names, file ids, train ids and colours.
 
 Networks and losses know train ids 0..18 only. Label files on disk hold Cityscapes ids (GTA5 uses
-the same ones) or SYNTHIA ids; preparation turns both into train ids once.
+the same ones) or SYNTHIA ids; preparation turns both into train ids once. A run may have classes
+of its own instead, see `dasac_jax.data.classes`.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ PADDED = -1
 
 
 class Class(NamedTuple):
-    """One class: its name, Cityscapes label id, train id and RGB colour."""
+    """One class: its name, id in original label files, train id and RGB colour."""
 
     name: str
     label_id: int
@@ -65,29 +67,29 @@ SYNTHIA_LEFT_OUT_13: tuple[int, ...] = (3, 4, 5, 9, 14, 16)
 """As above and without wall, fence, pole: the 13 classes that some papers quote."""
 
 
-def _table(mapping: dict[int, int]) -> np.ndarray:
-    """A 256-entry lookup table that sends everything unmapped to IGNORE."""
-    table = np.full(256, IGNORE, np.uint8)
+def table(mapping: Mapping[int, int]) -> np.ndarray:
+    """(256,) uint8: label value 0..255 -> train id, IGNORE for values that `mapping` lacks."""
+    ids = np.full(256, IGNORE, np.uint8)
     for key, value in mapping.items():
-        table[key] = value
-    return table
+        ids[key] = value
+    return ids
 
 
-_TRAIN_OF_LABEL = _table({c.label_id: c.train_id for c in CLASSES})
-_TRAIN_OF_SYNTHIA = _table(SYNTHIA_TO_TRAIN)
-_LABEL_OF_TRAIN = _table({c.train_id: c.label_id for c in CLASSES})
+_TRAIN_OF_LABEL = table({c.label_id: c.train_id for c in CLASSES})
+_TRAIN_OF_SYNTHIA = table(SYNTHIA_TO_TRAIN)
+_LABEL_OF_TRAIN = table({c.train_id: c.label_id for c in CLASSES})
 _LABEL_OF_TRAIN[IGNORE] = 0  # Cityscapes' "unlabeled", which maps back to IGNORE
 
 
-def _look_up(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """`table[ids]` for any integer dtype; ids outside 0..255 count as unknown."""
+def _look_up(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """`found[ids]` for any integer dtype; ids outside 0..255 count as unknown."""
     ids = np.asarray(ids)
     if not np.issubdtype(ids.dtype, np.integer):
         raise UserError(f"label ids must be integers, got {ids.dtype}")
     if ids.dtype == np.uint8:
-        return table[ids]
-    known = (ids >= 0) & (ids < table.size)
-    return np.where(known, table[np.where(known, ids, 0)], IGNORE).astype(np.uint8)
+        return found[ids]
+    known = (ids >= 0) & (ids < found.size)
+    return np.where(known, found[np.where(known, ids, 0)], IGNORE).astype(np.uint8)
 
 
 def train_ids(label_ids: np.ndarray) -> np.ndarray:
@@ -113,9 +115,9 @@ def label_ids(train_ids: np.ndarray) -> np.ndarray:
     return _look_up(_LABEL_OF_TRAIN, ids)
 
 
-def palette() -> np.ndarray:
+def palette(classes: Sequence[Class] = CLASSES) -> np.ndarray:
     """(256, 3) uint8 RGB colour of every train id; black for ignored and unused ids."""
     colors = np.zeros((256, 3), np.uint8)
-    for entry in CLASSES:
+    for entry in classes:
         colors[entry.train_id] = entry.color
     return colors

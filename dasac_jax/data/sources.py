@@ -1,7 +1,8 @@
 """Random-access sources of image and label pairs, from list files or from the folders.
 
 A list file holds one `image[ label]` per line, relative to the data root. Where there is none, the
-folders are sorted and split deterministically into sets of the published sizes.
+folders are sorted and split deterministically into sets of the published sizes. Data of one's own
+("custom") have lists only.
 """
 
 import dataclasses
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data import labels
+from dasac_jax.data import classes, labels
 from dasac_jax.data.prepare import DECODE_ERRORS, read_ids
+from dasac_jax.data.tfds import records
 from dasac_jax.errors import UserError
 
 Pair = tuple[str, str | None]
@@ -29,6 +31,7 @@ _TARGET_LISTS = {
 }
 _IMAGES = "cityscapes/leftImg8bit"
 _LABELS = "cityscapes/gtFine2"
+_PREPARED = "made by scripts/prepare_data.py"
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
@@ -58,6 +61,7 @@ _SOURCES = {
         True,
         "SYNTHIA-RAND-CITYSCAPES, from the SYNTHIA download site",
     ),
+    classes.CUSTOM: _Source("", "", {role: f"{role}.txt" for role in ROLES}, False, "your own"),
 }
 
 
@@ -68,8 +72,11 @@ class PairSource:
     Item i is `{"image": (h, w, 3) uint8 RGB, "label": (h, w) uint8 train ids, "name": str}`; the
     label is 255 everywhere for pairs without one, and the name is the image's path below `root`.
     Items of another size are resized as Pillow does: images bilinear with antialiasing, labels
-    nearest. Raises UserError naming file and item when a file cannot be read or a label value is
-    neither below `num_classes` nor 255. Safe to read from many threads.
+    nearest. id_map: pairs of a label value in the files and its train id, all other values being
+    ignored; empty where the files hold train ids. Raises UserError naming file and item when a
+    file cannot be read or, without id_map, a label value is neither below `num_classes` nor 255.
+    records: where the files are stored, `tfds.records.Records`; None where they lie below `root`.
+    Safe to read from many threads.
     """
 
     root: str
@@ -77,6 +84,8 @@ class PairSource:
     size: tuple[int, int]
     name: str
     num_classes: int = labels.NUM_CLASSES
+    id_map: classes.IdMap = ()
+    records: Any = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -85,7 +94,7 @@ class PairSource:
         image, label = self.pairs[index]
         try:
             return {
-                "image": _read_image(os.path.join(self.root, image), self.size),
+                "image": _read_image(self.file(image), self.size),
                 "label": self._read_label(label),
                 "name": image,
             }
@@ -97,24 +106,31 @@ class PairSource:
         """The image paths in order, as in list files."""
         return tuple(image for image, _ in self.pairs)
 
+    def file(self, path: str) -> Any:
+        """What to open for one of the pairs' paths: its place, or the stored file in memory."""
+        return self.records.open(path) if self.records else os.path.join(self.root, path)
+
     def _read_label(self, label: str | None) -> np.ndarray:
         if label is None:
             return np.full(self.size, labels.IGNORE, np.uint8)
-        path = os.path.join(self.root, label)
+        path = self.file(label)
         ids = read_ids(path)
+        if self.id_map:
+            ids = labels.table(dict(self.id_map))[ids]
         # In uint8, 255 + 1 is 0: one comparison covers the classes and the ignored pixels.
         if ids.size and (ids + np.uint8(1)).max() > self.num_classes:
             value = int(ids[(ids >= self.num_classes) & (ids != labels.IGNORE)][0])
             raise UserError(
                 f"label file {path} contains {value}, which is no train id "
-                f"(0..{self.num_classes - 1} or {labels.IGNORE}): are these unprepared labels?"
+                f"(0..{self.num_classes - 1} or {labels.IGNORE}): are these unprepared labels? "
+                f"({_PREPARED}; data.classes.*_ids map those of your own data)"
             )
         if ids.shape != self.size:
             ids = np.array(Image.fromarray(ids).resize(self.size[::-1], Image.Resampling.NEAREST))
         return ids
 
 
-def _read_image(path: str, size: tuple[int, int]) -> np.ndarray:
+def _read_image(path: Any, size: tuple[int, int]) -> np.ndarray:
     """An 8-bit image file of any colour format -> (h, w, 3) uint8 RGB of the given size."""
     try:
         with Image.open(path) as image:
@@ -159,17 +175,22 @@ def read_list(path: str | os.PathLike) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def open_source(data_config: Any, role: str, num_classes: int = labels.NUM_CLASSES) -> PairSource:
+def open_source(
+    data_config: Any, role: str, list_file: str | os.PathLike | None = None
+) -> PairSource:
     """The source for one of ROLES; `data_config` is the configuration's `data` section.
 
     "source_train" and "source_val" are labelled source images, "target_train" the unlabelled
     target (its label files are never opened), "selection" labelled images out of target training,
-    "val" the target's validation set. Only files of the pairs are looked for here; nothing is
-    decoded. Raises UserError for missing folders and files, bad lists and impossible splits.
+    "val" the target's validation set. list_file: holds the pairs instead of the role's own. Only
+    files of the pairs are looked for here; nothing is decoded. Raises UserError for missing
+    folders and files, bad lists and impossible splits.
     """
     root = os.fspath(data_config.root)
-    list_file = _list_file(data_config, role)
-    pairs = read_list(list_file) if list_file else _derive(data_config, role)
+    name = str(list_file or role)
+    stored = None if list_file else records.open_records(data_config, role)
+    list_file = list_file or _list_file(data_config, role)
+    pairs = read_list(list_file) if list_file else _derive(data_config, role, stored)
     if role == "target_train":
         pairs = tuple((image, None) for image, _ in pairs)
     else:
@@ -179,11 +200,18 @@ def open_source(data_config: Any, role: str, num_classes: int = labels.NUM_CLASS
                 f"list file {list_file} gives no label for {len(unlabelled)} of {len(pairs)} "
                 f"images, first {unlabelled[0]}: `image label` is needed in each line"
             )
-    _check_files(root, role, "images", [image for image, _ in pairs])
-    _check_files(root, role, "labels", [label for _, label in pairs if label is not None])
+    if stored:
+        stored.check(role, pairs)
+    else:
+        labelled = [label for _, label in pairs if label is not None]
+        _check_files(data_config, name, "images", [image for image, _ in pairs])
+        _check_files(data_config, name, "labels", labelled)
     size = data_config.source_size if role.startswith("source") else data_config.target_size
     height, width = size
-    return PairSource(root, pairs, (int(height), int(width)), role, num_classes)
+    return PairSource(
+        root, pairs, (int(height), int(width)), name,
+        len(classes.of(data_config)), classes.id_map(data_config, role), stored,
+    )  # fmt: skip
 
 
 def _source(data_config: Any) -> _Source:
@@ -196,35 +224,49 @@ def _source(data_config: Any) -> _Source:
 
 def _list_file(data_config: Any, role: str) -> str | None:
     """The list file that decides this role, or None when the folders do."""
-    lists = _source(data_config).lists | _TARGET_LISTS
+    lists = _list_names(data_config)
     if role not in lists:
         raise UserError(f"unknown role {role!r}: one of {', '.join(ROLES)} expected")
     path = os.path.join(data_config.lists, lists[role])
     return path if data_config.lists and os.path.isfile(path) else None
 
 
-def _derive(data_config: Any, role: str) -> tuple[Pair, ...]:
-    """The pairs of a role from sorted folders; see the module's first lines."""
+def _list_names(data_config: Any) -> dict[str, str]:
+    return _TARGET_LISTS | _source(data_config).lists
+
+
+def has(data_config: Any, role: str) -> bool:
+    """Whether there are images of a role; only data of one's own may lack those of a role."""
+    own = data_config.source == classes.CUSTOM
+    return not own or _list_file(data_config, role) is not None
+
+
+def _derive(data_config: Any, role: str, stored: Any) -> tuple[Pair, ...]:
+    """The pairs of a role from sorted folders; see the module's first lines.
+
+    stored: the `Records` to take instead of folders, or None.
+    """
+    if data_config.source == classes.CUSTOM:
+        raise UserError("; ".join(_missing_lists(data_config, [role])))
     if role.startswith("source"):
-        return _derive_source(data_config, role)
+        return _derive_source(data_config, role, stored)
     split = "val" if role == "val" else "train"
-    folder = Path(data_config.root) / _IMAGES / split
-    found = [f"{p.parent.name}/{p.name}" for p in _png(folder, "*/*_leftImg8bit")]
+    folder = f"{_IMAGES}/{split}"
     pairs = tuple(
         (
-            f"{_IMAGES}/{split}/{name}",
+            f"{folder}/{name}",
             f"{_LABELS}/{split}/{name.replace('_leftImg8bit', '_gtFine_labelIds')}",
         )
-        for name in found
+        for name in _names(data_config, folder, "*/*_leftImg8bit", stored)
     )
     if role == "selection":
         return _spread(pairs, data_config.selection_images, "data.selection_images")
     return pairs
 
 
-def _derive_source(data_config: Any, role: str) -> tuple[Pair, ...]:
+def _derive_source(data_config: Any, role: str, stored: Any) -> tuple[Pair, ...]:
     source = _source(data_config)
-    names = [p.name for p in _png(Path(data_config.root) / source.images, "*")]
+    names = _names(data_config, source.images, "*", stored)
     names = names[: data_config.source_images or None]
     pairs = tuple((f"{source.images}/{name}", f"{source.labels}/{name}") for name in names)
     held_out = _spread(pairs, data_config.source_held_out, "data.source_held_out")
@@ -236,6 +278,14 @@ def _derive_source(data_config: Any, role: str) -> tuple[Pair, ...]:
         raise UserError(f"data.source_held_out holds out all {len(pairs)} source images")
     apart = set(held_out)
     return tuple(pair for pair in pairs if pair not in apart)
+
+
+def _names(data_config: Any, folder: str, pattern: str, stored: Any) -> list[str]:
+    """The images below a folder of the data root, in order."""
+    if stored:
+        return stored.names_below(folder)
+    place = Path(data_config.root, folder)
+    return [path.relative_to(place).as_posix() for path in _png(place, pattern)]
 
 
 def _png(folder: Path, pattern: str) -> list[Path]:
@@ -255,12 +305,14 @@ def _spread(pairs: Sequence[Pair], count: int, key: str) -> tuple[Pair, ...]:
     return tuple(pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count))
 
 
-def _check_files(root: str, role: str, kind: str, paths: Sequence[str]) -> None:
+def _check_files(data_config: Any, name: str, kind: str, paths: Sequence[str]) -> None:
+    root = data_config.root
     absent = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
     if absent:
-        advice = "; labels are made by preparing the data" if kind == "labels" else ""
+        prepared = kind == "labels" and data_config.source != classes.CUSTOM
+        advice = f"; labels are {_PREPARED}" if prepared else ""
         raise UserError(
-            f"{len(absent)} of {len(paths)} {kind} of {role} are missing below {root}, "
+            f"{len(absent)} of {len(paths)} {kind} of {name} are missing below {root}, "
             f"first: {', '.join(absent[:3])}{advice}"
         )
 
@@ -270,19 +322,20 @@ def missing(data_config: Any, roles: Sequence[str] = ROLES) -> list[str]:
 
     A line has the path, what should be there, and where it comes from. Reads no file.
     """
-    source = _source(data_config)
-    root, prepared = Path(data_config.root), "made by preparing the data"
+    if data_config.source == classes.CUSTOM:
+        return _missing_lists(data_config, roles)
+    source, root = _source(data_config), Path(data_config.root)
     lines = []
     if data_config.lists and not any(_list_file(data_config, role) for role in ROLES):
-        names = " or ".join(sorted((source.lists | _TARGET_LISTS).values()))
+        names = " or ".join(sorted(_list_names(data_config).values()))
         lines.append(f"{data_config.lists}: list files ({names}), because data.lists is set")
     folders: dict[str, str] = {}
     for role in roles:
-        if _list_file(data_config, role):
+        if _list_file(data_config, role) or records.open_records(data_config, role):
             continue  # its files are looked for when it is opened
         if role.startswith("source"):
             folders[source.images] = f"the source images: {source.origin}"
-            folders[source.labels] = f"the source labels as train ids, {prepared}: {source.origin}"
+            folders[source.labels] = f"the source labels as train ids, {_PREPARED}: {source.origin}"
             continue
         split = "val" if role == "val" else "train"
         folders[f"{_IMAGES}/{split}"] = (
@@ -291,10 +344,22 @@ def missing(data_config: Any, roles: Sequence[str] = ROLES) -> list[str]:
         )
         if role == "val" or (role == "selection" and data_config.selection_images):
             folders[f"{_LABELS}/{split}"] = (
-                f"the target labels ({split}) as train ids, {prepared} from gtFine: "
+                f"the target labels ({split}) as train ids, {_PREPARED} from gtFine: "
                 "gtFine_trainvaltest.zip from www.cityscapes-dataset.com"
             )
     lines += [
         f"{root / path}: {use}" for path, use in folders.items() if not (root / path).is_dir()
     ]
     return lines
+
+
+def _missing_lists(data_config: Any, roles: Sequence[str]) -> list[str]:
+    """`missing` for data of one's own."""
+    what = {True: "`image label` in each line", False: "an image in each line"}
+    return [
+        f"{os.path.join(data_config.lists, _list_names(data_config)[role])}: the list of "
+        f"{role.replace('_', ' ')} images, {what[role != 'target_train']}, relative to "
+        f'{data_config.root}, because data.source is "{classes.CUSTOM}"'
+        for role in roles
+        if _list_file(data_config, role) is None
+    ]

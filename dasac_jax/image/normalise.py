@@ -24,7 +24,7 @@ def source_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = ms - ss/st * (mt - imagenet mean) and std = ss/st * imagenet std.
 
     Args:
-        name: "gta5" or "synthia".
+        name: "gta5", "synthia", or "none": the source is normalised as the target is.
 
     Returns:
         mean (3,), std (3,) for RGB in [0, 1].
@@ -32,8 +32,10 @@ def source_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     Raises:
         UserError: for an unknown name.
     """
+    if name == "none":
+        return IMAGENET_MEAN, IMAGENET_STD
     if name not in SOURCE_STATISTICS:
-        known = ", ".join(sorted(SOURCE_STATISTICS))
+        known = ", ".join([*sorted(SOURCE_STATISTICS), "none"])
         raise UserError(f"no channel statistics for source {name!r}; known are: {known}")
     source_mean, source_std = np.array(SOURCE_STATISTICS[name])
     target_mean, target_std = np.array(TARGET_STATISTICS)

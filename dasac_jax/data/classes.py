@@ -1,0 +1,103 @@
+"""The classes of a run: Cityscapes' 19, or the configuration's own, `config.data.classes`.
+
+Own classes come with data of one's own (`data.source` is "custom"), whose label files may hold any
+8-bit values: an id map says which value stands for which class, at the time of reading.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dasac_jax.data.labels import CLASSES, Class
+
+CUSTOM = "custom"
+"""`data.source` of a recipe that brings its own data."""
+
+MOST = 254
+"""Classes that 8-bit label files have room for beside 255, the ignored pixels."""
+
+IdMap = tuple[tuple[int, int], ...]
+"""(label value, class) pairs."""
+
+
+def of(data_config: Any) -> tuple[Class, ...]:
+    """The classes of a configuration's `data` section, in the order of their train ids."""
+    section = getattr(data_config, "classes", None)
+    if section is None or not section.names:
+        return CLASSES
+    return own(section.names, section.palette)
+
+
+def own(names: Sequence[str], palette: Sequence[Sequence[int]]) -> tuple[Class, ...]:
+    """Classes of one's own, of as many names as RGB colours; prepared label files hold 0, 1, …"""
+    pairs = zip(names, palette, strict=True)
+    return tuple(Class(name, i, i, tuple(map(int, rgb))) for i, (name, rgb) in enumerate(pairs))
+
+
+def id_map(data_config: Any, role: str) -> IdMap:
+    """What the label values of a role's files stand for; empty where they are train ids."""
+    section = getattr(data_config, "classes", None)
+    if section is None:
+        return ()
+    train_ids = {entry.name: entry.train_id for entry in of(data_config)}
+    ids = section.source_ids if role.startswith("source") else section.target_ids
+    return tuple((int(value), train_ids[name]) for value, name in ids)
+
+
+def problems(source: str, section: Any) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong) for every mistake in the section `data.classes`, itself or a dict."""
+    names = list(section["names"])
+    if source != CUSTOM:
+        for key in section:
+            if section[key]:
+                yield key, f'classes of your own need your own data: data.source = "{CUSTOM}"'
+        return
+    if names and not 2 <= len(names) <= MOST:
+        yield "names", f"from 2 to {MOST} classes work"
+    if not all(isinstance(name, str) and name and name == " ".join(name.split()) for name in names):
+        yield "names", "words with single spaces between them are needed"
+        return
+    if len(set(names)) < len(names):
+        yield "names", "each class needs a name of its own"
+    if len(section["palette"]) != len(names):
+        yield "palette", f"{len(section['palette'])} colours do not fit {len(names)} names"
+    if not all(_is_colour(colour) for colour in section["palette"]):
+        yield "palette", "a colour is three whole numbers from 0 to 255: (red, green, blue)"
+    known = names or [entry.name for entry in CLASSES]
+    for key in ("source_ids", "target_ids"):
+        problem = _id_problem(section[key], known)
+        if problem:
+            yield key, problem
+    mapped = {pair[1] for pair in section["source_ids"] if _is_pair(pair)}
+    if mapped and not mapped >= set(known):
+        absent = next(name for name in known if name not in mapped)
+        yield "source_ids", f"no label value stands for {absent!r}, so nothing could teach it"
+
+
+def _is_colour(colour: Any) -> bool:
+    return (
+        isinstance(colour, Sequence)
+        and len(colour) == 3
+        and all(isinstance(v, int) and 0 <= v <= 255 for v in colour)
+    )
+
+
+def _is_pair(pair: Any) -> bool:
+    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+        return False
+    value, name = pair
+    return isinstance(value, int) and 0 <= value <= 255 and isinstance(name, str)
+
+
+def _id_problem(ids: Sequence[Any], known: Sequence[str]) -> str | None:
+    """What is wrong with an id map."""
+    seen: set[int] = set()
+    for pair in ids:
+        if not _is_pair(pair):
+            return f"{pair!r} is no pair of a label value from 0 to 255 and a class name"
+        value, name = pair
+        if name not in known:
+            return f"{name!r}, for label value {value}, is none of the classes {', '.join(known)}"
+        if value in seen:
+            return f"label value {value} is given twice"
+        seen.add(value)
+    return None
