@@ -66,13 +66,15 @@ def layout(
     *,
     devices: int | None = None,
     local_devices: int | None = None,
+    process: int | None = None,
 ) -> Layout:
-    """The layout of a stage's batch over all devices, or over as many as given.
+    """The layout of a stage's batch over all devices and processes, or over what is given.
 
     Raises UserError, with the device counts that would work, where they do not divide the batch.
     """
     devices = jax.device_count() if devices is None else devices
     local = jax.local_device_count() if local_devices is None else local_devices
+    process = jax.process_index() if process is None else process
 
     def fits(count: int) -> bool:
         if source_batch % count or (target_batch * group_size) % count:
@@ -89,7 +91,7 @@ def layout(
             f"config.{name}: {devices} devices cannot share {source_batch} source images and "
             f"{target}; device counts that work: {', '.join(works)} (or change the batch)"
         )
-    return Layout(source_batch, target_batch, group_size, devices, local, jax.process_index())
+    return Layout(source_batch, target_batch, group_size, devices, local, process)
 
 
 def shard(batch: dict[str, Any], plan: Layout) -> dict[str, np.ndarray]:
@@ -133,9 +135,17 @@ def over_local_devices(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def replicate(tree: Any) -> Any:
-    """One logical copy of a pytree on all devices of all processes."""
-    mesh = Mesh(np.array(jax.devices()), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """One logical copy of a pytree on all devices of all processes, which hold the same values."""
+    everywhere = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, everywhere)
+
+    def spread(leaf: Any) -> jax.Array:
+        # device_put would compare the values of all processes, one leaf after the other.
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
+
+    return jax.tree.map(spread, tree)
 
 
 def fetch(tree: Any) -> Any:
