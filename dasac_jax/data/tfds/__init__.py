@@ -1,0 +1,1 @@
+"""The prepared data sets as TensorFlow Datasets in ArrayRecord files, without TensorFlow."""

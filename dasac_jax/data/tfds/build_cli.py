@@ -1,0 +1,148 @@
+"""scripts/build_tfds.py: stores a prepared set as ArrayRecord files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from dasac_jax import logs
+from dasac_jax.data.tfds import sets
+from dasac_jax.data.tfds.records import load_tfds
+from dasac_jax.errors import UserError
+
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
+    """Do what the command line says, and return the exit code.
+
+    0, 2 for mistakes and faulty data, 130 for Ctrl-C. Errors go to stderr, one line each.
+    """
+    console = console or Console()
+    try:
+        options = _parse(arguments)
+        with logs.logging_to(options.root, primary=False, console=Console(stderr=True)):
+            _build(options, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was kept of the set that was being built", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help explains)")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="build_tfds.py",
+        description="Store a prepared set as ArrayRecord files, for config.data.tfds. "
+        "TensorFlow is not needed.",
+    )
+    parser.add_argument("set", choices=sorted(sets.SPLITS), help="the set to store")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), metavar="FOLDER",
+        help="the data root that scripts/prepare_data.py filled (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", type=Path, default=Path("data/tfds"), metavar="FOLDER",
+        help="the folder of all stored sets, config.data.tfds (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--splits", type=lambda text: tuple(text.split(",")), default=None, metavar="A,B",
+        help="of cityscapes: some of train,val,test (default: train,val)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=_size, metavar="HEIGHTxWIDTH",
+        help="bring images and labels to this size, as training does: data.target_size or "
+        "data.source_size (default: store the files as they are)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=_jobs, default=os.cpu_count() or 1, metavar="N",
+        help="how many files to work on at a time (default: %(default)s, one for each CPU)",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def _size(text: str) -> sets.Size:
+    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no height and width, as in 512x1024")
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of 1 or more is needed, not {text!r}")
+    return int(text)
+
+
+def _build(options: argparse.Namespace, console: Console) -> None:
+    known = sets.SPLITS[options.set]
+    splits = options.splits or known[:2]  # Cityscapes' third, test, is of no use to training
+    for split in splits:
+        if split not in known:
+            raise UserError(f"--splits: {options.set} has no {split!r}, only {', '.join(known)}")
+    folder = sets.folder(options.output, options.set, options.size)
+    if folder.exists():
+        raise UserError(f"{folder} is there already: remove it to build the set anew")
+    counts = {split: len(sets.find_pairs(options.root, options.set, split)) for split in splits}
+    tfds = load_tfds()
+    from dasac_jax.data.tfds.builders import BUILDERS, storage
+
+    _remove_unfinished(folder)
+    with logs.progress(options.set, sum(counts.values()), log_every=100) as update, _quiet():
+        try:
+            builder = BUILDERS[options.set](
+                splits=splits,
+                jobs=options.jobs,
+                update=update,
+                data_dir=options.output,
+                config=storage(options.size),
+                file_format="array_record",
+            )
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=options.root)
+            )
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    found = ", ".join(f"{count} of {split}" for split, count in counts.items())
+    gigabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e9
+    text = f"{options.set}: {found}, {gigabytes:.2f} GB: {folder}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a killed build left: TFDS writes beside the folder and renames."""
+    for path in folder.parent.glob(f"{folder.name}.incomplete*"):
+        shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what TFDS says and draws of its own: it speaks of downloads."""
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    tfds.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,174 @@
+"""TFDS builders of the prepared sets: already encoded PNGs in, ArrayRecord files out.
+
+The records keep the folders' order, and the metadata the files' names, so that whoever reads them
+can divide them as the folders are divided.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from dasac_jax.data.labels import IGNORE
+from dasac_jax.data.prepare import DECODE_ERRORS
+from dasac_jax.data.sources import PairSource
+from dasac_jax.data.tfds import sets
+from dasac_jax.errors import UserError
+
+_KEYS = 2**128  # what TFDS sorts its temporary files by
+
+
+@dataclasses.dataclass(eq=False)
+class Storage(tfds.core.BuilderConfig):
+    """How a set is stored: `size` (h, w) that images and labels are brought to, None for as is."""
+
+    size: sets.Size | None = None
+
+
+def storage(size: sets.Size | None) -> Storage:
+    """The builder's `config` for a size."""
+    what = "as prepared" if size is None else f"brought to {size[1]}×{size[0]} pixels"
+    return Storage(
+        name=sets.storage_name(size), description=f"Images and labels {what}.", size=size
+    )
+
+
+class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Images and train-id labels of one prepared set; `manual_dir` is the data root.
+
+    An example has `image` (h, w, 3) uint8, `label` (h, w, 1) uint8 (255 everywhere where the set
+    has none) and `name`, the image's path below the root. splits: those to build; jobs: files to
+    work on at a time; update: told how many examples of all splits are done.
+    """
+
+    VERSION = tfds.core.Version(sets.VERSION)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "The data root that scripts/prepare_data.py filled."
+    SET = ""
+
+    def __init__(
+        self,
+        *,
+        splits: Sequence[str] = (),
+        jobs: int = 1,
+        update: Callable[[int], None] | None = None,
+        **options: Any,
+    ) -> None:
+        self._splits = tuple(splits) or sets.SPLITS[self.SET]
+        self._jobs = jobs
+        self._update = update
+        self._done = 0
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{self.SET}, prepared for training: images and train ids as PNG.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.Image(shape=(None, None, 1)),
+                    "name": tfds.features.Text(),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        root = Path(dl_manager.manual_dir)
+        pairs = {split: sets.find_pairs(root, self.SET, split) for split in self._splits}
+        self.info.metadata["pairs"] = pairs
+        return {split: self._generate_examples(root, pairs[split]) for split in pairs}
+
+    def _generate_examples(
+        self, root: Path, pairs: Sequence[sets.Pair]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        def read(index: int) -> tuple[bytes, bytes]:
+            if self.builder_config.size is None:
+                return _as_they_are(root, pairs[index])
+            return _resized(root, pairs[index], self.builder_config.size)
+
+        # TFDS sorts by key through temporary files, one for each range of all possible keys.
+        # Were keys counted 0, 1, 2, …, one file would hold everything, and be read into memory.
+        spacing = _KEYS // len(pairs)
+        for index, (image, label) in enumerate(_ahead(read, len(pairs), self._jobs)):
+            yield index * spacing, {"image": image, "label": label, "name": pairs[index][0]}
+            self._done += 1
+            if self._update is not None:
+                self._update(self._done)
+
+
+class PreparedCityscapes(Prepared):
+    """The target: train, val and test (without labels)."""
+
+    SET = "cityscapes"
+
+
+class PreparedGta5(Prepared):
+    """GTA5 as the source."""
+
+    SET = "gta5"
+
+
+class PreparedSynthia(Prepared):
+    """SYNTHIA-RAND-CITYSCAPES as the source."""
+
+    SET = "synthia"
+
+
+BUILDERS = {builder.SET: builder for builder in (PreparedCityscapes, PreparedGta5, PreparedSynthia)}
+
+
+def _as_they_are(root: Path, pair: sets.Pair) -> tuple[bytes, bytes]:
+    """The files' bytes, their checksums compared."""
+    encoded, size = _checked(root / pair[0])
+    if pair[1] is None:
+        return encoded, _png(np.full(size, IGNORE, np.uint8))
+    return encoded, _checked(root / pair[1])[0]
+
+
+def _resized(root: Path, pair: sets.Pair, size: sets.Size) -> tuple[bytes, bytes]:
+    """The pair as training reads it at this size, encoded anew without loss."""
+    item = PairSource(str(root), (pair,), size, "the set")[0]
+    return _png(item["image"]), _png(item["label"])
+
+
+def _checked(path: Path) -> tuple[bytes, sets.Size]:
+    try:
+        encoded = path.read_bytes()
+        with Image.open(io.BytesIO(encoded)) as image:
+            size = image.size[::-1]
+            image.verify()
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return encoded, size
+
+
+def _png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _ahead(read: Callable[[int], Any], count: int, jobs: int) -> Iterator[Any]:
+    """read(0), read(1), … in order, up to 2 · `jobs` of them under way or waiting."""
+    pool = ThreadPoolExecutor(jobs)
+    waiting: deque[Future] = deque()
+    try:
+        for index in range(count):
+            waiting.append(pool.submit(read, index))
+            if len(waiting) == 2 * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
