@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dasac_jax import logs
 from dasac_jax.data.tfds import sets
-from dasac_jax.data.tfds.records import load_tfds
+from dasac_jax.data.tfds.records import first_line, load_tfds
 from dasac_jax.errors import UserError
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
@@ -118,8 +118,8 @@ def _build(options: argparse.Namespace, console: Console) -> None:
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=options.root)
             )
-        except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"cannot write {folder}: {first_line(error)}") from error
     found = ", ".join(f"{count} of {split}" for split, count in counts.items())
     gigabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e9
     text = f"{options.set}: {found}, {gigabytes:.2f} GB: {folder}"
@@ -128,7 +128,7 @@ def _build(options: argparse.Namespace, console: Console) -> None:
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove what a killed build left: TFDS writes beside the folder and renames."""
-    for path in folder.parent.glob(f"{folder.name}.incomplete*"):
+    for path in folder.parent.glob(f"incomplete.*_{folder.name}"):
         shutil.rmtree(path)
 
 

@@ -67,7 +67,7 @@ class Records:
         try:
             return _Named(self.data[index][part], where)
         except _READ_ERRORS as error:
-            raise UserError(f"cannot read {where}: {_first_line(error)}") from error
+            raise UserError(f"cannot read {where}: {first_line(error)}") from error
 
 
 def open_records(data_config: Any, role: str) -> Records | None:
@@ -133,7 +133,7 @@ def _open(folder: Path, split: str, size: sets.Size | None) -> Records | None:
         count = len(data)
     except (*_READ_ERRORS, KeyError, TypeError) as error:
         raise UserError(
-            f"cannot read the data set {folder}: {_first_line(error)}; remove the folder and build "
+            f"cannot read the data set {folder}: {first_line(error)}; remove the folder and build "
             "it anew"
         ) from error
     if count != len(pairs):
@@ -146,5 +146,6 @@ def _open(folder: Path, split: str, size: sets.Size | None) -> Records | None:
     return Records(folder, split, size, pairs, places, data)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without the call stacks that some libraries append."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
