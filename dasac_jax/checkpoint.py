@@ -2,14 +2,14 @@
 
 A folder holds one sub-folder per kept step. Arrays are stored under the names they have in the
 state (`params/head/kernel`), with no device axis, so they restore on any number of devices and
-processes and can be read without the state's class. Of several processes the first one writes.
+processes and can be read without the state's class. Of several processes the first one writes,
+for the others `save` and `finish` do nothing; any may read, by itself.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,24 @@ class _AsItLies(np.ndarray):
 
     def __deepcopy__(self, memo: dict) -> np.ndarray:
         return self
+
+
+class _ToTheEnd(ocp.type_handlers.NumpyHandler):
+    """Writes arrays and ends when no write is under way any more, even where one fails.
+
+    Orbax's own gives up at the first error, on a full disk say, while the rest of the writes go
+    on: into a folder that is being removed, with a complaint each. Whoever saves looks at `errors`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[Exception] = []
+
+    async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super()._open_and_write(*args, **kwargs)
+        except Exception as error:  # TensorStore's is a ValueError, whatever went wrong
+            self.errors.append(error)
 
 
 def open_manager(folder: Path | str, keep: int = 2) -> Manager:
@@ -90,15 +108,11 @@ def save(
 
 
 def finish(manager: Manager) -> None:
-    """Wait until everything saved is on disk, in every process.
+    """Wait until everything saved is on disk.
 
     Raises UserError where the last state could not be saved.
     """
     failed = manager.wait()
-    # Whoever leaves because of an error must not wait for processes that go on.
-    if jax.process_count() > 1 and sys.exc_info()[0] is None:
-        everyone = set(range(jax.process_count()))
-        ocp.multihost.sync_global_processes(f"saved {manager.directory}", processes=everyone)
     if failed is not None:
         step, why = failed
         raise UserError(
@@ -119,7 +133,7 @@ def restore(
 
     source: a folder of steps, or one step's own folder, which then is the one that is read.
     like: a state of the configuration at hand; its tree, shapes and dtypes must be those stored.
-    needs: metadata that have to be stored so, such as arch and num_classes.
+    needs: metadata that must not be others, such as arch and num_classes.
 
     Returns a state of the same tree with numpy leaves, bit for bit what was saved. Without `like`
     returns {"student": variables, "teacher": variables, "class_prior": (C,)}, their shapes being
@@ -153,16 +167,18 @@ def _writes() -> bool:
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax must not wait for other processes: only one writes, and each reads by itself."""
+    """Orbax must not wait for other processes."""
     me = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
     )
 
 
-def _checkpointer() -> ocp.Checkpointer:
+def _checkpointer(**handlers: Any) -> ocp.Checkpointer:
+    """What reads and writes one step's folder; handlers: those of items that are not orbax's."""
     options = ocp.CompositeOptions(multiprocessing_options=_alone())
-    handler = ocp.CompositeCheckpointHandler(*_ITEMS, composite_options=options)
+    names = [name for name in _ITEMS if name not in handlers]
+    handler = ocp.CompositeCheckpointHandler(*names, composite_options=options, **handlers)
     return ocp.Checkpointer(handler, multiprocessing_options=_alone())
 
 
@@ -176,10 +192,21 @@ def _write(folder: Path, job: Job, keep: int) -> None:
         ocdbt_target_data_file_size=_FILE_BYTES,
     )
     metadata = ocp.args.JsonSave({**job.facts, "format": FORMAT, "checksum": checksum})
+    writing = _ToTheEnd()
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, writing),
+        (jax.Array, ocp.type_handlers.ArrayHandler()),  # missed aloud, though there is none
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     part = checkpoint_folder.part(folder, job.step)
     try:
-        with _checkpointer() as checkpointer:
-            checkpointer.save(part, args=ocp.args.Composite(state=state, metadata=metadata))
+        try:
+            with _checkpointer(state=handler) as checkpointer:
+                checkpointer.save(part, args=ocp.args.Composite(state=state, metadata=metadata))
+        finally:
+            # What orbax makes of missing arrays is not why they are missing.
+            if writing.errors:
+                raise writing.errors[0]
         checkpoint_damage.seal(part)
         checkpoint_folder.put(part, folder, job.step, keep)
     finally:

@@ -18,11 +18,14 @@ _MEND = "give the configuration that it was written with"
 
 
 def check_facts(path: Path, metadata: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
-    """Raise UserError, naming what differs, where a checkpoint's metadata are not those needed."""
+    """Raise UserError, naming what differs, where a checkpoint's metadata are not those needed.
+
+    What they do not tell of is left to its arrays.
+    """
     differing = [
-        f"{key} is {metadata.get(key, 'not told')} there, {value} here"
+        f"has {key} {metadata[key]}, this configuration {value}"
         for key, value in needs.items()
-        if metadata.get(key) != value
+        if metadata.get(key, value) != value
     ]
     _refuse(path, differing, _MEND)
 

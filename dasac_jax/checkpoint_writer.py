@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,4 +88,7 @@ class Manager:
 
 def reason(error: Exception) -> str:
     """What an exception of orbax says, in one line of bearable length."""
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+    text = str(error).strip()
+    # TensorStore names each file on the way; what the system said comes last.
+    system = re.search(r"([^:]+) \[os_error_code", text)
+    return system[1].strip() if system else text.split("\n")[0][:200] or type(error).__name__

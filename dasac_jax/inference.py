@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +155,6 @@ def _read(path: Path) -> tuple[dict[str, Any], Facts]:
         raise UserError(f"there is no checkpoint {path}: give a folder that a run has written")
     if checkpoint.latest_step(path) is not None:
         return checkpoint.read(path)
-    if path.name.isdecimal() and (path / "state").is_dir():
-        return _read_step(path)
     for stage in (path, *(path / name for name in _STAGES)):
         for folder in _in_order(stage):
             if checkpoint.latest_step(folder) is not None:
@@ -179,18 +176,6 @@ def _in_order(stage: Path) -> tuple[Path, Path]:
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{config} cannot be read ({error}): give a folder of steps") from error
     return (newest, best) if select == "last" else (best, newest)
-
-
-def _read_step(path: Path) -> tuple[dict[str, Any], Facts]:
-    """One step's folder, whatever lies beside it."""
-    path = path.absolute()
-    with tempfile.TemporaryDirectory() as alone:
-        # Reading takes the newest step of a folder: here is one that has no other.
-        (Path(alone) / path.name).symlink_to(path)
-        try:
-            return checkpoint.read(alone)
-        except UserError as error:
-            raise UserError(f"checkpoint {path} is damaged: give another step") from error
 
 
 def _fitted(path: Path, name: str, given: dict[str, Any], shapes: Any) -> Variables:

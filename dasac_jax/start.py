@@ -67,14 +67,14 @@ def handed_on(run: Run, stage: str, fresh: TrainState) -> tuple[TrainState, Fact
     Raises UserError where the stage has left none and no `config.init` stands in for it.
     """
     if run.config.select == "best" and checkpoint.latest_step(run.best(stage)) is not None:
-        return checkpoint.restore(run.best(stage), fresh)
+        return _restored(run, run.best(stage), fresh)
     if checkpoint.latest_step(run.newest(stage)) is not None:
-        return checkpoint.restore(run.newest(stage), fresh)
+        return _restored(run, run.newest(stage), fresh)
     if run.config.init and stage == "baseline":
         _LOG.info("no %s in %s: taking %s for it", stage, run.folder, run.config.init)
         if _snapshot_of(run.config.init, "baseline"):
             _check_classes(run.config.init, checkpoint.facts(run.config.init), fresh)
-            return checkpoint.restore(run.config.init, fresh)
+            return _restored(run, run.config.init, fresh)
         return _given(run.config.init, fresh), {}
     raise UserError(
         f"there is no checkpoint in {run.newest(stage)}: run stage {stage} first "
@@ -82,8 +82,14 @@ def handed_on(run: Run, stage: str, fresh: TrainState) -> tuple[TrainState, Fact
     )
 
 
+def _restored(run, path, fresh):
+    """A whole state of the run's network. Raises UserError naming what is another one's."""
+    needs = {key: run.facts()[key] for key in ("arch", "num_classes")}
+    return checkpoint.restore(path, fresh, needs=needs)
+
+
 def _resumed(run, stage, fresh):
-    state, facts = checkpoint.restore(run.newest(stage), fresh)
+    state, facts = _restored(run, run.newest(stage), fresh)
     _LOG.info("%s: resuming after step %d", stage, int(state.step))
     return state, facts
 
@@ -107,7 +113,7 @@ def _continued(run, stage, fresh):
     """A converted snapshot as a whole, at the first step of its epoch."""
     path, epochs = run.config.init, run.config[stage].epochs
     _check_classes(path, checkpoint.facts(path), fresh)
-    state, facts = checkpoint.restore(path, fresh)
+    state, facts = _restored(run, path, fresh)
     if facts["epoch"] >= epochs:
         raise UserError(
             f"config.{stage}.epochs is {epochs}, but {path} has done {facts['epoch']}: "
