@@ -6,6 +6,7 @@ to the others, so that none of them depends on how fast a shared file system sho
 
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -47,6 +48,7 @@ def join(
     _check(given)
     # It would take SIGTERM away from whoever stops in good order.
     jax.config.update("jax_enable_preemption_service", False)
+    logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     joined = threading.Event()
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is not signal.SIG_IGN:

@@ -2,13 +2,14 @@
 
 import logging
 import time
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import numpy as np
 
-from dasac_jax import checkpoint, history, parallel, report, scoring, stages, start
+from dasac_jax import checkpoint, cluster, history, parallel, report, scoring, stages, start
 from dasac_jax import state as states
 from dasac_jax.data import sources
 from dasac_jax.metrics import summarise
@@ -26,23 +27,25 @@ def report_run(run: Run) -> None:
 
     When the report of these very checkpoints is there, it is printed at once.
     """
-    reached = {
-        stage: step
-        for stage in ("baseline", "adapt")
-        if (step := checkpoint.latest_step(run.newest(stage))) is not None
-    }
+    reached = cluster.from_first(lambda: _reached(run))
     if not reached:
         _LOG.info("nothing to report yet: no stage has left a checkpoint")
         return
-    scored = report.facts(run.folder).get("steps") != reached
+    scored = cluster.from_first(lambda: report.facts(run.folder).get("steps") != reached)
     if scored:
         _score(run, reached)
-    if jax.process_index() == 0:
+    if cluster.is_first():
         if scored or not (run.folder / report.PAGE_FILE).exists():
             from dasac_jax import html_report  # matplotlib, which takes a while to import
 
             html_report.write(run.folder)
         report.show(run.folder)
+
+
+def _reached(run: Run) -> dict[str, int]:
+    """The newest step of every stage that has left one."""
+    steps = {stage: checkpoint.latest_step(run.newest(stage)) for stage in ("baseline", "adapt")}
+    return {stage: step for stage, step in steps.items() if step is not None}
 
 
 def _score(run: Run, reached: dict[str, int]) -> None:
@@ -61,6 +64,8 @@ def _score(run: Run, reached: dict[str, int]) -> None:
             rows[name] = summarise(counts, run.config.left_out)
     else:
         _LOG.info("nothing is scored: %s has no list of labelled images", run.config.data.lists)
+    if not cluster.is_first():
+        return
     facts = {
         "seed": run.config.seed,
         "arch": run.config.arch,
@@ -71,13 +76,12 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
     }
-    if jax.process_index() == 0:
-        # So that no page of an earlier result outlives a stop before the new one is written.
-        (run.folder / report.PAGE_FILE).unlink(missing_ok=True)
-        report.write(
-            run.folder, rows, run.classes,
-            ignore=run.config.left_out, picture=_picture(kept, run.classes), facts=facts,
-        )  # fmt: skip
+    # So that no page of an earlier result outlives a stop before the new one is written.
+    (run.folder / report.PAGE_FILE).unlink(missing_ok=True)
+    report.write(
+        run.folder, rows, run.classes,
+        ignore=run.config.left_out, picture=_picture(kept, run.classes), facts=facts,
+    )  # fmt: skip
 
 
 def _seconds_to_train(run: Run) -> dict[str, float]:
@@ -87,22 +91,28 @@ def _seconds_to_train(run: Run) -> dict[str, float]:
 def _networks(run: Run, reached: dict[str, int]):
     """(name, variables) of every network there is to compare."""
     if "baseline" in reached:
-        fresh = stages.create_state(run.config, "baseline")
-        baseline, _ = start.handed_on(run, "baseline", fresh)
+        baseline = _handed_on(run, "baseline")
         yield "source only", _source_only(run, baseline)
         yield "baseline", baseline.student
     if "adapt" in reached:
-        adapted, _ = start.handed_on(run, "adapt", stages.create_state(run.config, "adapt"))
+        adapted = _handed_on(run, "adapt")
         yield "adapted", adapted.student
         yield "teacher", adapted.teacher
+
+
+def _handed_on(run: Run, stage: str) -> states.TrainState:
+    fresh = stages.create_state(run.config, stage)
+    state, _ = cluster.state_from_first(partial(start.handed_on, run, stage, fresh), fresh)
+    return state
 
 
 def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
     """The baseline's weights with running statistics of the source's training views alone."""
     config = run.config.baseline
     layout = parallel.layout(
-        "baseline", config.source_batch, config.target_batch, devices=1, local_devices=1
-    )
+        "baseline", config.source_batch, config.target_batch,
+        devices=1, local_devices=1, process=0,
+    )  # fmt: skip
     make_views = jax.jit(stages.baseline_views(run.config))
     key = jax.random.key(run.config.seed)
 
