@@ -1,6 +1,7 @@
 """Colour operations agree with Pillow's."""
 
 import colorsys
+from itertools import permutations
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,36 @@ def test_hue_agrees_with_pillow(image):
     expected = np.array(Image.fromarray(hsv, "HSV").convert("RGB"), np.float32)
     ours = np.array(colour.adjust_hue(unit(image), 26 / 256)) * 255.0
     assert np.abs(ours - expected).mean() < 2.0
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4, 2.0])
+def test_blends_and_grey_agree_with_torchvision(image, torchvision_colour, factor):
+    everywhere = jnp.ones(image.shape[:2], bool)
+    ours = {
+        "brightness": colour.adjust_brightness(unit(image), factor),
+        "contrast": colour.adjust_contrast(unit(image), factor, everywhere),
+        "saturation": colour.adjust_saturation(unit(image), factor),
+        "grey": colour.grey(unit(image)),
+    }
+    for name, changed in ours.items():
+        assert_close(changed, torchvision_colour[name](image / 255, factor) * 255, 0.1)
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.1, 0.0, 0.03, 0.1, 0.5])
+def test_hue_agrees_with_torchvision(image, torchvision_colour, turn):
+    expected = torchvision_colour["hue"](image / 255, turn) * 255
+    assert_close(colour.adjust_hue(unit(image), turn), expected, 0.01)
+
+
+def test_jitter_in_every_order_agrees_with_torchvision(image, torchvision_colour):
+    names, factors = ("brightness", "contrast", "saturation", "hue"), (1.4, 0.6, 1.3, -0.1)
+    run, valid = jax.jit(colour.jitter), jnp.ones(image.shape[:2], bool)
+    for order in permutations(range(4)):
+        expected = image / 255
+        for entry in order:
+            expected = torchvision_colour[names[entry]](expected, factors[entry])
+        ours = run(unit(image), jnp.array(factors), jnp.array(order), valid)
+        assert_close(ours, expected * 255, 0.5)
 
 
 def test_contrast_takes_its_mean_over_valid_pixels(image):

@@ -67,6 +67,7 @@ def test_resize_image_agrees_with_pillow(size):
     ours = np.array(jax.jit(resize_image, static_argnums=1)(image, size))
     assert ours.shape == (*size, 3)
     assert np.abs(ours - expected).max() < 1.3  # Pillow rounds twice
+    assert np.abs(ours - expected).mean() < 0.5
 
 
 CROPS = [
@@ -120,6 +121,28 @@ def test_nearest_indices_agree_with_pillow_at_full_size(length):
     np.testing.assert_array_equal(np.array(nearest)[clear], expected[clear])
 
 
+@pytest.mark.parametrize(
+    ("length", "offset", "flip"), [((1052, 1914), (540, 3), True), ((561, 1021), (20, -2), False)]
+)
+def test_crop_at_full_size_agrees_with_pillow(length, offset, flip):
+    """GTA5's size and the recipes' crop, at the ends of the range of scales."""
+    shape, size = (1052, 1914), (512, 1024)
+    image, label = picture(*shape), label_map(*shape)
+    ours, labels, inside = map(np.array, crop(image, label, size, length, offset, flip))
+    expected = crop_by_pillow(image, length, offset, size, flip, Image.BILINEAR, (0, 0, 0))
+    assert np.abs(ours - expected)[inside].mean() < 0.5
+
+    expected = crop_by_pillow(label, length, offset, size, flip, Image.NEAREST, 255)
+    np.testing.assert_array_equal(inside, expected != 255)
+    clear = inside.copy()
+    for axis, flipped in enumerate((False, flip)):
+        i = np.arange(size[axis])[:: -1 if flipped else 1] + offset[axis]
+        tie = (2 * i + 1) * shape[axis] % (2 * length[axis]) == 0  # between two pixels
+        clear &= ~(tie[:, None] if axis == 0 else tie)
+    assert clear.mean() > 0.98 * inside.mean()
+    assert (labels == expected)[clear].mean() >= 0.999
+
+
 ZOOMS = [
     ((40, 64), (0, 0), True),
     ((20, 32), (20, 0), False),
@@ -139,6 +162,7 @@ def test_zoom_agrees_with_pillow(length, offset, flip):
     window = source.crop((left, top, left + length[1], top + length[0]))
     expected = np.array(window.resize(size[::-1], Image.BILINEAR), np.float32)
     assert np.abs(np.array(ours) - expected).max() < 1.3
+    assert np.abs(np.array(ours) - expected).mean() < 0.5
     assert inside.all()
 
 
