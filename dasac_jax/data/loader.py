@@ -1,11 +1,15 @@
 """Batches of decoded images on the host, read ahead by Grain's threads.
 
+What cannot be read ends the run with its path, item and reason; so does what never answers.
+
 What a step reads is a function of (seed, step) alone: resuming means starting at a later step, and
 a process of several reads its rows of the same global batch.
 """
 
 import dataclasses
 import functools
+import queue
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +25,11 @@ Batch = dict[str, Any]
 
 NUM_THREADS = 8
 """Decoding threads; PNG decoding and resizing release the interpreter lock."""
+
+STALL_SECONDS = 45
+"""How long a single image and its label may take; far less than a second is usual."""
+
+_LOOKS = 45  # while waiting for one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +61,59 @@ class _TrainItems:
         if row < len(self.source_rows):
             item = self.source_rows[row]
             order = _source_order(self.seed, epoch, len(self.source))
-            record = self.source[int(order[step * self.source_batch + item])]
+            record = _read(self.source, int(order[step * self.source_batch + item]))
         else:
             item = self.target_rows[row - len(self.source_rows)]
             position = step * self.target_batch + item
-            record = self.target[self.sampler.index(self.seed, epoch, position)]
+            record = _read(self.target, self.sampler.index(self.seed, epoch, position))
         return record | {"item": item}
+
+
+@dataclasses.dataclass(frozen=True)
+class _AllItems:
+    """The items of a source, read under guard."""
+
+    source: PairSource
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return _read(self.source, int(index))
+
+
+def _read(source: PairSource, index: int) -> dict[str, Any]:
+    """source[index], in a thread of its own: should it hang, nothing has to wait for its end.
+
+    Raises UserError naming the file and item when it takes longer than STALL_SECONDS, or its
+    thread dies.
+    """
+    done: queue.SimpleQueue = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            done.put((source[index], None))
+        except BaseException as error:  # whatever it is, whoever waits has to know
+            done.put((None, error))
+
+    threading.Thread(target=read, daemon=True).start()
+    where = f"{source.pairs[index][0]} (item {index} of {source.name}, in {source.root})"
+    # Looks are counted, not seconds: a program that was suspended for a while goes on.
+    for _ in range(_LOOKS):
+        try:
+            record, error = done.get(timeout=STALL_SECONDS / _LOOKS)
+        except queue.Empty:
+            continue
+        if error is None:
+            return record
+        if isinstance(error, Exception):
+            error.add_note(f"while reading {where}")
+            raise error
+        raise UserError(f"the thread that was reading {where} died: {error!r}") from error
+    raise UserError(
+        f"reading {where} takes longer than {STALL_SECONDS} seconds: is the disk or network "
+        "that it lies on out of order? The same command goes on when it is mended"
+    )
 
 
 # Reading ahead crosses from one epoch into the next, so two orders are in use at a time.
@@ -95,7 +151,8 @@ def batches(
     are decoded ahead. Close the iterator (`del` or `.close()`) to stop the threads.
 
     Raises UserError at once for batches, rows or epochs that do not fit, and while iterating for
-    files that cannot be read.
+    files that cannot be read or do not answer within STALL_SECONDS; the path, the item and the
+    reason are named, and the same steps are read again when the file is mended.
     """
     _check_rows("source", source_batch, source_rows)
     _check_rows("target", target_batch, target_rows)
@@ -127,7 +184,11 @@ def evaluation_batches(
     if batch < 1:
         raise UserError(f"the evaluation batch must be at least 1, got {batch}")
     return _read_ahead(
-        source, batch, functools.partial(_evaluation_batch, batch=batch), num_threads, prefetch
+        _AllItems(source),
+        batch,
+        functools.partial(_evaluation_batch, batch=batch),
+        num_threads,
+        prefetch,
     )
 
 

@@ -1,5 +1,10 @@
+import dataclasses
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from dasac_jax.data import loader, sampling
 from dasac_jax.data.sources import PairSource
 from dasac_jax.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 SIZE, TARGET_SIZE = (4, 6), (5, 8)
 
 
@@ -136,6 +142,120 @@ def test_a_target_without_images_is_refused(pair):
     empty = PairSource("", (), TARGET_SIZE, "street")
     with pytest.raises(UserError, match="no target images"):
         read((pair[0], empty))
+
+
+@pytest.fixture
+def running(tmp_path):
+    """running(first): batches of a step each, every source image once, two images a step."""
+    source = make_source(tmp_path, "game", 20, SIZE, True)
+    target = make_source(tmp_path, "street", 7, TARGET_SIZE, False)
+
+    def start(first=0):
+        return loader.batches(
+            source, target, seed=3, first_step=first, num_steps=10 - first, source_batch=2,
+            target_batch=1, steps_per_epoch=10, source_rows=range(2), target_rows=range(1),
+            num_threads=2, prefetch=1,
+        )  # fmt: skip
+
+    return start
+
+
+FAULTS = {
+    "image removed": ("", None, r"cannot read image .*{}\.png: .*No such file"),
+    "image cut off": ("", 50, r"cannot read image .*{}\.png: "),
+    "label removed": ("_label", None, r"cannot read label file .*{}_label\.png: .*No such file"),
+    "label cut off": ("_label", 50, r"cannot read label file .*{}_label\.png: "),
+    "label too large": ("_label", 19, r"label file .*{}_label\.png contains 19, which is no train"),
+    "label 254": ("_label", 254, r"label file .*{}_label\.png contains 254, which is no train id"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_while_running_ends_at_its_step_and_the_run_goes_on_when_mended(
+    running, tmp_path, fault
+):
+    expected = list(running())
+    end, change, message = FAULTS[fault]
+    stem = expected[6]["names"][1].removesuffix(".png")
+    number = int(stem.removeprefix("game"))
+    path = tmp_path / f"{stem}{end}.png"
+    content = path.read_bytes()
+    batches = running()
+    found = [next(batches) for _ in range(2)]
+    if change is None:
+        path.unlink()
+    elif "cut off" in fault:
+        path.write_bytes(content[:change])
+    else:
+        Image.new("L", SIZE[::-1], change).save(path)
+    with pytest.raises(UserError, match=f"{message.format(stem)}.*item {number} of game"):
+        for batch in batches:
+            found.append(batch)
+    assert_same(found, expected[: len(found)])
+    assert len(found) == 6
+    path.write_bytes(content)
+    assert_same(list(running(6)), expected[6:])
+
+
+def test_a_file_that_never_answers_is_named(running, tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "STALL_SECONDS", 0.3)
+    stem = next(running())["names"][0].removesuffix(".png")
+    path = tmp_path / f"{stem}.png"
+    path.unlink()
+    os.mkfifo(path)  # opening it waits for a writer
+    started = time.monotonic()
+    place = rf"{stem}\.png \(item {stem[4:]} of game, in {tmp_path}\)"
+    with pytest.raises(UserError, match=f"reading {place} takes longer than 0.3 seconds"):
+        next(running())
+    assert time.monotonic() - started < 10
+    with pytest.raises(UserError, match="takes longer"):
+        list(loader.evaluation_batches(make_again(tmp_path), 4))
+    os.close(os.open(path, os.O_RDWR))  # lets the reader go
+
+
+def make_again(root):
+    return PairSource(str(root), tuple((f"game{i}.png", None) for i in range(20)), SIZE, "game")
+
+
+_HANGING = """
+import os, sys
+from dasac_jax.data import loader
+from dasac_jax.data.sources import PairSource
+from dasac_jax.errors import UserError
+loader.STALL_SECONDS = 0.3
+os.mkfifo(sys.argv[1] + "/image.png")
+try:
+    list(loader.evaluation_batches(PairSource(sys.argv[1], (("image.png", None),), (4, 6), "x"), 1))
+except UserError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def test_a_file_that_never_answers_does_not_keep_the_program_from_ending(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", _HANGING, tmp_path], cwd=ROOT, capture_output=True, text=True,
+        timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: reading image.png (item 0 of x, in ")
+
+
+class Dying(PairSource):
+    def __getitem__(self, index):
+        if index == 9:
+            raise self.error
+        return super().__getitem__(index)
+
+
+def test_a_dead_worker_is_reported_with_its_file(pair):
+    source = Dying(*dataclasses.astuple(pair[0])[:4])
+    Dying.error = SystemExit(3)
+    with pytest.raises(UserError, match=r"reading game9\.png \(item 9 of game, .*died: SystemExit"):
+        list(loader.evaluation_batches(source, 4))
+    Dying.error = MemoryError()
+    with pytest.raises(MemoryError) as caught:
+        list(loader.evaluation_batches(source, 4))
+    assert "while reading game9.png (item 9 of game" in caught.value.__notes__[0]
 
 
 def test_closing_ends_the_threads(pair):
