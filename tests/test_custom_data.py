@@ -2,14 +2,19 @@
 
 import csv
 import json
+import runpy
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import dasac_jax
-from dasac_jax import checkpoint, evaluate, predict
+from dasac_jax import checkpoint, comparison, evaluate, parallel, predict, report, stages, workdir
+from dasac_jax.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 NAMES = ["floor", "wall", "object"]
 COLOURS = [(128, 64, 128), (70, 130, 180), (220, 160, 0)]
 SOURCE_IDS, TARGET_IDS = (np.array(x, np.uint8) for x in ([1, 5, 40, 9], [0, 1, 2, 77]))
@@ -73,6 +78,15 @@ def flags(run, root, **changes):
     return ["--config", "configs/custom_example.py", "--workdir", str(run), *overrides]
 
 
+def custom_config(root, lists=None):
+    """The example's configuration, made tiny, on these data."""
+    config = runpy.run_path(str(ROOT / "configs/custom_example.py"))["get_config"]()
+    config.lock()
+    places = {"data.root": str(root), "data.lists": str(lists or root / "lists")}
+    config.update_from_flattened_dict(TINY | places)
+    return config
+
+
 @pytest.fixture(scope="module")
 def trained(command, once):
     """(data, run): the example recipe, made tiny, on three classes of three sizes."""
@@ -102,6 +116,52 @@ def test_a_run_scores_and_shows_its_own_classes(trained):
     assert all((picture == colour).all(-1).sum() > 100 for colour in COLOURS)
     for line in (run / "metrics.jsonl").read_text().splitlines():
         assert len(json.loads(line)["values"].get("class_prior", NAMES)) == 3
+
+
+def test_without_labelled_target_images_the_report_has_no_scores(trained, tmp_path, capsys):
+    data, run = trained
+    shutil.copytree(run, tmp_path / "run")
+    for path in (tmp_path / "run").glob("report.*"):
+        path.unlink()
+    (tmp_path / "run/metrics.json").unlink()
+    shutil.copytree(data / "lists", tmp_path / "lists")
+    (tmp_path / "lists/val.txt").unlink()
+    config = custom_config(data, tmp_path / "lists")
+    job = workdir.open_run(config, tmp_path / "elsewhere")
+    comparison.report_run(workdir.Run(job.config, tmp_path / "run"))
+    for name in ("report.md", "report.html"):
+        assert report.UNSCORED in (tmp_path / "run" / name).read_text()
+    page = (tmp_path / "run/report.html").read_text()
+    assert "IoU by class" not in page and "Curves" in page and "Configuration" in page
+    assert "IoU" not in capsys.readouterr().out
+    (tmp_path / "lists/target_train.txt").unlink()
+    with pytest.raises(UserError, match=r"lists/target_train.txt: the list of target train") as e:
+        workdir.open_run(config, tmp_path / "elsewhere")
+    assert "val.txt" not in str(e.value) and not (tmp_path / "elsewhere").exists()
+
+
+def test_target_labels_cannot_reach_a_step(tmp_path):
+    write(tmp_path / "data")
+    listed = tmp_path / "data/lists/target_train.txt"
+    images = listed.read_text().split()
+    weights = np.random.default_rng(0).random((6, 3))
+    layout = parallel.layout("adapt", 4, 1, 2, devices=1, local_devices=1)
+    found = []
+    for label in ("", " val/0_ids.png", " nowhere.png"):  # none, those of others, none to be read
+        listed.write_text("".join(f"{image}{label}\n" for image in images))
+        job = workdir.Run(custom_config(tmp_path / "data"), tmp_path)
+        found.append(list(stages.batches(job, layout, weights, 0, 4)))
+        assert (job.open("target_train")[3]["label"] == 255).all()
+    for batches in found[1:]:
+        for ours, theirs in zip(batches, found[0], strict=True):
+            assert ours.keys() == theirs.keys() == {
+                "source_image", "source_label", "source_item", "target_image", "target_item",
+                "names",
+            }  # fmt: skip
+            for name, array in theirs.items():
+                np.testing.assert_array_equal(ours[name], array)
+    labels = np.concatenate([batch["source_label"].ravel() for batch in found[0]])
+    assert set(np.unique(labels)) == {0, 1, 2, 255}
 
 
 def test_a_checkpoint_knows_its_classes(trained):
