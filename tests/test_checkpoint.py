@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -113,8 +112,11 @@ def test_saving_an_earlier_step_replaces_later_ones(tmp_path):
 
 def test_unfinished_write_is_not_seen(tmp_path):
     _write(tmp_path, 1)
-    shutil.copytree(tmp_path / "1", tmp_path / "2.orbax-checkpoint-tmp")
+    for name in ("2.orbax-checkpoint-tmp", "3.part", "4.part.orbax-checkpoint-tmp"):
+        shutil.copytree(tmp_path / "1", tmp_path / name)
     assert checkpoint.latest_step(tmp_path) == 1
+    _write(tmp_path, 5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "5"]
 
 
 def test_read_gives_names_without_the_class(tmp_path):
@@ -126,28 +128,27 @@ def test_read_gives_names_without_the_class(tmp_path):
     assert tree["step"] == 4 and metadata["epoch"] == 4
 
 
-@pytest.mark.parametrize("damage", ["changed byte", "cut file", "no metadata", "empty folder"])
-def test_damaged_newest_falls_back(tmp_path, caplog, damage):
+def test_the_same_step_is_replaced(tmp_path):
     _write(tmp_path, 1, 2)
-    victim = _largest_file(tmp_path / "2" / "state")
-    if damage == "changed byte":
-        content = bytearray(victim.read_bytes())
-        content[len(content) // 2] ^= 1
-        victim.write_bytes(content)
-    elif damage == "cut file":
-        victim.write_bytes(victim.read_bytes()[:100])
-    elif damage == "no metadata":
-        shutil.rmtree(tmp_path / "2" / "metadata")
-    else:
-        shutil.rmtree(tmp_path / "2")
-        (tmp_path / "2").mkdir()
-    with caplog.at_level(logging.WARNING, logger="dasac_jax"):
-        state, metadata = checkpoint.restore(tmp_path, like=_state(0))
-    _assert_same_bits(state, _state(1))
-    assert metadata["epoch"] == 1
-    assert f"{tmp_path / '2'} is damaged" in caplog.text
-    _write(tmp_path, 2)
-    _assert_same_bits(checkpoint.restore(tmp_path, like=_state(0))[0], _state(2))
+    manager = checkpoint.open_manager(tmp_path)
+    checkpoint.save(manager, _state(2).replace(seed=np.uint32(7)), metadata={"epoch": 9})
+    checkpoint.finish(manager)
+    state, metadata = checkpoint.restore(tmp_path, like=_state(0))
+    assert (state.step, state.seed, metadata["epoch"]) == (2, 7, 9)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_one_step_is_read_whatever_lies_beside_it(tmp_path):
+    _write(tmp_path, 1, 2)
+    assert checkpoint.latest_step(tmp_path / "1") == 1
+    assert checkpoint.facts(tmp_path / "1")["epoch"] == 1
+    assert checkpoint.read(tmp_path / "1")[0]["step"] == 1
+    _assert_same_bits(checkpoint.restore(tmp_path / "1", like=_state(0))[0], _state(1))
+    _largest_file(tmp_path / "1" / "state").write_bytes(b"")
+    with pytest.raises(UserError, match=r"/1 is damaged: state/.* has 0 bytes.*; give another st"):
+        checkpoint.read(tmp_path / "1")
+    with pytest.raises(UserError, match=r"no checkpoint in .*/3"):
+        checkpoint.read(tmp_path / "3")
 
 
 def test_nothing_left_is_an_error(tmp_path):
@@ -165,6 +166,21 @@ def test_another_shape_is_named(tmp_path):
     with pytest.raises(UserError, match=expected + r"\(3, 3, 8, 7\)") as caught:
         checkpoint.restore(tmp_path, like=_state(1, classes=7))
     assert "\n" not in str(caught.value)
+
+
+def test_another_network_is_named_by_its_facts(tmp_path):
+    manager = checkpoint.open_manager(tmp_path)
+    facts = {"arch": "fcn8s_vgg16", "num_classes": 7}
+    checkpoint.save(manager, _state(1, classes=7), metadata=facts)
+    checkpoint.finish(manager)
+    needs = {"arch": "deeplabv2_resnet101", "num_classes": 19}
+    expected = (
+        r"/1 has arch fcn8s_vgg16, this configuration deeplabv2_resnet101; has num_classes 7, "
+        r"this configuration 19: give the configuration that it was written with$"
+    )
+    with pytest.raises(UserError, match=expected):
+        checkpoint.restore(tmp_path, like=_state(1), needs=needs)
+    checkpoint.restore(tmp_path, like=_state(1, classes=7), needs=facts | {"untold": 1})
 
 
 @pytest.mark.parametrize(
@@ -209,6 +225,27 @@ def test_large_arrays_lie_in_many_files(tmp_path):
     # Whole, the file would be written from memory.
     assert _largest_file(tmp_path).stat().st_size < 64 << 20
     _assert_same_bits(checkpoint.restore(tmp_path, like=state)[0], state)
+
+
+def test_a_newer_format_is_refused_and_not_taken_for_damage(tmp_path, monkeypatch):
+    _write(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    _write(tmp_path, 2)
+    monkeypatch.undo()
+    expected = (
+        rf"/2 has format 3, written by dasac_jax {__version__}; this is {__version__}, which "
+        r"knows formats up to 2: install that version$"
+    )
+    for read in (checkpoint.facts, checkpoint.read):
+        with pytest.raises(UserError, match=expected):
+            read(tmp_path)
+
+
+def test_facts_that_json_cannot_hold_fail_at_once(tmp_path):
+    manager = checkpoint.open_manager(tmp_path)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        checkpoint.save(manager, _state(1), metadata={"score": np.float32(1)})
+    checkpoint.finish(manager)
 
 
 def test_facts_are_read_without_the_arrays(tmp_path):
