@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from tensorboardX.proto.event_pb2 import Event
 
 from dasac_jax import checkpoint, curves, history, main, stages
+from dasac_jax.data.labels import CLASS_NAMES
 from dasac_jax.errors import UserError
 
 STATE = ("params", "batch_stats", "teacher", "class_prior", "opt_state", "step", "seed")
@@ -219,7 +220,7 @@ def test_four_devices_go_on_with_the_losses_of_one(whole, command, tiny, tmp_pat
     ended = command(*flags, devices=4, compiled=tmp_path / "compiled")
     assert ended.code == 0, ended.err
     assert "4 × cpu" in (run / "report.md").read_text()
-    priors = {f"class_prior/{name.replace(' ', '_')}" for name in stages.CLASS_NAMES}
+    priors = {f"class_prior/{name.replace(' ', '_')}" for name in CLASS_NAMES}
     adapted = {"loss_source", "loss_target", "labelled", "teacher_distance"} | priors
     for stage, tags, count in (("baseline", {"loss_source"}, 2), ("adapt", adapted, 6)):
         ours, theirs = scalars(run, stage), scalars(whole.folder, stage)
