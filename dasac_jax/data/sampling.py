@@ -6,8 +6,10 @@ change between versions, and with them the order of a resumed run.
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,12 @@ UNIFORM_SHARE = 0.25
 _SOURCE, _TARGET = 0, 1  # keep the two random streams apart
 
 _FILE_COMMENT = "# Pixels predicted per class in each target training image (tab-separated)."
+_SHARES_COMMENT = (
+    "# Shares of a class's predicted pixels in each target training image (tab-separated)."
+)
+_COUNT = re.compile(r"\d+", re.ASCII)
+_SHARE = re.compile(r"\d+(\.\d+)?(e-?\d+)?", re.ASCII)
+_FRAME = re.compile(r"[^_]+_\d{6}_\d{6}(?=_|$)")  # Cityscapes' city, sequence and frame
 
 
 def _raw(*entropy: int, size: int | None = None) -> np.ndarray | int:
@@ -96,10 +104,11 @@ def target_sampler(
 def save_weights(
     path: str | os.PathLike, names: Sequence[str], counts: np.ndarray, class_names: Sequence[str]
 ) -> None:
-    """Writes the pixel counts (N, C) that importance weights are made of, atomically.
+    """Writes what importance weights are made of, atomically: `counts` (N, C) of predicted pixels.
 
-    A text file with tabs: a comment line, a header (`image` and the class names), then one line
-    per image (its name and its pixels per class).
+    Floating-point numbers are taken as shares of a class's pixels instead. A text file with tabs:
+    a comment line that says which of the two it holds, a header (`image` and the class names), then
+    one line per image (its name and its pixels or shares per class).
     """
     counts = np.asarray(counts)
     if counts.shape != (len(names), len(class_names)):
@@ -107,11 +116,14 @@ def save_weights(
             f"pixel counts of shape {counts.shape} do not fit "
             f"{len(names)} images and {len(class_names)} classes"
         )
-    lines = [_FILE_COMMENT, "\t".join(["image", *class_names])]
+    comment, as_text = _FILE_COMMENT, lambda value: str(int(value))
+    if counts.dtype.kind == "f":
+        comment, as_text = _SHARES_COMMENT, lambda value: repr(float(value))
+    lines = [comment, "\t".join(["image", *class_names])]
     for name, row in zip(names, counts.tolist(), strict=True):
         if "\t" in name or "\n" in name:
             raise UserError(f"image name {name!r} contains a tab or line break: rename the file")
-        lines.append("\t".join([name, *(str(int(count)) for count in row)]))
+        lines.append("\t".join([name, *map(as_text, row)]))
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
     try:
@@ -126,41 +138,72 @@ def load_weights(
 ) -> np.ndarray:
     """The importance weights (N, C) float64 of `names`, in their order, from `save_weights`' file.
 
-    Raises UserError when the file is unreadable or damaged, or made for other classes or images.
+    Where its names are not `names`, as those of masks are not, they belong together by city,
+    sequence and frame as Cityscapes' files have them, others by the last part of their path without
+    suffix. Raises UserError when the file is unreadable or damaged, or made for other classes or
+    images.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read importance weights {path}: {error}") from error
-    if len(lines) < 2 or lines[0] != _FILE_COMMENT:
+    if len(lines) < 2 or lines[0] not in (_FILE_COMMENT, _SHARES_COMMENT):
         raise UserError(f"{path} is no file of importance weights: make it again (stage weights)")
     header = lines[1].split("\t")
     if header != ["image", *class_names]:
         raise UserError(
             f"importance weights {path} are for the classes {header[1:]}, not {list(class_names)}"
         )
-    counts: dict[str, list[int]] = {}
+    kind = (_COUNT, int, "pixel counts")
+    if lines[0] == _SHARES_COMMENT:
+        kind = (_SHARE, float, "shares")
+    rows: dict[str, list[float]] = {}
     for number, line in enumerate(lines[2:], start=3):
-        name, row = _parse_row(path, number, line, len(class_names))
-        if name in counts:
+        name, row = _parse_row(path, number, line, len(class_names), *kind)
+        if name in rows:
             raise UserError(f"importance weights {path}, line {number}: {name} is listed twice")
-        counts[name] = row
-    _check_names(path, counts, names)
-    return importance_weights(np.array([counts[name] for name in names]))
+        rows[name] = row
+    keys = list(names)
+    if set(keys).isdisjoint(rows):
+        keys = list(_by_frame("the target's training images", dict.fromkeys(names)))
+        rows = _by_frame(f"importance weights {path}", rows)
+    _check_names(path, rows, keys)
+    return importance_weights(np.array([rows[key] for key in keys]))
 
 
-def _parse_row(path, number: int, line: str, num_classes: int) -> tuple[str, list[int]]:
-    """One line of the weights file -> image name and pixels per class."""
+def _parse_row(
+    path, number: int, line: str, num_classes: int, field: re.Pattern, parse: Callable, what: str
+) -> tuple[str, list[float]]:
+    """One line of the weights file -> image name and pixels or shares per class."""
     name, *fields = line.split("\t")
-    if len(fields) != num_classes or not all(f.isascii() and f.isdigit() for f in fields):
+    if len(fields) != num_classes or not all(field.fullmatch(f) for f in fields):
         raise UserError(
             f"importance weights {path}, line {number}: "
-            f"an image name and {num_classes} pixel counts expected, got {line!r}"
+            f"an image name and {num_classes} {what} expected, got {line!r}"
         )
-    return name, [int(field) for field in fields]
+    return name, [parse(f) for f in fields]
 
 
-def _check_names(path, counts: dict[str, list[int]], names: Sequence[str]) -> None:
+def _frame(name: str) -> str:
+    """What an image and its mask have in common."""
+    stem = PurePosixPath(name).stem
+    found = _FRAME.match(stem)
+    return found[0] if found else stem
+
+
+def _by_frame(where: str, rows: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, row in rows.items():
+        if _frame(name) in found:
+            raise UserError(
+                f"{where}: two of them are called {_frame(name)!r}, so that names of masks cannot "
+                "tell them apart; name the images by their paths"
+            )
+        found[_frame(name)] = row
+    return found
+
+
+def _check_names(path, counts: dict[str, list[float]], names: Sequence[str]) -> None:
     """Weights are shares of all images: the file must hold the training images and no others."""
     absent = [name for name in names if name not in counts]
     listed = set(names)

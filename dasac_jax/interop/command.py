@@ -45,9 +45,21 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         count = write(options.input, options.output, teacher=options.teacher)
         _say(console, f"{count} tensors: {options.output}")
         return
-    from dasac_jax.interop import convert
+    from dasac_jax.interop import convert, importance
 
-    done = convert.convert(options.input, options.output, options.arch, options.allow_missing)
+    if options.output.suffix == ".tsv":
+        count = importance.convert(options.input, options.output)
+        _say(console, f"importance weights of {count} images: {options.output}")
+        return
+    try:
+        done = convert.convert(options.input, options.output, options.arch, options.allow_missing)
+    except UserError:
+        if importance.is_weights_file(options.input):
+            raise UserError(
+                f"{options.input} holds importance weights, no network: give RUN/weights.tsv as "
+                "the output, in the run's work directory"
+            ) from None
+        raise
     console.print(convert.table(done))
     _say(console, f"{options.input}: {done.identity.text}")
     _say(console, f"checkpoint: {done.output}")
@@ -61,10 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="convert_torch_weights.py",
         description="Makes a checkpoint of a PyTorch file, or with --to-torch and "
-        "--to-safetensors a file of a checkpoint. PyTorch is not needed.",
+        "--to-safetensors a file of a checkpoint; and a run's weights.tsv of the authors' "
+        "cs_weights_….data. PyTorch is not needed.",
     )
     parser.add_argument("input", type=Path, help="the PyTorch file; going back, a checkpoint")
-    parser.add_argument("output", type=Path, help="the new folder; going back, the new file")
+    parser.add_argument(
+        "output",
+        type=Path,
+        help="the new folder; going back, the new file; for importance weights, RUN/weights.tsv",
+    )
     parser.add_argument("--arch", help="the network, where the file fits several")
     parser.add_argument(
         "--allow-missing", action="store_true", help="draw heads that the file lacks"

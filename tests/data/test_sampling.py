@@ -135,6 +135,35 @@ def test_damaged_weights_name_the_line(tmp_path, line, message):
         sampling.load_weights(path, NAMES, CLASSES)
 
 
+def test_shares_round_trip_exactly(tmp_path):
+    path = tmp_path / "weights.tsv"
+    shares = sampling.importance_weights(COUNTS + np.arange(12).reshape(4, 3) ** 3)
+    shares[:, 1] *= [0, 1e-9, 1, 1]
+    sampling.save_weights(path, NAMES, shares, CLASSES)
+    found = sampling.load_weights(path, NAMES[::-1], CLASSES)[::-1]
+    np.testing.assert_allclose(found, sampling.importance_weights(shares), rtol=1e-15)
+    assert "e-" in path.read_text()
+    path.write_text(path.read_text().replace("b/one.png\t", "b/one.png\t-"))
+    with pytest.raises(UserError, match="line 3: an image name and 3 shares expected"):
+        sampling.load_weights(path, NAMES, CLASSES)
+
+
+def test_names_of_masks_stand_for_their_images(tmp_path):
+    path = tmp_path / "weights.tsv"
+    images = ("x/ulm/ulm_000001_000019_leftImg8bit.png", "x/bonn/bonn_000001_000019.jpg", "y/7.png")
+    masks = ("7.png", "ulm_000001_000019_gtFine_labelIds.png", "m/bonn_000001_000019_pred.png")
+    sampling.save_weights(path, masks, COUNTS[:3], CLASSES)
+    found = sampling.load_weights(path, images, CLASSES)
+    np.testing.assert_array_equal(found, sampling.importance_weights(COUNTS[:3])[[1, 2, 0]])
+    with pytest.raises(UserError, match=r"lack 1 of the 2 .* hold 2 others .first: 8\)"):
+        sampling.load_weights(path, (images[0], "y/8.png"), CLASSES)
+    sampling.save_weights(path, (masks[0], "other/7.png", masks[1]), COUNTS[:3], CLASSES)
+    with pytest.raises(UserError, match=r"weights\.tsv: two of them are called '7'"):
+        sampling.load_weights(path, images, CLASSES)
+    with pytest.raises(UserError, match="training images: two of them are called '7'"):
+        sampling.load_weights(path, (*images, "z/7.png"), CLASSES)
+
+
 def test_weights_that_are_missing_or_something_else_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         sampling.load_weights(tmp_path / "none.tsv", NAMES, CLASSES)

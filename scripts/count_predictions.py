@@ -1,0 +1,8 @@
+"""python scripts/count_predictions.py FOLDER RUN/weights.tsv"""
+
+import sys
+
+from dasac_jax.data.predicted import main
+
+if __name__ == "__main__":
+    sys.exit(main())
