@@ -331,7 +331,7 @@ def missing(data_config: Any, roles: Sequence[str] = ROLES) -> list[str]:
         lines.append(f"{data_config.lists}: list files ({names}), because data.lists is set")
     folders: dict[str, str] = {}
     for role in roles:
-        if _list_file(data_config, role) or records.open_records(data_config, role):
+        if _list_file(data_config, role) or records.find(data_config, role):
             continue  # its files are looked for when it is opened
         if role.startswith("source"):
             folders[source.images] = f"the source images: {source.origin}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,19 @@ class Records:
 
 
 def open_records(data_config: Any, role: str) -> Records | None:
+    """`find`, and where files are stored, a line in the log that says which are read."""
+    found = find(data_config, role)
+    if getattr(data_config, "tfds", ""):
+        _say(f"{role}: read from {found.folder if found else 'the folders'}")
+    return found
+
+
+@functools.cache  # a run opens its sources many times
+def _say(text: str) -> None:
+    _LOG.info(text)
+
+
+def find(data_config: Any, role: str) -> Records | None:
     """What holds a role's files: the set below `data.tfds`; None where the folders do.
 
     A set stored at the role's very size is taken before one stored as is. The validation images,
@@ -102,9 +116,7 @@ def open_records(data_config: Any, role: str) -> Records | None:
         if (folder / _VERSION_FILE).is_file():
             found = _open(folder, split, stored)
             if found is not None:
-                _LOG.info("%s: read from %s", role, folder)
                 return found
-    _LOG.info("%s: not in %s, read from the folders", role, store)
     return None
 
 

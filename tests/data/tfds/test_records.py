@@ -218,6 +218,19 @@ def test_a_folder_without_any_set_is_refused(config, tmp_path):
             use()
 
 
+def test_the_log_says_once_where_files_are_read(both, caplog):
+    shutil.rmtree(Path(both.tfds, "prepared_gta5"))
+    records._say.cache_clear()
+    with caplog.at_level("INFO", "dasac_jax"):
+        assert sources.missing(both) == []
+        assert not caplog.messages
+        for _ in range(2):
+            for role in ("source_train", "val"):
+                sources.open_source(both, role)
+    place = f"{both.tfds}/prepared_cityscapes/full/1.0.0"
+    assert caplog.messages == ["source_train: read from the folders", f"val: read from {place}"]
+
+
 def test_data_of_one_s_own_are_refused(both):
     both.source = "custom"
     with pytest.raises(UserError, match=r"data\.tfds is for .*leave it empty"):
