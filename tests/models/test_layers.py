@@ -138,3 +138,30 @@ def test_convolution_starts():
     assert params["kernel"].std() == pytest.approx(0.01, rel=0.05)
     bound = (9 * 8) ** -0.5  # PyTorch's default for biases
     assert 0.95 * bound < np.abs(params["bias"]).max() <= bound
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 6, 12, 24])
+@pytest.mark.parametrize("size", [(2, 3), (9, 17)])
+def test_few_outputs_of_many_inputs_are_the_same_convolution(size, dilation):
+    x = np.random.default_rng(0).normal(size=(2, *size, 24)).astype(np.float32)
+    conv = Conv(2, dilation=dilation)
+    kernel = conv.init(jax.random.key(0), x)["params"]["kernel"]
+
+    def expected(kernel, x):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1),
+            [(dilation, dilation)] * 2,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    ours, pull_back = jax.vjp(lambda k, x: conv.apply({"params": {"kernel": k}}, x), kernel, x)
+    theirs, pull_back_theirs = jax.vjp(expected, kernel, x)
+    program = str(jax.make_jaxpr(lambda x: conv.apply({"params": {"kernel": kernel}}, x))(x))
+    assert "conv_general_dilated" not in program
+    upstream = np.random.default_rng(1).normal(size=theirs.shape).astype(np.float32)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    for a, b in zip(pull_back(upstream), pull_back_theirs(upstream), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
