@@ -16,6 +16,7 @@ SIZE, GROUPS, VIEWS, ROWS = (64, 128), 2, 4, 4
 SHAPE = (97, 163)  # odd, so that no pixel of a crop lies just between two pixels of the label
 TARGET = {"size": SIZE, "num_views": VIEWS, "jitter": 0.4, "hue": 0.1}
 MEAN, STD = source_statistics("gta5")
+QUICKLY = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 STEPS = range(4)
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
@@ -56,7 +57,7 @@ def made(raw):
     """For every step the batch and the parameters behind it."""
     ranges = {"target_scale": (1.0, 1.1), "zoom": (0.5, 1.0)}
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICKLY)
     def make(key):
         batch = views.adapt_views(key, raw, source_mean=MEAN, source_std=STD, **TARGET, **ranges)
         source = jax.vmap(
@@ -198,7 +199,7 @@ def test_baseline_views(raw, torchvision_colour):
     batch_in = {**raw, "target_image": raw["source_image"], "target_item": raw["source_item"]}
     del batch_in["target_view"]
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICKLY)
     def make(key):
         batch = views.baseline_views(
             key, batch_in, size=SIZE, jitter=0.4, source_mean=MEAN, source_std=STD
