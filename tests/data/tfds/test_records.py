@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
+from PIL import Image
 from tensorflow_datasets.core import shuffle
 
 from dasac_jax.data import loader, sources
@@ -62,6 +64,8 @@ def test_a_cache_at_the_target_s_size_is_exact(config, stored, role):
     data = without_folders(stored("cityscapes", "--size", "6x11"))
     found = sources.open_source(data, role)
     assert found.records.size == (6, 11)
+    with Image.open(found.records.open(found.names[0])) as image:
+        assert image.size == (11, 6)
     assert_same(found, sources.open_source(config, role))
 
 
@@ -229,6 +233,26 @@ def test_the_log_says_once_where_files_are_read(both, caplog):
                 sources.open_source(both, role)
     place = f"{both.tfds}/prepared_cityscapes/full/1.0.0"
     assert caplog.messages == ["source_train: read from the folders", f"val: read from {place}"]
+
+
+def test_other_programs_read_a_set_as_they_read_any(config, stored):
+    data = stored("cityscapes", "--splits", "val,test")
+    folder = Path(data.tfds, "prepared_cityscapes/full/1.0.0")
+    found = tfds.builder_from_directory(folder).as_data_source()
+    expected = sources.open_source(config, "val")
+    assert [len(found[split]) for split in ("val", "test")] == [3, 3]
+    for record, name, (image, label) in zip(
+        found["val"], expected.names, expected.pairs, strict=True
+    ):
+        assert record["name"].decode() == name
+        with Image.open(Path(config.root, image)) as a, Image.open(Path(config.root, label)) as b:
+            if a.mode == "RGB":
+                np.testing.assert_array_equal(record["image"], np.array(a))
+            np.testing.assert_array_equal(record["label"][..., 0], np.array(b))
+    record = found["test"][2]
+    assert record["name"].decode().startswith("cityscapes/leftImg8bit/test/bern/")
+    assert record["label"].shape == (*record["image"].shape[:2], 1)
+    assert (record["label"] == 255).all()
 
 
 def test_data_of_one_s_own_are_refused(both):
