@@ -1,0 +1,148 @@
+"""Our side: the step and the prediction as the program runs them, and their operations counted."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from benchmarks import problem
+from benchmarks.problem import Problem
+from dasac_jax import interop, optim, parallel, prediction, state, steps
+from dasac_jax.interop import names
+from dasac_jax.models import create_model
+from dasac_jax.models.layers import Conv
+
+# What the names of precisions mean to JAX: the network's type, and that of float32 products.
+_PRECISIONS = {
+    "float32": (jnp.float32, "highest"),
+    "tf32": (jnp.float32, "tensorfloat32"),
+    "bfloat16": (jnp.bfloat16, "highest"),
+}
+
+
+def variables(arch: str) -> dict[str, Any]:
+    """The network's variables with the problem's weights."""
+    entries = names.entries(arch, problem.CLASSES)
+    state_dict = {name: problem.weight(name, shape) for name, shape in entries.items()}
+    return interop.variables_from_state_dict(arch, state_dict)
+
+
+def make(task: Problem) -> Callable[[], dict[str, Any]]:
+    """A function that computes once and gives what it computed, still on the device."""
+    dtype, precision = _PRECISIONS[task.dtype]
+    jax.config.update("jax_default_matmul_precision", precision)
+    model = create_model(task.network, dtype=dtype, frozen_norm=True)
+    if task.task == "predict":
+        start = prediction.predictor(model, variables(task.network), prediction.Options())
+        images = problem.image(task)
+        return lambda: {"labels": start(images)().labels}
+    step, batch = adaptation(model), problem.adapt_batch(task)
+    program = parallel.data_parallel(partial(step, axis_name=parallel.AXIS))
+    current = parallel.replicate(begin(model, task.network))
+    batch = jax.pmap(lambda x: x)(jax.tree.map(lambda x: x[None], batch))
+
+    def run():
+        nonlocal current
+        current, metrics = program(current, batch)
+        return {name: metrics[name][0] for name in ("loss_source", "loss_target", "labelled")}
+
+    return run
+
+
+def begin(model: nn.Module, arch: str) -> state.TrainState:
+    """The state before the first step."""
+    optimiser = optim.create(problem.LEARNING_RATE)
+    return state.create(model, optimiser, seed=0, beta=problem.BETA, variables=variables(arch))
+
+
+def adaptation(model: nn.Module) -> Callable[..., Any]:
+    """`steps.adapt_step` with the problem's settings."""
+    return partial(
+        steps.adapt_step,
+        model=model,
+        optimiser=optim.create(problem.LEARNING_RATE),
+        group_size=problem.GROUP_SIZE,
+        target_weight=problem.TARGET_WEIGHT,
+        threshold_lower=problem.THRESHOLD_LOWER,
+        threshold_upper=problem.THRESHOLD_UPPER,
+        steps_per_epoch=10**6,
+        teacher_every_steps=problem.TEACHER_EVERY,
+        teacher_momentum=problem.TEACHER_MOMENTUM,
+        prior_momentum=problem.PRIOR_MOMENTUM,
+        beta=problem.BETA,
+        focal_power=problem.FOCAL_POWER,
+    )
+
+
+def operations(task: Problem) -> dict[str, float]:
+    """Floating-point operations of one step or one prediction: by hand, and by XLA's count.
+
+    By hand: 2 · k² · inputs · outputs for each pixel of each convolution; the gradient takes
+    twice as many again, but the first convolution's needs none for its input. All the rest is
+    small beside that.
+    """
+    forward, first = _convolutions(task)
+    if task.task == "predict":
+        by_hand = forward
+    else:
+        by_hand = task.images * (3 * forward - first) + task.groups * problem.GROUP_SIZE * forward
+    return {"by_hand": by_hand, "by_xla": _by_xla(task)}
+
+
+def _convolutions(task: Problem) -> tuple[float, float]:
+    """Operations of all convolutions for one image, and of the first one."""
+    found = []
+
+    def count(next_call, args, kwargs, context):
+        out = next_call(*args, **kwargs)
+        if isinstance(context.module, Conv) and context.method_name == "__call__":
+            layer, pixels = context.module, out.shape[1] * out.shape[2]
+            found.append(2 * layer.size**2 * args[0].shape[-1] * out.shape[-1] * pixels)
+        return out
+
+    with nn.intercept_methods(count):
+        jax.eval_shape(
+            lambda x: create_model(task.network).init(jax.random.key(0), x),
+            jnp.zeros((1, task.height, task.width, 3)),
+        )
+    return float(sum(found)), float(found[0])
+
+
+def _by_xla(task: Problem) -> float:
+    model = create_model(task.network, frozen_norm=True)
+    if task.task == "predict":
+        images = jnp.zeros((1, task.height, task.width, 3))
+        shapes = jax.eval_shape(lambda: variables(task.network))
+        lowered = jax.jit(partial(steps.predict_step, model=model)).lower(shapes, images)
+    else:
+        shapes = jax.eval_shape(partial(begin, model, task.network))
+        lowered = jax.jit(adaptation(model)).lower(shapes, problem.adapt_batch(task))
+    return float(lowered.cost_analysis()["flops"])
+
+
+def ceilings(task: Problem) -> dict[str, Any]:
+    """Operations of a large matrix product, bytes moved by a copy, and functions that do them."""
+    dtype = _PRECISIONS[task.dtype][0]
+    size = 8192 if task.device == "gpu" else 2048
+    key = jax.random.key(0)
+    a, b = (jax.random.normal(k, (size, size), dtype) for k in jax.random.split(key))
+    long = jnp.zeros((2**28 if task.device == "gpu" else 2**25,), jnp.float32)
+    multiply, copy = jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
+    return {
+        "product": (2.0 * size**3, lambda: multiply(a, b).block_until_ready()),
+        "copy": (2.0 * long.nbytes, lambda: copy(long).block_until_ready()),
+    }
+
+
+def peak_device_bytes() -> int | None:
+    """The most that the device's memory held, where the device tells."""
+    statistics = jax.local_devices()[0].memory_stats()
+    return statistics["peak_bytes_in_use"] if statistics else None
+
+
+def settle(values: dict[str, Any]) -> dict[str, Any]:
+    """Wait for values and give them as Python numbers and arrays."""
+    return {name: jax.device_get(value) for name, value in values.items()}

@@ -1,0 +1,174 @@
+"""Races our step, or prediction, against plain PyTorch's on this machine.
+
+python benchmarks/run.py --task step --size 128 256
+python benchmarks/run.py --task predict
+python benchmarks/run.py --device gpu --dtype bfloat16
+
+Each side has its own process, which stays warm; they take turns, so that what else the machine
+does meets all of them. Needs the [torch] extra; on a GPU the [cuda] extra, too.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import report  # noqa: E402
+from benchmarks.problem import Problem  # noqa: E402
+
+SIDES = ("ours", "eager", "tuned")
+NETWORKS = ("deeplabv2_resnet101", "deeplabv2_vgg16_bn", "fcn_vgg16_bn", "deeplabv2_demo")
+
+
+class Side:
+    """A worker process and what it answered."""
+
+    def __init__(self, name: str, task: Problem):
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cuda" if task.device == "gpu" else "cpu",
+            # Compiling is measured, so nothing may come from a cache.
+            "JAX_COMPILATION_CACHE_DIR": "",
+            # Otherwise JAX takes most of the GPU's memory, and PyTorch's side has none.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
+        if task.device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        self.name = name
+        self.turns: list[dict[str, float]] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", name, json.dumps(task.as_dict())],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, order: str) -> Any:
+        """Give an order and wait for its answer. Exits where the side has died."""
+        try:
+            self.process.stdin.write(order + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            sys.exit(f"error: side {self.name} ended at {order!r}; its own words stand above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def race(task: Problem, names: Sequence[str], repeats: int) -> dict[str, Any]:
+    """All that was measured, for the table and the JSON file."""
+    sides = [Side(name, task) for name in names]
+    first = {side.name: side.ask("go")["seconds"] for side in sides}
+    for side in sides:
+        side.ask("go")  # warm
+    for _ in range(repeats):
+        for side in sides:
+            side.turns.append(side.ask("go"))
+    facts = {side.name: side.ask("facts") for side in sides}
+    limits = {side.name: side.ask("ceilings") for side in sides}
+    for side in sides:
+        side.close()
+    operations = facts["ours"].pop("operations")
+    ceiling = {kind: max(limit[kind] for limit in limits.values()) for kind in limits["ours"]}
+    medians = {side.name: _medians(side.turns) for side in sides}
+
+    def result(side: Side) -> dict[str, Any]:
+        median = medians[side.name]
+        return {
+            "turns": side.turns,
+            "median": median,
+            "images_per_second": task.images / median["seconds"],
+            "ratio": {kind: median[kind] / medians["ours"][kind] for kind in median},
+            "of_limit": operations["by_hand"] / median["seconds"] / ceiling["product"],
+            "compile_seconds": max(0.0, first[side.name] - median["seconds"]) * task.inner,
+            "ceilings": limits[side.name],
+            **facts[side.name],
+        }
+
+    return {
+        "problem": task.as_dict(),
+        "machine": report.machine(task),
+        "operations": operations,
+        "ceilings": ceiling,
+        "sides": {side.name: result(side) for side in sides},
+    }
+
+
+def _medians(turns: list[dict[str, float]]) -> dict[str, float]:
+    return {kind: statistics.median(turn[kind] for turn in turns) for kind in turns[0]}
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--task", choices=("step", "predict"), default="step")
+    add("--network", choices=NETWORKS, default=NETWORKS[0])
+    add("--size", nargs=2, type=int, metavar=("H", "W"),
+        help="crop or image; by default as published on a GPU, smaller crops on a CPU")  # fmt: skip
+    add("--source", type=int, help="source images of a step (2 on a CPU, 8 on a GPU)")
+    add("--groups", type=int, help="target images of a step, 4 views each (1, 2)")
+    add("--dtype", choices=("float32", "tf32", "bfloat16"), default="float32")
+    add("--device", choices=("cpu", "gpu"), default="cpu")
+    add("--sides", nargs="+", choices=SIDES[1:], default=["eager"], help="whom to race")
+    add("--repeats", type=int, default=5, help="turns of each side (%(default)s)")
+    add("--inner", type=int, help="steps a turn (1, on a GPU 10)")
+    add("--json", type=Path, help="by default under runs/benchmarks")
+    return parser.parse_args(argv)
+
+
+def problem_of(flags: argparse.Namespace) -> Problem:
+    """What the flags say, with the device's defaults."""
+    gpu = flags.device == "gpu"
+    size = (1024, 2048) if flags.task == "predict" else (512, 1024) if gpu else (128, 256)
+    height, width = flags.size or size
+    return Problem(
+        task=flags.task,
+        network=flags.network,
+        height=height,
+        width=width,
+        source=flags.source or (8 if gpu else 2),
+        groups=flags.groups or (2 if gpu else 1),
+        dtype=flags.dtype,
+        device=flags.device,
+        inner=flags.inner or (10 if gpu else 1),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Race, print the table, write the JSON file."""
+    flags = parse(argv)
+    if importlib.util.find_spec("torch") is None:
+        sys.exit("error: the race needs PyTorch: pip install -e '.[torch]'")
+    if flags.dtype == "tf32" and flags.device == "cpu":
+        sys.exit("error: --dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
+    task = problem_of(flags)
+    result = race(task, ["ours", *flags.sides], flags.repeats)
+    name = f"{task.task}-{task.network}-{task.height}x{task.width}-{task.dtype}-{task.device}"
+    path = flags.json or ROOT / "runs" / "benchmarks" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    report.show(result)
+    print(f"also in {path}")
+
+
+if __name__ == "__main__":
+    main()

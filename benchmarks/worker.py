@@ -1,0 +1,94 @@
+"""One side of a race, in a process of its own: computes when told to, and tells how long it took.
+
+A line on standard input is an order (`go`, `ceilings`, `facts`), a JSON line on standard output
+the answer. `run.py` starts it: python -m benchmarks.worker SIDE PROBLEM-AS-JSON
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.problem import Problem
+
+_CEILING_REPEATS = 7
+
+
+def main(side: str, task: Problem) -> None:
+    """Answer orders until standard input ends."""
+    # What the libraries print must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    if side == "ours":
+        from benchmarks import ours as module
+
+        make = module.make
+    else:
+        from benchmarks import theirs as module
+
+        def make(task):
+            return module.make(task, tuned=side == "tuned")
+
+    run, last = None, {}
+
+    def go():
+        nonlocal run, last
+        run = run or make(task)
+        started, worked = time.monotonic(), time.process_time()
+        for _ in range(task.inner):
+            values = run()
+        last = module.settle(values)
+        return {
+            "seconds": (time.monotonic() - started) / task.inner,
+            "cpu_seconds": (time.process_time() - worked) / task.inner,
+        }
+
+    orders: dict[str, Callable[[], Any]] = {
+        "go": go,
+        "ceilings": lambda: _ceilings(module, task),
+        "facts": lambda: _facts(side, module, task, last),
+    }
+    for line in sys.stdin:
+        print(json.dumps(orders[line.strip()]()), file=answers, flush=True)
+
+
+def _ceilings(module, task) -> dict[str, float]:
+    """The most per second of several tries: what the machine can do at best."""
+    found = {}
+    for name, (amount, function) in module.ceilings(task).items():
+        function()
+        seconds = []
+        for _ in range(_CEILING_REPEATS):
+            started = time.monotonic()
+            function()
+            seconds.append(time.monotonic() - started)
+        found[name] = amount / min(seconds)
+    return found
+
+
+def _facts(side, module, task, last) -> dict[str, Any]:
+    """Peak memory and what was computed; on our side also the operations."""
+    facts = {
+        "peak_bytes": module.peak_device_bytes()
+        or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "values": {name: _summary(value) for name, value in last.items()},
+    }
+    if side == "ours":
+        facts["operations"] = module.operations(task)
+    return facts
+
+
+def _summary(value: np.ndarray) -> float | list[int]:
+    """A loss as it is; of a label map how many pixels each class has."""
+    if value.ndim == 0:
+        return float(value)
+    return np.bincount(value.astype(np.int64).ravel(), minlength=19).tolist()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Problem(**json.loads(sys.argv[2])))
