@@ -47,6 +47,7 @@ class _TrainItems:
     target_batch: int
     source_rows: range
     target_rows: range
+    closed: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @property
     def rows(self) -> int:
@@ -61,11 +62,11 @@ class _TrainItems:
         if row < len(self.source_rows):
             item = self.source_rows[row]
             order = _source_order(self.seed, epoch, len(self.source))
-            record = _read(self.source, int(order[step * self.source_batch + item]))
+            record = _read(self.source, int(order[step * self.source_batch + item]), self.closed)
         else:
             item = self.target_rows[row - len(self.source_rows)]
             position = step * self.target_batch + item
-            record = _read(self.target, self.sampler.index(self.seed, epoch, position))
+            record = _read(self.target, self.sampler.index(self.seed, epoch, position), self.closed)
         return record | {"item": item}
 
 
@@ -74,16 +75,19 @@ class _AllItems:
     """The items of a source, read under guard."""
 
     source: PairSource
+    closed: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return _read(self.source, int(index))
+        return _read(self.source, int(index), self.closed)
 
 
-def _read(source: PairSource, index: int) -> dict[str, Any]:
+def _read(source: PairSource, index: int, closed: threading.Event) -> dict[str, Any]:
     """source[index], in a thread of its own: should it hang, nothing has to wait for its end.
+
+    closed: set when nobody wants the items any more, so that waiting for others ends as well.
 
     Raises UserError naming the file and item when it takes longer than STALL_SECONDS, or its
     thread dies.
@@ -103,6 +107,8 @@ def _read(source: PairSource, index: int) -> dict[str, Any]:
         try:
             record, error = done.get(timeout=STALL_SECONDS / _LOOKS)
         except queue.Empty:
+            if closed.is_set():
+                raise UserError(f"reading {where} was given up") from None
             continue
         if error is None:
             return record
@@ -205,6 +211,7 @@ def _read_ahead(items, batch: int, collate, num_threads: int, prefetch: int) -> 
     try:
         yield from iterator
     finally:
+        items.closed.set()
         iterator.close()
 
 
