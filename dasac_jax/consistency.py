@@ -187,14 +187,35 @@ def pseudo_labels(
     """
     confidence = probs.max(-1)
     winner = probs.argmax(-1).astype(jnp.int32)
-    won = winner[..., None] == jnp.arange(probs.shape[-1])
-    peak = jnp.where(won, confidence[..., None], 0).max((1, 2))  # (V, C)
-    if discount:
-        peak *= 1 - jnp.exp(-prior / beta)
-    threshold = jnp.maximum(upper * peak, lower)
+    threshold, _ = class_thresholds(
+        probs, prior, upper=upper, lower=lower, beta=beta, discount=discount
+    )
     threshold = jax.vmap(lambda values, classes: values[classes])(threshold, winner)
     kept = (confidence > threshold) & ~padded
     return jnp.where(kept, winner, IGNORED), confidence
+
+
+def class_thresholds(
+    probs: jax.Array,
+    prior: jax.Array,
+    *,
+    upper: float,
+    lower: float,
+    beta: float,
+    discount: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """The confidence above which `pseudo_labels`, with the same arguments, keeps a class's pixels.
+
+    Returns:
+        threshold: (V, C) float32, at least `lower`.
+        won: (V, C) bool, whether the class wins any pixel of the view.
+    """
+    confidence = probs.max(-1)
+    won = probs.argmax(-1)[..., None] == jnp.arange(probs.shape[-1])
+    peak = jnp.where(won, confidence[..., None], 0).max((1, 2))
+    if discount:
+        peak *= 1 - jnp.exp(-prior / beta)
+    return jnp.maximum(upper * peak, lower), won.any((1, 2))
 
 
 def target_loss(

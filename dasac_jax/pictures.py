@@ -100,6 +100,7 @@ def _fused(made, probs, prior, *, group_size, pool, settings):
         probs, padded, to_reference, made["from_reference"], group_size=group_size, pool=pool
     )
     labels, confidence = consistency.pseudo_labels(refined, padded, prior, **settings)
+    thresholds, won = consistency.class_thresholds(refined, prior, **settings)
     image = made["student_view"] * jnp.array(IMAGENET_STD) + jnp.array(IMAGENET_MEAN)
     return {
         "student_view": jnp.round(255 * jnp.clip(image, 0, 1)).astype(jnp.uint8),
@@ -108,7 +109,7 @@ def _fused(made, probs, prior, *, group_size, pool, settings):
         "pooled": _labels(refined),
         "confidence": confidence,
         "pseudo_labels": labels,
-        "thresholds": class_thresholds(refined, prior, **settings),
+        "thresholds": jnp.where(won, thresholds, jnp.nan),
     }
 
 
@@ -116,29 +117,6 @@ def _labels(probs):
     """(..., C) → (...,) int32, 255 where no view saw anything."""
     seen = probs.sum(-1) > consistency.VALID_TOTAL
     return jnp.where(seen, probs.argmax(-1).astype(jnp.int32), consistency.IGNORED)
-
-
-def class_thresholds(
-    probs: jax.Array,
-    prior: jax.Array,
-    *,
-    upper: float,
-    lower: float,
-    beta: float,
-    discount: bool,
-) -> jax.Array:
-    """The confidence above which `consistency.pseudo_labels` keeps a pixel of a class.
-
-    probs: (V, H, W, C) float32, refined predictions; the rest as there. Returns (V, C) float32,
-    nan for classes that win no pixel of a view.
-    """
-    confidence = probs.max(-1)
-    won = probs.argmax(-1)[..., None] == jnp.arange(probs.shape[-1])
-    peak = jnp.where(won, confidence[..., None], 0).max((1, 2))
-    if discount:
-        peak *= 1 - jnp.exp(-prior / beta)
-    threshold = jnp.maximum(upper * peak, lower)
-    return jnp.where(won.any((1, 2)), threshold, jnp.nan)
 
 
 def teacher_views(stages: Mapping[str, np.ndarray], classes: Sequence[Class]) -> np.ndarray:

@@ -58,13 +58,21 @@ def test_thresholds_are_those_that_pseudo_labels_keep_by(discount):
     rules = RULES | {"discount": discount, "lower": 0.3}
     padded = np.zeros(probs.shape[:3], bool)
     labels, confidence = consistency.pseudo_labels(probs, padded, prior, **rules)
-    thresholds = np.asarray(pictures.class_thresholds(probs, prior, **rules))
-    assert thresholds.shape == (3, CLASSES) and np.isnan(thresholds[1, 2])
+    thresholds, won = map(np.asarray, consistency.class_thresholds(probs, prior, **rules))
+    assert thresholds.shape == won.shape == (3, CLASSES)
+    assert not won[1, 2] and won.sum() == 3 * CLASSES - 1
     winner = probs.argmax(-1)
     mine = np.take_along_axis(thresholds[:, None, None], winner[..., None], -1)[..., 0]
     kept = np.asarray(labels) != 255
     assert 0.2 < kept.mean() < 0.95
     np.testing.assert_array_equal(np.asarray(confidence) > mine, kept)
+
+
+def test_classes_that_win_no_pixel_have_no_threshold(stages):
+    winners = [np.unique(labels[labels != 255]) for labels in stages["pooled"]]
+    for classes_won, row in zip(winners, stages["thresholds"], strict=True):
+        np.testing.assert_array_equal(np.isnan(row), ~np.isin(np.arange(CLASSES), classes_won))
+    assert np.isnan(stages["thresholds"][:, -1]).all()  # no colour of the image is of this class
 
 
 def test_aligned_views_agree_in_the_reference_frame(stages):
