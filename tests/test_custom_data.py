@@ -6,12 +6,14 @@ import runpy
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import dasac_jax
 from dasac_jax import checkpoint, comparison, evaluate, parallel, predict, report, stages, workdir
+from dasac_jax import config as recipe
 from dasac_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -162,6 +164,26 @@ def test_target_labels_cannot_reach_a_step(tmp_path):
                 np.testing.assert_array_equal(ours[name], array)
     labels = np.concatenate([batch["source_label"].ravel() for batch in found[0]])
     assert set(np.unique(labels)) == {0, 1, 2, 255}
+
+
+def test_two_classes_are_trained(tmp_path):
+    config = custom_config(tmp_path)
+    pair = {"names": ("no", "yes"), "palette": ((1, 2, 3), (4, 5, 6))}
+    config.data.classes.update(pair, source_ids=((0, "no"), (255, "yes")), target_ids=())
+    recipe.check(config)
+    state = jax.eval_shape(lambda: stages.create_state(config, "adapt"))
+    assert state.class_prior.shape == (2,)
+    raw = {
+        "source_image": np.zeros((1, 4, 40, 64, 3), np.uint8),
+        "source_label": np.zeros((1, 4, 40, 64), np.uint8),
+        "source_item": np.arange(4, dtype=np.int32)[None],
+        "target_image": np.zeros((1, 1, 48, 72, 3), np.uint8),
+        "target_view": np.arange(2, dtype=np.int32)[None],
+    }
+    step = stages.adapt_step(config, 2)
+    mapped = jax.vmap(step, in_axes=(None, 0), axis_name=parallel.AXIS)
+    after, metrics = jax.eval_shape(mapped, state, raw)  # traced, not compiled
+    assert after.class_prior.shape == (1, 2) and metrics["loss_target"].shape == (1,)
 
 
 def test_a_checkpoint_knows_its_classes(trained):

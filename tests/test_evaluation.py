@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling as official  # noqa: N813
@@ -276,6 +277,14 @@ def test_a_list_needs_labels(images):
         lines.write("x/9.png\n")
     with pytest.raises(UserError, match=r"list.txt gives no label for 1 of 6 images, first x/9"):
         opened(folder)
+
+
+def test_data_of_other_classes_than_the_checkpoints(images):
+    folder, _ = images
+    network = evaluation.open_network(save(folder / "run"))
+    pairs = replace(opened(folder), num_classes=2, id_map=((3, 0), (5, 1)))
+    with pytest.raises(UserError, match=r"run has 19 classes, but the data in .*data have 2"):
+        evaluation.of_network("student", network, pairs)
 
 
 def test_a_split_is_that_of_the_checkpoints_run(whole, tmp_path):

@@ -150,6 +150,13 @@ def test_layers_that_were_never_trained_are_named(tmp_path, save, caplog):
     assert "params/layer5/0/kernel comes from no training" in caplog.text
 
 
+def test_names_or_colours_that_are_not_as_many_as_the_classes(tmp_path, save):
+    for key, value in {"class_names": ["sea", "land"], "palette": [[0, 0, 0]]}.items():
+        words = rf"has 19 classes, but says {key} of {len(value)}"
+        with pytest.raises(UserError, match=words):
+            inference.open_checkpoint(save(tmp_path / key, 1, **{key: value}))
+
+
 def test_arrays_of_another_network(tmp_path, save, variables):
     with pytest.raises(UserError, match=r"student .* holds params/layer5/0/bias \(19,\).*\(5,\)"):
         inference.open_checkpoint(save(tmp_path / "a", 1, num_classes=5))

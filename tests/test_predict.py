@@ -23,6 +23,7 @@ from PIL import Image
 import dasac_jax
 from dasac_jax import checkpoint, models, predict, prediction_files
 from dasac_jax.data.labels import CLASS_NAMES, label_ids, palette
+from dasac_jax.errors import UserError
 from dasac_jax.image.normalise import normalise
 
 ROOT = Path(__file__).parents[1]
@@ -264,6 +265,8 @@ def test_other_classes(tmp_path, folder, capsys):
     mixed = pixels / 2 + np.array(facts["palette"])[labels] / 2
     assert np.abs(read(out / "overlay" / name)[: len(pixels)] - mixed).max() <= 0.5
     refused(capsys, ["2 classes"], trained, "--images", folder, "--output", out, "--zip")
+    with pytest.raises(UserError, match=r"19 classes of its own \(0, …\)"):
+        prediction_files.check([], ["cityscapes_ids"], [str(i) for i in range(19)], zipped=False)
 
 
 def test_names_that_the_server_does_not_know(trained, tmp_path, capsys):

@@ -227,6 +227,25 @@ class TestGiven:
             start.of_baseline(run(init=str(tmp_path / "empty")), FRESH)
 
 
+def test_given_weights_of_other_classes_are_refused(run, tmp_path):
+    words = "given has 19 classes, this configuration has 4"
+    save(tmp_path / "given", 7.0, 0, num_classes=19)
+    for begin in (start.of_baseline, start.of_adapt):
+        with pytest.raises(UserError, match=words):
+            begin(run(init=str(tmp_path / "given"), stages="adapt"), FRESH)
+    for stage, begin in (("baseline", start.of_baseline), ("adapt", start.of_adapt)):
+        path = str(tmp_path / stage)
+        save(tmp_path / stage, 7.0, 0, num_classes=19, **converted(stage, 4))
+        with pytest.raises(UserError, match=f"{stage} has 19 classes"):
+            begin(run(init=path), FRESH)
+    with pytest.raises(UserError, match="baseline has 19 classes"):
+        start.handed_on(run(init=str(tmp_path / "baseline")), "baseline", FRESH)
+    # Last layers that come from no training are none of that many classes.
+    save(tmp_path / "imagenet", 7.0, 0, num_classes=19, drawn=["params/layer5/conv/kernel"])
+    state, _ = start.of_baseline(run(init=str(tmp_path / "imagenet")), FRESH)
+    assert values(state.params["layer1"]) == {7} and values(state.params["layer5"]) == {-1}
+
+
 def test_a_checkpoint_of_another_network_is_refused(run, tmp_path):
     state = state_of(3.0, 4)
     state = state.replace(params={"layer1": state.params["layer1"]})

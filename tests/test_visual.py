@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dasac_jax import visual
+from dasac_jax.data import classes
 from dasac_jax.data.labels import CLASSES
 
 ROAD, CAR = (128, 64, 128), (0, 0, 142)
@@ -22,6 +23,15 @@ def test_colours_of_classes_and_of_none(dtype):
     expected = np.array([[ROAD, CAR, black], [black, black, black]], np.uint8)
     np.testing.assert_array_equal(visual.colourise(labels), expected)
     assert visual.colourise(labels).dtype == np.uint8
+
+
+def test_colours_of_ones_own_classes():
+    pair = classes.own(("no", "yes"), ((1, 2, 3), (4, 5, 6)))
+    shown = visual.colourise(np.array([[0, 1, 2, 255]]), pair)
+    assert shown.tolist() == [[[1, 2, 3], [4, 5, 6], [0, 0, 0], [0, 0, 0]]]
+    cells = [[_plain(9, 20, 200)]]
+    below = visual.panel(cells, ["x"], pair)[44:].reshape(-1, 3).tolist()
+    assert [1, 2, 3] in below and [128, 64, 128] not in below
 
 
 def test_byte_labels():

@@ -48,6 +48,10 @@ def test_source_statistics_by_hand():
     assert std[0] == pytest.approx(0.243 * 0.229 / 0.175, abs=1e-9)
 
 
+def test_an_unknown_source_is_normalised_as_the_target():
+    assert source_statistics("none") == (IMAGENET_MEAN, IMAGENET_STD)
+
+
 def test_unknown_source_is_named():
     with pytest.raises(UserError, match=r"'gta'.*gta5, synthia"):
         source_statistics("gta")
