@@ -67,10 +67,11 @@ _DESCRIPTION = (
 def run(flags: argparse.Namespace, console: Console | None = None) -> None:
     """Score what the flags name and write the report. Raises UserError."""
     # Imported late: a mistake on the command line is answered at once.
-    from dasac_jax import evaluation, evaluation_report, logs
+    from dasac_jax import compilation, evaluation, evaluation_report, logs
 
     names = named(flags.inputs)
     with logs.logging_to(flags.output, primary=False, console=Console(stderr=True)):
+        compilation.keep_programs()
         if flags.truth is not None:
             facts, without = {"truth": str(flags.truth)}, ()
             results = _of_folders(flags, names)

@@ -21,7 +21,15 @@ INTERRUPTED = 130  # the shell's code for Ctrl-C
 def run(arguments: argparse.Namespace) -> str:
     """Do what the command line says; returns what was done, in words. Raises UserError."""
     # Imported late: a mistake on the command line is answered at once.
-    from dasac_jax import image_files, inference, logs, prediction, prediction_files, video
+    from dasac_jax import (
+        compilation,
+        image_files,
+        inference,
+        logs,
+        prediction,
+        prediction_files,
+        video,
+    )
 
     folder = Path(arguments.output)
     kinds = _kinds(arguments)
@@ -37,6 +45,7 @@ def run(arguments: argparse.Namespace) -> str:
         video.check_video(arguments.video)
     images = image_files.find_images(arguments.images, outside=folder)
     with logs.logging_to(folder, primary=False):
+        compilation.keep_programs()
         model, networks, facts = inference.open_checkpoint(arguments.checkpoint)
         variables = inference.choose(networks, arguments.checkpoint, teacher=arguments.teacher)
         look = prediction_files.Look(inference.class_names(facts), inference.class_palette(facts))
