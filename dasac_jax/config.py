@@ -92,6 +92,9 @@ def base() -> ConfigDict:
     config.validate_every_epochs = 2
     config.validation_batch = 4  # over all devices
     config.checkpoint_every_steps = 500
+    config.checkpoint_every_minutes = 10.0  # 0: never for the time alone
+    config.max_minutes = 0.0  # after which a start saves and ends; 0: no limit
+    config.max_skipped_steps = 10  # in a row, their loss or gradient not being finite
     config.log_every_steps = 50
     config.loader_threads = 8
     return config
@@ -181,6 +184,7 @@ def _problems(flat: dict[str, Any], num_classes: int) -> Iterator[tuple[str, str
             yield key, "a number from 0 to 1 is needed"
     zero_works = ("seed", "weight_decay", "momentum", "phase_in_steps", "confidence_images")
     zero_works += ("jitter", "source_images", "source_held_out", "selection_images")
+    zero_works += ("checkpoint_every_minutes", "max_minutes")
     zero_works += ("focal_power", "threshold_lower", "target_weight")
     for key, value in flat.items():
         if isinstance(value, int | float) and not isinstance(value, bool):

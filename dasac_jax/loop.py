@@ -1,8 +1,9 @@
 """The one training loop: batches → step → log, validate, checkpoint."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from dasac_jax import checkpoint, logs, parallel
+from dasac_jax import checkpoint, logs, parallel, stopping
 from dasac_jax.errors import UserError
 from dasac_jax.history import Recorder
 from dasac_jax.state import TrainState
+from dasac_jax.window import Window
 
 _LOG = logging.getLogger(__name__)
-
-_MEND = "checkpoints before it are kept, try a smaller learning rate"
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Plan:
     facts: dict[str, Any]
     log_every_steps: int
     checkpoint_every_steps: int
+    checkpoint_every_minutes: float  # 0: never for the time alone
+    max_skipped_steps: int  # in a row
     validate_every_epochs: int
     validate: Validate | None
     watched: tuple[str, ...] = ()
@@ -67,87 +69,149 @@ def train(
     make_batches: Callable[[int, int], Iterator[dict[str, Any]]],
     plan: Plan,
     recorder: Recorder,
-    best_score: float,
+    facts: Mapping[str, Any],
 ) -> TrainState:
     """Train from state.step to plan.total_steps; checkpoints go to plan.newest and plan.best.
 
-    make_batches(first_step, num_steps) gives this process's rows. Returns the last state, as
-    numpy arrays. Raises UserError when a loss is not finite.
+    make_batches(first_step, num_steps) gives this process's rows. facts: those of the checkpoint
+    that the state comes from; empty at the beginning. Returns the last state, as numpy arrays.
+    Raises UserError when too many steps in a row were skipped, and Stopped, everything saved,
+    when a stop is requested.
     """
     first_step = int(state.step)
     state = parallel.replicate(state)
     step = parallel.data_parallel(step)
-    newest = checkpoint.open_manager(plan.newest, keep=2)
-    best = checkpoint.open_manager(plan.best, keep=1)
-    batches = make_batches(first_step, plan.total_steps - first_step)
-    window: list[dict[str, jax.Array]] = []
     with contextlib.ExitStack() as stack:
-        stack.callback(checkpoint.finish, newest)
-        stack.callback(checkpoint.finish, best)
-        stack.callback(batches.close)
         update = stack.enter_context(
             logs.progress(plan.name, plan.total_steps, first_step, log_every=plan.log_every_steps)
         )
+        desk = stack.enter_context(_Desk(plan, recorder, update, facts))
+        if facts.get("unseen"):
+            desk.attend(state, first_step, saved=True)
+        if first_step == plan.total_steps:
+            return parallel.fetch(state)
+        batches = make_batches(first_step, plan.total_steps - first_step)
+        stack.callback(batches.close)
         started = time.monotonic()
         for done, batch in enumerate(batches, start=first_step + 1):
             state, metrics = step(state, parallel.shard(batch, plan.layout))
-            window.append(metrics)
+            desk.window.add(done, metrics, batch["names"])
             if done == first_step + 1:
                 jax.block_until_ready(metrics)
                 _LOG.info("%s: first step after %.1f s", plan.name, time.monotonic() - started)
-            last = done == plan.total_steps
-            means, values, pictures = None, {}, {}
-            if last or done % plan.log_every_steps == 0:
-                means = _means(plan.name, window, done)
-                window.clear()
-                values = means | {key: parallel.first(getattr(state, key)) for key in plan.watched}
-            update(done, means)
-            epoch, rest = divmod(done, plan.steps_per_epoch)
-            if plan.validate and (last or (rest == 0 and epoch % plan.validate_every_epochs == 0)):
-                found = _validate(state, plan, best, best_score)
-                best_score = max(best_score, found.miou)
-                values = values | {"selection_miou": found.miou, **found.values}
-                pictures = found.pictures
-            if values:
-                recorder.add(done, values, pictures)
-            if last or done % plan.checkpoint_every_steps == 0:
-                _save(newest, state, plan, best_score)
+            desk.attend(state, done)
         return parallel.fetch(state)
 
 
-def _means(name: str, window: list[dict[str, jax.Array]], done: int) -> dict[str, float]:
-    """Means of the metrics since the last look; the only place that waits for the device."""
-    fetched = [{key: float(parallel.first(x)) for key, x in m.items()} for m in window]
-    means = {key: float(np.mean([m[key] for m in fetched])) for key in fetched[0]}
-    for i, metrics in enumerate(fetched):
-        bad = [key for key, value in metrics.items() if not math.isfinite(value)]
-        if bad:
-            number = done - len(fetched) + i + 1
-            raise UserError(f"{name} step {number}: {bad[0]} is {metrics[bad[0]]}; {_MEND}")
-    return means
+class _Desk:
+    """What is done between two steps: log, validate, record, save, and put down the work."""
 
+    def __init__(self, plan: Plan, recorder: Recorder, update: Callable[..., None], facts) -> None:
+        self._plan, self._recorder, self._update = plan, recorder, update
+        self._best_score = float(facts.get("best_score", 0.0))
+        self.window = Window(plan.name, plan.max_skipped_steps, facts)
+        self._newest = checkpoint.open_manager(plan.newest, keep=2)
+        self._best = checkpoint.open_manager(plan.best, keep=1)
+        self._saved_at = time.monotonic()
 
-def _validate(state, plan, best, best_score) -> Validation:
-    """Score the student; keep it where it is the best so far."""
-    found = plan.validate(parallel.fetch(state))
-    done = int(parallel.first(state.step))
-    _LOG.info("%s step %d: mIoU %.1f %% on the selection split", plan.name, done, 100 * found.miou)
-    if found.miou > best_score:
-        _save(best, state, plan, found.miou)
-    return found
+    def __enter__(self) -> _Desk:
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is KeyboardInterrupt:  # there is no time to wait for what is being written
+            return
+        try:
+            checkpoint.finish(self._best)
+        finally:
+            checkpoint.finish(self._newest)
 
-def _save(manager, state, plan, best_score) -> None:
-    state = parallel.fetch(state)
-    # The losses are looked at more rarely, and tell of the weights only a step later.
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.student)):
-        raise UserError(f"{plan.name} step {int(state.step)}: weights are not finite; {_MEND}")
-    epoch = plan.first_epoch + int(state.step) // plan.steps_per_epoch
-    facts = {
-        **plan.facts,
-        "stage": plan.name,
-        "epoch": epoch,
-        "first_epoch": plan.first_epoch,
-        "best_score": best_score,
-    }
-    checkpoint.save(manager, state, metadata=facts)
+    def attend(self, state: TrainState, done: int, *, saved: bool = False) -> None:
+        """Look at a step that has been done; saved: whether its state is on disk already.
+
+        Raises Stopped instead where a stop is requested, before the look or in its validation:
+        the look is then the first thing that the next start does, so that the result is the same.
+        """
+        try:
+            stopping.check()
+            self._look(state, done)
+        except stopping.Stopped as stop:
+            if not saved:
+                self._save(state, unseen=True)
+            raise stopping.Stopped(f"{stop} (after {self._plan.name} step {done})") from stop
+
+    def _look(self, state: TrainState, done: int) -> None:
+        plan = self._plan
+        last = done == plan.total_steps
+        epoch, rest = divmod(done, plan.steps_per_epoch)
+        looked = last or done % plan.log_every_steps == 0
+        interval = last or (rest == 0 and epoch % plan.validate_every_epochs == 0)
+        means, values, pictures = None, {}, {}
+        if looked:
+            means = self._means(done)
+            values = means | {key: parallel.first(getattr(state, key)) for key in plan.watched}
+        self._update(done, means)
+        if plan.validate and interval:
+            found = self._validate(state, done)
+            values = values | {"selection_miou": found.miou, **found.values}
+            pictures = found.pictures
+        if values:
+            self._recorder.add(done, values, pictures)
+        if looked:
+            self.window.clear()
+        if interval or done % plan.checkpoint_every_steps == 0 or self._time_to_save():
+            self._save(state)
+
+    def _means(self, done: int) -> dict[str, float]:
+        means, skipped = self.window.means()
+        if not skipped:
+            return means
+        _LOG.warning(
+            "%s: %d of the steps up to %d were skipped, a loss or gradient was not finite",
+            self._plan.name, skipped, done,
+        )  # fmt: skip
+        return means | {"skipped": skipped}
+
+    def _validate(self, state: TrainState, done: int) -> Validation:
+        """Score the student; keep it where it is the best so far."""
+        found = self._plan.validate(parallel.fetch(state))
+        _LOG.info(
+            "%s step %d: mIoU %.1f %% on the selection split",
+            self._plan.name, done, 100 * found.miou,
+        )  # fmt: skip
+        if found.miou > self._best_score:
+            self._best_score = found.miou
+            checkpoint.save(self._best, self._sound(state), metadata=self._facts(state))
+        return found
+
+    def _time_to_save(self) -> bool:
+        minutes = self._plan.checkpoint_every_minutes
+        if not minutes:
+            return False
+        # Of several processes the first one's clock counts: it alone writes.
+        return time.monotonic() - self._saved_at >= 60 * minutes
+
+    def _save(self, state: TrainState, *, unseen: bool = False) -> None:
+        facts = self._facts(state) | self.window.facts() | {"unseen": unseen}
+        # Behind the best state: the newest one says its score, so nobody would save it again.
+        checkpoint.save(self._newest, self._sound(state), metadata=facts, after=self._best)
+        self._saved_at = time.monotonic()
+
+    def _sound(self, state: TrainState) -> TrainState:
+        """The state as numpy arrays. Raises UserError where its weights are not finite."""
+        state = parallel.fetch(state)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.student)):
+            raise UserError(
+                f"{self._plan.name} step {int(state.step)}: weights are not finite; checkpoints "
+                "before it are kept, try a smaller learning rate"
+            )
+        return state
+
+    def _facts(self, state: TrainState) -> dict[str, Any]:
+        plan = self._plan
+        return {
+            **plan.facts,
+            "stage": plan.name,
+            "epoch": plan.first_epoch + int(parallel.first(state.step)) // plan.steps_per_epoch,
+            "first_epoch": plan.first_epoch,
+            "best_score": self._best_score,
+        }

@@ -1,40 +1,59 @@
 """python -m dasac_jax.main --config configs/gta_r101.py --workdir RUN [--config.key=value …]"""
 
+import contextlib
+import json
 import logging
+import os
 import sys
 from pathlib import Path
 
-import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from dasac_jax import cluster, cluster_watch, lock, logs, record, stopping, workdir
 from dasac_jax import config as recipe
-from dasac_jax import logs, workdir
 from dasac_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
-INTERRUPTED = 130  # the shell's code for Ctrl-C
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many train as one.", 1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
+INTERRUPTED = 130  # the shell's code for Ctrl-C: nothing was saved since the last checkpoint
 
 
 def run(config: ConfigDict, folder: Path) -> None:
-    """Run a configuration's stages in a work directory and report. Raises UserError."""
+    """Run a configuration's stages in a work directory and report.
+
+    Raises UserError, and Stopped where a stop was requested: all is saved then.
+    """
     # Imported late: a mistake on the command line is answered at once.
     from dasac_jax import comparison, stages
 
     recipe.check(config)
+    cluster.check_alike(json.dumps(recipe.flatten(config)), "configuration")
     job = workdir.open_run(config, folder)
     stages.check_devices(config)
-    with logs.logging_to(folder, primary=jax.process_index() == 0):
-        workdir.make_demo(job)
+    primary = cluster.is_first()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(logs.logging_to(folder, primary=primary))
+        stack.enter_context(stopping.agreeing(cluster_watch.stop_request))
+        stack.enter_context(stopping.time_limit(config.max_minutes))
+        if primary:  # for all processes of this run
+            stack.enter_context(lock.held(folder))
+            record.add(folder, config)
+        cluster.check_shared(folder)
+        cluster.from_first(lambda: workdir.make_demo(job))
         stages.check_data(job)
         # Not earlier: whoever has to mend a mistake can do so in the same folder.
-        workdir.claim(job, config)
+        if primary:
+            workdir.claim(job, config)
         for stage in recipe.stages(config):
             stages.RUNNERS[stage](job)
         comparison.report_run(job)
 
 
+@cluster_watch.ending_together()
 def main(argv: list[str]) -> None:
     """Run what the flags say; a mistake ends with one line on stderr and code 2."""
     del argv
@@ -44,13 +63,19 @@ def main(argv: list[str]) -> None:
         for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
             if not flag.value:
                 raise UserError(f"--{name} is missing: give --config FILE and --workdir FOLDER")
-        run(_CONFIG.value, Path(_WORKDIR.value))
+        cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        with stopping.on_signals():
+            run(_CONFIG.value, Path(_WORKDIR.value))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except stopping.Stopped as reason:
+        print(f"stopped by {reason}: all is saved, the same command goes on", file=sys.stderr)
+        sys.exit(stopping.RESUME)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # at once: nobody waits for threads that are still writing
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The one scoring path: networks over labelled images, to confusion counts."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasac_jax import metrics, parallel
+from dasac_jax import cluster, metrics, parallel, stopping
 from dasac_jax.data import loader
 from dasac_jax.data.sources import PairSource
 from dasac_jax.image.normalise import normalise
@@ -37,9 +38,11 @@ def class_counts(
 ) -> Iterator[np.ndarray]:
     """(C,) int64 for each image in order: how many of its pixels are predicted as each class.
 
-    Full resolution, single scale; labels are not looked at.
+    Full resolution, single scale; labels are not looked at. Of several processes each gives the
+    images of its part. Raises Stopped where a stop is requested.
     """
-    for items in _batches(pairs, batch):
+    for items in _batches(pairs, cluster.part_of(len(pairs)), batch):
+        stopping.check()
         labels = np.asarray(predict(variables, _dealt(items["image"]))[0])
         for image in labels.reshape(-1, *labels.shape[2:])[items["valid"]]:
             yield np.bincount(image.ravel(), minlength=num_classes)
@@ -77,11 +80,13 @@ def confusion(
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Counts (C, C) int64 over all pairs, and image, label, prediction of the first `keep`.
 
-    Every process scores all images on its own devices. update: told after each batch how many
-    images are scored.
+    Of several processes each scores a part of the images, all get the sum, and the first one what
+    is kept. update: told after each batch how many images this process has scored. Raises Stopped
+    where a stop is requested.
     """
     total, kept, done = np.int64(0), [], 0
-    for items in _batches(pairs, batch):
+    for items in _batches(pairs, cluster.part_of(len(pairs), least=keep), batch):
+        stopping.check()
         # Padding repeats an image with every label ignored, so it counts nothing.
         counts, shown = score(variables, (_dealt(items["image"]), _dealt(items["label"])))
         total = total + np.asarray(counts, np.int64).sum(0)
@@ -91,7 +96,7 @@ def confusion(
         if len(kept) < keep:
             shown = [np.asarray(x).reshape(-1, *x.shape[2:])[items["valid"]] for x in shown]
             kept.extend(zip(*shown, strict=True))
-    return np.asarray(total), kept[:keep]
+    return cluster.total(total), kept[:keep]
 
 
 def source_statistics(
@@ -104,13 +109,18 @@ def source_statistics(
     step = jax.jit(partial(statistics_step, model=model))
     batch_stats = variables["batch_stats"]
     for images in batches:
+        stopping.check()
         batch_stats = step(batch_stats, variables["params"], images)
     return {"params": variables["params"], "batch_stats": batch_stats}
 
 
-def _batches(pairs, batch):
+def _batches(pairs, rows, batch):
+    if not rows:
+        return iter(())
+    if len(rows) < len(pairs):
+        pairs = dataclasses.replace(pairs, pairs=pairs.pairs[rows.start : rows.stop])
     devices = jax.local_device_count()
-    size = -(-batch // devices) * devices
+    size = -(-batch // jax.device_count()) * devices
     # With fewer images read ahead than there are threads, some of these would idle.
     return loader.evaluation_batches(pairs, size, prefetch=max(2, -(-loader.NUM_THREADS // size)))
 

@@ -15,8 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from dasac_jax import (
+    cluster,
+    logs,
+    loop,
+    models,
+    optim,
+    parallel,
+    scoring,
+    start,
+    steps,
+    validation,
+)
 from dasac_jax import config as recipe
-from dasac_jax import logs, loop, models, optim, parallel, scoring, start, steps, validation
 from dasac_jax import state as states
 from dasac_jax.data import classes, loader, sampling
 from dasac_jax.errors import UserError
@@ -68,44 +79,58 @@ def check_data(run: Run) -> None:
 
 def run_baseline(run: Run) -> None:
     """Supervised training on the source, batch statistics of both domains (ABN)."""
-    state, facts = start.of_baseline(run, create_state(run.config, "baseline"))
+    fresh = create_state(run.config, "baseline")
+    state, facts = cluster.state_from_first(partial(start.of_baseline, run, fresh), fresh)
     _train(run, "baseline", state, facts, baseline_step(run.config), weights=None)
 
 
 def run_weights(run: Run) -> None:
     """Importance weights: the baseline's predicted pixels per class in each target image."""
+    if _weights(run) is not None:
+        return
     pairs = run.open("target_train")
     names = [image for image, _ in pairs.pairs]
     class_names = [entry.name for entry in run.classes]
-    if run.weights_file.exists():
-        sampling.load_weights(run.weights_file, names, class_names)
-        return
-    state, _ = start.handed_on(run, "baseline", create_state(run.config, "baseline"))
+    fresh = create_state(run.config, "baseline")
+    state, _ = cluster.state_from_first(partial(start.handed_on, run, "baseline", fresh), fresh)
     rows = scoring.class_counts(
         scoring.predictor(create_model(run.config)), state.student, pairs, len(class_names),
         batch=run.config.validation_batch,
     )  # fmt: skip
     counts = []
-    with logs.progress("weights", len(pairs), log_every=run.config.log_every_steps) as update:
+    part = cluster.part_of(len(pairs))
+    with logs.progress("weights", len(part), log_every=run.config.log_every_steps) as update:
         for done, row in enumerate(rows, start=1):
             counts.append(row)
             update(done)
-    if jax.process_index() == 0:
-        sampling.save_weights(run.weights_file, names, np.stack(counts), class_names)
+    found = np.array(counts, np.int64).reshape(len(part), len(class_names))
+    found = cluster.gather(found, len(pairs))
+    if cluster.is_first():
+        sampling.save_weights(run.weights_file, names, found, class_names)
 
 
 def run_adapt(run: Run) -> None:
     """Adaptation with a momentum teacher and augmentation consistency (SAC)."""
-    state, facts = start.of_adapt(run, create_state(run.config, "adapt"))
-    weights = None
-    if run.weights_file.exists():
-        names = [image for image, _ in run.open("target_train").pairs]
-        class_names = [entry.name for entry in run.classes]
-        weights = sampling.load_weights(run.weights_file, names, class_names)
-    else:
+    fresh = create_state(run.config, "adapt")
+    state, facts = cluster.state_from_first(partial(start.of_adapt, run, fresh), fresh)
+    weights = _weights(run)
+    if weights is None:
         _LOG.warning("there is no %s: target images are drawn uniformly", run.weights_file)
     step = adapt_step(run.config, _steps_per_epoch(run, "adapt"))
     _train(run, "adapt", state, facts, step, weights)
+
+
+def _weights(run: Run) -> np.ndarray | None:
+    """The importance weights (N, C) of the target images, None where there is no file of them."""
+    if not cluster.from_first(run.weights_file.exists):
+        return None
+    names = [image for image, _ in run.open("target_train").pairs]
+    class_names = [entry.name for entry in run.classes]
+
+    def load() -> tuple[np.ndarray, dict[str, Any]]:
+        return sampling.load_weights(run.weights_file, names, class_names), {}
+
+    return cluster.state_from_first(load, np.zeros((len(names), len(class_names))))[0]
 
 
 RUNNERS: dict[str, Callable[[Run], None]] = {
@@ -251,17 +276,21 @@ def _train(run, stage, state, facts, step, weights) -> None:
         facts=run.facts(),
         log_every_steps=config.log_every_steps,
         checkpoint_every_steps=config.checkpoint_every_steps,
+        checkpoint_every_minutes=config.checkpoint_every_minutes,
+        max_skipped_steps=config.max_skipped_steps,
         validate_every_epochs=config.validate_every_epochs,
         validate=_validation(run, stage) if config.data.selection_images else None,
         watched=("class_prior",) if stage == "adapt" else (),
     )
-    if int(state.step) >= plan.total_steps:
+    unseen = bool(facts.get("unseen"))  # the last step is done, but nobody has looked at it
+    if int(state.step) >= plan.total_steps and not unseen:
         _LOG.info("%s: complete at step %d", stage, int(state.step))
         return
-    primary = jax.process_index() == 0
-    with Recorder(run.folder, stage, int(state.step), run.classes, enabled=primary) as recorder:
+    primary = cluster.is_first()
+    seen = int(state.step) - unseen
+    with Recorder(run.folder, stage, seen, run.classes, enabled=primary) as recorder:
         make_batches = partial(batches, run, layout, weights)
-        loop.train(state, step, make_batches, plan, recorder, float(facts.get("best_score", 0)))
+        loop.train(state, step, make_batches, plan, recorder, facts)
 
 
 def _validation(run: Run, stage: str) -> loop.Validate:

@@ -2,6 +2,9 @@
 
 With `axis_name` they run under `jax.pmap`: losses, gradients, batch statistics and the class
 prior are means over all devices, so that results do not depend on how many there are.
+
+A step whose loss, gradient, statistics or prior is not finite is skipped: the state keeps all that
+it would have changed, but for the step counter, so that the data go on. The metrics say `skipped`.
 """
 
 from collections.abc import Callable
@@ -13,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dasac_jax import consistency
+from dasac_jax import consistency, guard
 from dasac_jax.losses import cross_entropy
 from dasac_jax.models import upsample
 from dasac_jax.state import TrainState
@@ -48,7 +51,8 @@ def baseline_step(
         return cross_entropy(upsample(logits, labels.shape[1:]), labels), updated["batch_stats"]
 
     (loss, batch_stats), grads = jax.value_and_grad(source_loss, has_aux=True)(state.params)
-    params, opt_state = _update(state, grads, optimiser, axis_name)
+    grads = _mean_over_devices(grads, axis_name)
+    params, opt_state = _update(state, grads, optimiser)
     metrics = {"loss_source": loss}
 
     # The target passes through the updated network, for its batch statistics alone.
@@ -62,13 +66,11 @@ def baseline_step(
     if "target_label" in batch:
         labels = batch["target_label"]
         metrics["loss_target"] = cross_entropy(upsample(logits, labels.shape[1:]), labels)
-    state = state.replace(
-        params=params,
-        batch_stats=updated["batch_stats"],
-        opt_state=opt_state,
-        step=state.step + 1,
-    )
-    return state, _mean_over_devices(metrics, axis_name)
+    metrics = _mean_over_devices(metrics, axis_name)
+    new = {"params": params, "batch_stats": updated["batch_stats"], "opt_state": opt_state}
+    sound = guard.is_sound(metrics["loss_source"], grads, new["batch_stats"])
+    new = guard.choose(sound, new, {name: getattr(state, name) for name in new})
+    return state.replace(step=state.step + 1, **new), metrics | {"skipped": guard.skipped(sound)}
 
 
 def adapt_step(
@@ -106,14 +108,14 @@ def adapt_step(
     size = batch["student_view"].shape[1:3]
 
     # 1. The teacher follows the student.
-    teacher, class_prior = _update_teacher(
+    teacher, prior_before = _update_teacher(
         state, steps_per_epoch, teacher_every_steps, teacher_momentum, beta
     )
 
     # 2. The teacher's prediction, and the class prior.
     probs = jax.nn.softmax(upsample(model.apply(teacher, batch["teacher_view"]), size))
     class_prior = consistency.update_class_prior(
-        class_prior, probs, momentum=prior_momentum, beta=beta, axis_name=axis_name
+        prior_before, probs, momentum=prior_momentum, beta=beta, axis_name=axis_name
     )
 
     # 3., 4. Aligned and pooled over the views, and brought back to each of them.
@@ -167,18 +169,19 @@ def adapt_step(
         return total, metrics
 
     grads, metrics = jax.grad(total_loss, has_aux=True)(state.params)
-    params, opt_state = _update(state, grads, optimiser, axis_name)
+    grads = _mean_over_devices(grads, axis_name)
+    params, opt_state = _update(state, grads, optimiser)
     metrics["labelled"] = (labels != consistency.IGNORED).mean()
     metrics = _mean_over_devices(metrics, axis_name)
     metrics["teacher_distance"] = _distance(teacher, state.student)
-    state = state.replace(
-        params=params,
-        teacher=teacher,
-        class_prior=class_prior,
-        opt_state=opt_state,
-        step=state.step + 1,
-    )
-    return state, metrics
+    losses = [metrics[name] for name in ("loss_source", "loss_target") if name in metrics]
+    sound = guard.is_sound(losses, grads, class_prior)
+    new = {"params": params, "class_prior": class_prior, "opt_state": opt_state}
+    old = {**vars(state), "class_prior": prior_before}
+    new = guard.choose(sound, new, {name: old[name] for name in new})
+    # The teacher followed weights of earlier steps, all of them sound: that holds in any case.
+    state = state.replace(teacher=teacher, step=state.step + 1, **new)
+    return state, metrics | {"skipped": guard.skipped(sound)}
 
 
 def on_views(
@@ -234,9 +237,7 @@ def statistics_step(
     return updated["batch_stats"]
 
 
-def _update(state, grads, optimiser, axis_name):
-    if axis_name is not None:
-        grads = lax.pmean(grads, axis_name)
+def _update(state, grads, optimiser):
     updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
     return optax.apply_updates(state.params, updates), opt_state
 

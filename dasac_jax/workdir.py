@@ -22,6 +22,9 @@ _FREE = {
     "stages",
     "validation_batch",
     "checkpoint_every_steps",
+    "checkpoint_every_minutes",
+    "max_minutes",
+    "max_skipped_steps",
     "log_every_steps",
     "loader_threads",
     "data.root",
@@ -52,6 +55,11 @@ class Run:
         """The images of a role, see `sources.open_source`."""
         return sources.open_source(self.config.data, role)
 
+    @property
+    def classes(self) -> tuple[Class, ...]:
+        """The classes that are trained and scored, in the order of their train ids."""
+        return classes.of(self.config.data)
+
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of the network that it holds."""
         return {
@@ -61,11 +69,6 @@ class Run:
             "class_names": [entry.name for entry in self.classes],
             "palette": [list(entry.color) for entry in self.classes],
         }
-    @property
-    def classes(self) -> tuple[Class, ...]:
-        """The classes that are trained and scored, in the order of their train ids."""
-        return classes.of(self.config.data)
-
 
 
 def open_run(config: ConfigDict, folder: Path) -> Run:

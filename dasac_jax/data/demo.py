@@ -11,12 +11,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from dasac_jax import stopping
 from dasac_jax.data.demo_look import SHIFT, game_look, real_look
 from dasac_jax.data.demo_scene import GAME, REAL, draw_scene
 from dasac_jax.data.labels import CLASSES
@@ -31,6 +33,7 @@ _CITIES = {
     "test": ("eichtal", "weidenheim"),
 }
 _MINIMUM = (48, 96)
+_LOOK_SECONDS = 0.05  # between two looks at the renderers
 
 
 def render(
@@ -68,7 +71,7 @@ def render(
             render_share(root, 0, 1)
     if not finished:
         for leftover in root.rglob(".*.png.*.tmp"):  # of a rendering that was killed
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
         os.replace(root / _UNFINISHED, root / MARKER)
 
 
@@ -226,9 +229,10 @@ def _render_in_processes(root: Path, workers: int) -> None:
     package = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, (package, inherited))))
-    # Ctrl-C reaches the whole group: only the parent answers it, and ends the workers.
+    # Signals reach the whole group: only the parent answers them, and ends the workers.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "from dasac_jax.data import demo; demo.render_share(*sys.argv[1:])"
     )
     children = [
@@ -238,7 +242,10 @@ def _render_in_processes(root: Path, workers: int) -> None:
         for share in range(workers)
     ]
     try:
-        failed = [child.returncode for child in children if child.wait() != 0]
+        while any(child.poll() is None for child in children):
+            stopping.check()
+            time.sleep(_LOOK_SECONDS)
+        failed = [child.returncode for child in children if child.returncode != 0]
     finally:
         for child in children:
             child.kill()

@@ -1,0 +1,52 @@
+"""One process at a time works in a folder."""
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dasac_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+
+LOCK_FILE = "lock"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a work directory, which is made where missing, for this process.
+
+    The kernel lets go of it when the process dies, however that may be; the file stays. Raises
+    UserError where another process works there, or the folder cannot be written. Where the file
+    system knows no locks, a warning is all.
+    """
+    path = folder / LOCK_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (open as long as it is held)
+    except OSError as error:
+        raise UserError(
+            f"--workdir {folder} cannot be written ({error.strerror}): choose another folder"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"--workdir {folder} is in use by {file.read().strip() or 'another process'}: "
+                "wait until that has ended, stop it, or choose another --workdir"
+            ) from error
+        except OSError as error:
+            _LOG.warning(
+                "%s cannot be locked (%s): see to it that no other process works in this folder",
+                path, error.strerror,
+            )  # fmt: skip
+        else:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        yield
