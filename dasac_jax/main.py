@@ -28,7 +28,7 @@ def run(config: ConfigDict, folder: Path) -> None:
     Raises UserError, and Stopped where a stop was requested: all is saved then.
     """
     # Imported late: a mistake on the command line is answered at once.
-    from dasac_jax import comparison, stages
+    from dasac_jax import comparison, compilation, stages
 
     recipe.check(config)
     cluster.check_alike(json.dumps(recipe.flatten(config)), "configuration")
@@ -37,6 +37,7 @@ def run(config: ConfigDict, folder: Path) -> None:
     primary = cluster.is_first()
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.logging_to(folder, primary=primary))
+        compilation.keep_programs()
         stack.enter_context(stopping.agreeing(cluster_watch.stop_request))
         stack.enter_context(stopping.time_limit(config.max_minutes))
         if primary:  # for all processes of this run
