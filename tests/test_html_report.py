@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from dasac_jax import curves, history, html_report, report
+from dasac_jax.data.classes import own
 from dasac_jax.data.labels import CLASS_NAMES, CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.metrics import summarise
@@ -166,6 +167,23 @@ def test_a_run_that_left_little(tmp_path):
     report.write(tmp_path, {"baseline": unscored, "adapted": unscored}, CLASSES, facts={})
     html_report.write(tmp_path)
     assert "–" in Page(tmp_path / "report.html").text
+
+
+def test_classes_have_the_colours_of_the_run(tmp_path):
+    names = ("x <y>", "sky")
+    scores = summarise(np.array([[3, 1], [0, 2]]))
+    report.write(tmp_path, {"adapted": scores}, own(names, ((1, 2, 3), (4, 5, 255))), facts={})
+    html_report.write(tmp_path)
+    page = Page(tmp_path / "report.html")
+    dots = [dot["style"] for dot in page.of("span") if dot.get("class") == "dot"]
+    assert dots == ["background:#010203", "background:#0405ff"]
+    # Results that do not say are of Cityscapes' classes.
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    del result["classes"]
+    (tmp_path / "metrics.json").write_text(json.dumps(result))
+    html_report.write(tmp_path)
+    dots = [x["style"] for x in Page(tmp_path / "report.html").of("span") if "style" in x]
+    assert dots == ["background:#4682b4"]
 
 
 def test_what_cannot_be_read_is_named(run, tmp_path):
