@@ -18,12 +18,14 @@ from typing import Any
 import jax
 from jax._src import distributed  # the store, which JAX offers nowhere else
 
+from dasac_jax.stopping import RESUME
+
 LOST = 76  # exit code (EX_PROTOCOL): another process is gone, the same command goes on
 
 WEEK = 7 * 24 * 3600 * 1000  # milliseconds: no wait is too long as long as all are alive
 _LOOK = 0.5  # seconds between two looks at the others
 _SILENCE = 30.0  # seconds without a sign of life after which a process counts as dead
-_FAREWELL = 10.0  # seconds that process 0, which keeps the store, waits for the others to end
+_FAREWELL = 5.0  # seconds that process 0, which keeps the store, waits for the others to end
 _ALL = "dasac-watch/"
 _ALIVE, _LEFT, _REQUEST = f"{_ALL}alive/", f"{_ALL}left/", f"{_ALL}request/"
 _BROKEN = ("Gloo", "NCCL", "UNAVAILABLE")  # in what JAX raises where a connection broke
@@ -66,8 +68,9 @@ def ending_together() -> Iterator[None]:
         if not _watch:
             raise
         if any(word in str(error) for word in _BROKEN):
-            time.sleep(10 * _LOOK)  # the watch knows more, if there is more to be known
-            line = "lost the connection to another process; the same command goes on"
+            time.sleep(5 * _LOOK)  # the watch knows more, if there is more to be known
+            why = str(error).splitlines()[0][:200]
+            line = f"lost the connection to another process ({why}); the same command goes on"
             print(f"error: {line}", file=sys.stderr)
             _leave(LOST, line)
         traceback.print_exc()
@@ -141,7 +144,7 @@ class _Watch(threading.Thread):
 def end(code: int, line: str) -> None:
     """From a thread: end this process with one line."""
     with _leaving:
-        os.write(2, f"error: {line}\n".encode())
+        os.write(2, f"{'' if code == RESUME else 'error: '}{line}\n".encode())
         _depart(code, line)
 
 

@@ -92,8 +92,12 @@ def _networks(run: Run, reached: dict[str, int]):
     """(name, variables) of every network there is to compare."""
     if "baseline" in reached:
         baseline = _handed_on(run, "baseline")
-        yield "source only", _source_only(run, baseline)
-        yield "baseline", baseline.student
+        student = baseline.student
+        yield (
+            "source only",
+            cluster.state_from_first(lambda: (_source_only(run, baseline), {}), student)[0],
+        )
+        yield "baseline", student
     if "adapt" in reached:
         adapted = _handed_on(run, "adapt")
         yield "adapted", adapted.student
