@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -105,7 +106,11 @@ def _build(options: argparse.Namespace, console: Console) -> None:
     from dasac_jax.data.tfds.builders import BUILDERS, storage
 
     _remove_unfinished(folder)
-    with logs.progress(options.set, sum(counts.values()), log_every=100) as update, _quiet():
+    with (
+        logs.progress(options.set, sum(counts.values()), log_every=100) as update,
+        tempfile.TemporaryDirectory() as downloads,  # TFDS makes one, for nothing
+        _quiet(),
+    ):
         try:
             builder = BUILDERS[options.set](
                 splits=splits,
@@ -116,7 +121,8 @@ def _build(options: argparse.Namespace, console: Console) -> None:
                 file_format="array_record",
             )
             builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=options.root)
+                download_dir=downloads,
+                download_config=tfds.download.DownloadConfig(manual_dir=options.root),
             )
         except (OSError, RuntimeError) as error:
             raise UserError(f"cannot write {folder}: {first_line(error)}") from error

@@ -26,6 +26,7 @@ from dasac_jax.data.sources import PairSource
 from dasac_jax.data.tfds import sets
 from dasac_jax.errors import UserError
 
+_OPTIONS = "group_size:1,uncompressed"  # PNGs are: decompressing them again takes time
 _SHARD = 500  # examples in a file: about 1 GB of full-sized images
 
 
@@ -128,7 +129,7 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         num_bytes = 0
         for index, length in enumerate(lengths):
             path = template.sharded_filepath(shard_index=index, num_shards=len(lengths))
-            writer = ArrayRecordWriter(str(path), "group_size:1")
+            writer = ArrayRecordWriter(str(path), _OPTIONS)
             for _, example in itertools.islice(examples, length):
                 record = self.info.features.serialize_example(example)
                 writer.write(record)

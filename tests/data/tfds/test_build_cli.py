@@ -48,6 +48,7 @@ def test_a_set_is_stored_in_a_folder_of_its_own(build, tmp_path, capsys):
             "prepared_cityscapes-val.array_record-00000-of-00001",
         )
     ]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["prepared_cityscapes"]
     assert build("cityscapes", "--splits", "test,val", "--size", "6x11")[0] == 0
     names = {path.name.split(".")[0] for path in (tmp_path / "out").glob("*/6x11/*/*array*")}
     assert names == {"prepared_cityscapes-test", "prepared_cityscapes-val"}
