@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dasac_jax.models.layers import BatchNorm, Conv, max_pool_ceil, normal_001
+from dasac_jax.models.layers import BatchNorm, Conv, materialised, max_pool_ceil, normal_001
 from dasac_jax.models.vgg import VGGFeatures
 
 ATROUS_RATES = (6, 12, 18, 24)
@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
         y = self.conv(self.width, 3, dilation=self.dilation, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y, use_running))
         y = self.conv(4 * self.width, 1, name="conv3")(y)
-        return nn.relu(self.norm(name="bn3")(y, use_running) + shortcut)
+        return materialised(nn.relu(self.norm(name="bn3")(y, use_running) + shortcut))
 
 
 class Stage(nn.Module):

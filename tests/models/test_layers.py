@@ -12,6 +12,7 @@ from dasac_jax.models.layers import (
     batch_moments,
     channel_dropout,
     corner_aligned_matrix,
+    materialised,
     max_pool_2x2,
     max_pool_ceil,
     upsample,
@@ -165,3 +166,12 @@ def test_few_outputs_of_many_inputs_are_the_same_convolution(size, dilation):
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
     for a, b in zip(pull_back(upstream), pull_back_theirs(upstream), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_materialised_is_exact_and_so_is_its_gradient():
+    x = jnp.array([[0.0, -1.5, jnp.inf, 1e-30], [jnp.nan, -jnp.inf, 3.0, 0.1], [-2.0, 1.0, 7, 9]])
+    for start in (x, x[1:], x[2:], x.astype(jnp.bfloat16)):
+        y, pull_back = jax.vjp(jax.jit(materialised), start)
+        assert y.dtype == start.dtype
+        for same in (y, pull_back(start)[0]):
+            np.testing.assert_array_equal(same.astype(jnp.float32), start.astype(jnp.float32))
