@@ -106,7 +106,9 @@ class _Watch(threading.Thread):
         self.request: str | None = None  # why another process wants all to stop
         self.asked = False
         self._finished = threading.Event()
-        self._seen = {i: ("", time.monotonic()) for i in range(self.count) if i != self.index}
+        # By process: its last sign of life, and how many looks ago that came. Not seconds: a
+        # process that was suspended must not take the others for dead.
+        self._seen = {i: ("", 0) for i in range(self.count) if i != self.index}
 
     def stop(self) -> None:
         self._finished.set()
@@ -124,16 +126,14 @@ class _Watch(threading.Thread):
             self._look(entries)
 
     def _look(self, entries: dict[str, str]) -> None:
-        now = time.monotonic()
-        for process in self._seen:
+        for process, (last, looks) in self._seen.items():
             if f"{_LEFT}{process}" in entries:
                 farewell = json.loads(entries[f"{_LEFT}{process}"])
                 end(farewell["code"], f"process {process} has ended ({farewell['line']})")
             self.request = self.request or entries.get(f"{_REQUEST}{process}")
             sign = entries.get(f"{_ALIVE}{process}", "")
-            if sign != self._seen[process][0]:
-                self._seen[process] = (sign, now)
-            elif now - self._seen[process][1] > _SILENCE:
+            self._seen[process] = (sign, 0 if sign != last else looks + 1)
+            if looks * _LOOK > _SILENCE:
                 end(
                     LOST,
                     f"process {process} has given no sign of life for {_SILENCE:g} s; "
