@@ -180,6 +180,7 @@ class _Desk:
         )  # fmt: skip
         if found.miou > self._best_score:
             self._best_score = found.miou
+            checkpoint.latest_step(self._newest)  # waits: orbax cannot write two at a time
             checkpoint.save(self._best, self._sound(state), metadata=self._facts(state))
         return found
 

@@ -1,11 +1,13 @@
 """The training loop with a step that is worked out by hand."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dasac_jax import checkpoint, loop, parallel
+from dasac_jax import checkpoint, guard, loop, parallel, stopping
 from dasac_jax.errors import UserError
 from dasac_jax.state import TrainState
 
@@ -36,8 +38,11 @@ def begin(step=0):
 def add_up(state, batch):
     """w counts what the batches hold; the loss is what this one holds."""
     number = jax.lax.pmean(batch["source_image"].mean(), parallel.AXIS)
-    params = jax.tree.map(lambda w: w + number, state.params)
-    return state.replace(params=params, step=state.step + 1), {"loss": number}
+    sound = guard.is_sound(number)
+    added = jax.tree.map(lambda w: w + number, state.params)
+    params = guard.choose(sound, added, state.params)
+    metrics = {"loss": number, "skipped": guard.skipped(sound)}
+    return state.replace(params=params, step=state.step + 1), metrics
 
 
 def batches_of(numbers, asked=None, closed=None):
@@ -55,6 +60,7 @@ def batches_of(numbers, asked=None, closed=None):
                     "source_label": np.zeros((8, 2, 2), np.uint8),
                     "source_item": np.arange(8, dtype=np.int32),
                     "target_image": np.zeros((8, 2, 2, 3), np.uint8),
+                    "names": [f"image of {number}"],
                 }
         finally:
             if closed is not None:
@@ -75,6 +81,8 @@ def plan_of(folder, **changes):
         "facts": {"arch": "none"},
         "log_every_steps": 4,
         "checkpoint_every_steps": 3,
+        "checkpoint_every_minutes": 0,
+        "max_skipped_steps": 3,
         "validate_every_epochs": 1,
         "validate": None,
     }
@@ -86,6 +94,32 @@ def scored(miou):
     return loop.Validation(miou, {"selection": picture}, {"thresholds": np.full(3, miou)})
 
 
+def wait_for(path):
+    """Whoever presses Ctrl-C twice does not wait for the checkpoint that is being written."""
+    for _ in range(200):
+        if not path.exists():
+            time.sleep(0.05)
+    assert path.exists()
+
+
+def stopping_after(step, numbers, plan, recorder=None, facts=None, state=None):
+    """Train until a stop is requested while a step is being done."""
+    asked = []
+
+    def batches(first_step, num_steps):
+        for number, batch in enumerate(batches_of(numbers)(first_step, num_steps), first_step + 1):
+            if number == step:
+                asked.append("the test")
+            yield batch
+
+    recorder = recorder or Recorded()
+    with (
+        stopping.agreeing(lambda _: asked[0] if asked else None),
+        pytest.raises(stopping.Stopped, match=rf"^the test \(after baseline step {step}\)$"),
+    ):
+        loop.train(state or begin(), add_up, batches, plan, recorder, facts or {})
+
+
 def kept(folder):
     return sorted(int(path.name) for path in folder.iterdir())
 
@@ -94,7 +128,9 @@ def test_trains_to_the_end_and_keeps_the_newest(tmp_path):
     asked, scalars = [], Recorded()
     numbers = [1, 2, 3, 4, 5, 6, 7, 8]
     plan = plan_of(tmp_path, total_steps=7, first_epoch=5)
-    last = loop.train(begin(), add_up, batches_of(numbers, asked), plan, scalars, 0.25)
+    last = loop.train(
+        begin(), add_up, batches_of(numbers, asked), plan, scalars, {"best_score": 0.25}
+    )
     assert asked == [(0, 7)]
     assert last.params["w"].tolist() == [28, 28] and int(last.step) == 7
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(last))
@@ -111,7 +147,7 @@ def test_goes_on_from_the_states_step(tmp_path):
     asked = []
     plan = plan_of(tmp_path)
     state = begin(5).replace(params={"w": np.full(2, 15, np.float32)})
-    last = loop.train(state, add_up, batches_of(list(range(1, 9)), asked), plan, Recorded(), 0.0)
+    last = loop.train(state, add_up, batches_of(list(range(1, 9)), asked), plan, Recorded(), {})
     assert asked == [(5, 3)]
     assert last.params["w"].tolist() == [36, 36] and kept(plan.newest) == [6, 8]
 
@@ -125,7 +161,7 @@ def test_validation_keeps_the_best(tmp_path):
         return scored(scores[len(seen) - 1])
 
     plan = plan_of(tmp_path, total_steps=7, validate=validate)
-    loop.train(begin(), add_up, batches_of([1] * 8), plan, scalars, 0.1)
+    loop.train(begin(), add_up, batches_of([1] * 8), plan, scalars, {"best_score": 0.1})
     assert seen == [2, 4, 6, 7]
     assert kept(plan.best) == [4]
     state, facts = checkpoint.restore(plan.best, begin())
@@ -151,7 +187,7 @@ def test_what_is_watched_is_recorded_with_the_losses(tmp_path):
 
     scalars = Recorded()
     plan = plan_of(tmp_path, watched=("class_prior",))
-    loop.train(begin(), step, batches_of([1] * 8), plan, scalars, 0.0)
+    loop.train(begin(), step, batches_of([1] * 8), plan, scalars, {})
     assert [number for number, _ in scalars.values] == [4, 8]
     assert [values["class_prior"].tolist() for _, values in scalars.values] == [
         [0, 4, 8],
@@ -165,22 +201,43 @@ def test_what_is_no_better_than_before_is_not_kept(tmp_path):
         validate_every_epochs=3,
         validate=lambda state: scored(0.6),
     )
-    loop.train(begin(), add_up, batches_of([1] * 8), plan, Recorded(), 0.6)
+    loop.train(begin(), add_up, batches_of([1] * 8), plan, Recorded(), {"best_score": 0.6})
     assert kept(plan.best) == []
     assert checkpoint.restore(plan.newest, begin())[1]["best_score"] == 0.6
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_naming_its_step(bad, tmp_path):
-    closed = []
-    numbers = [1, 2, 3, 4, bad, 6, 7, 8]
-    plan = plan_of(tmp_path, log_every_steps=3, checkpoint_every_steps=2)
-    with pytest.raises(UserError, match=rf"^baseline step 5: loss is {bad}; .*learning rate$"):
-        loop.train(begin(), add_up, batches_of(numbers, closed=closed), plan, Recorded(), 0.0)
+def test_a_step_that_is_not_finite_is_skipped_and_told(bad, tmp_path, caplog):
+    scalars = Recorded()
+    plan = plan_of(tmp_path)
+    last = loop.train(begin(), add_up, batches_of([1, 2, bad, 4, 5, 6, 7, 8]), plan, scalars, {})
+    assert last.params["w"].tolist() == [33, 33] and int(last.step) == 8
+    assert scalars.values == [(4, {"loss": 7 / 3, "skipped": 1}), (8, {"loss": 6.5})]
+    assert "baseline: 1 of the steps up to 4 were skipped" in caplog.text
+
+
+def test_too_many_skipped_in_a_row_stop_naming_step_and_files(tmp_path):
+    bad, closed = float("nan"), []
+    numbers = [bad, 2, bad, bad, bad, 6, 7, 8]
+    plan = plan_of(tmp_path, log_every_steps=4, checkpoint_every_steps=2)
+    with pytest.raises(
+        UserError,
+        match=r"^baseline steps 3 to 5 were all skipped \(config\.max_skipped_steps\): at step 3 "
+        r"loss is nan\. It read image of nan: look at these files",
+    ):
+        loop.train(begin(), add_up, batches_of(numbers, closed=closed), plan, Recorded(), {})
     assert closed == [True]
-    # Step 6 would have been one; what is resumed from is sound.
-    state, _ = checkpoint.restore(plan.newest, begin())
-    assert int(state.step) == 4 and state.params["w"].tolist() == [10, 10]
+    # Over windows too, and what is resumed from is sound.
+    assert checkpoint.restore(plan.newest, begin())[0].params["w"].tolist() == [8, 8]
+
+
+def test_a_restart_remembers_what_was_skipped(tmp_path):
+    bad = float("nan")
+    numbers, plan = [1, bad, bad, bad, 5, 6, 7, 8], plan_of(tmp_path)
+    stopping_after(3, numbers, plan)
+    state, facts = checkpoint.restore(plan.newest, begin())
+    with pytest.raises(UserError, match="steps 2 to 4 were all skipped"):
+        loop.train(state, add_up, batches_of(numbers), plan, Recorded(), facts)
 
 
 def test_weights_that_are_not_finite_are_not_kept(tmp_path):
@@ -191,23 +248,91 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path):
 
     plan = plan_of(tmp_path, log_every_steps=1)
     with pytest.raises(UserError, match=r"^baseline step 6: weights are not finite; "):
-        loop.train(begin(), overflow, batches_of([1] * 8), plan, Recorded(), 0.0)
-    assert kept(plan.newest) == [3]
+        loop.train(begin(), overflow, batches_of([1] * 8), plan, Recorded(), {})
+    assert kept(plan.newest) == [3, 4]
     # Not even where no loss is looked at before.
-    plan = plan_of(tmp_path / "b", log_every_steps=100, checkpoint_every_steps=7)
+    plan = plan_of(
+        tmp_path / "b", log_every_steps=100, checkpoint_every_steps=7, validate_every_epochs=100
+    )
     with pytest.raises(UserError, match=r"^baseline step 7: weights are not finite; "):
-        loop.train(begin(), overflow, batches_of([1] * 8), plan, Recorded(), 0.0)
+        loop.train(begin(), overflow, batches_of([1] * 8), plan, Recorded(), {})
     assert kept(plan.newest) == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("cannot read it")])
 def test_what_was_saved_survives_a_stop(error, tmp_path):
     closed = []
-    plan = plan_of(tmp_path)
+    plan = plan_of(tmp_path, validate_every_epochs=100)
     numbers = [1, 2, 3, 4, error]
     with pytest.raises(type(error)):
-        loop.train(begin(), add_up, batches_of(numbers, closed=closed), plan, Recorded(), 0.0)
-    assert closed == [True] and kept(plan.newest) == [3]
+        loop.train(begin(), add_up, batches_of(numbers, closed=closed), plan, Recorded(), {})
+    assert closed == [True]
+    wait_for(plan.newest / "3")
     state, _ = checkpoint.restore(plan.newest, begin())
-    last = loop.train(state, add_up, batches_of(list(range(1, 9))), plan, Recorded(), 0.0)
+    last = loop.train(state, add_up, batches_of(list(range(1, 9))), plan, Recorded(), {})
     assert last.params["w"].tolist() == [36, 36]
+
+
+def test_a_stop_changes_nothing(tmp_path):
+    numbers, records = [1, 2, 3, 4, 5, 6, 7, 8], []
+    states = []
+    # At every step, those that are logged, validated or saved anyway among them.
+    for stops in ([], [1, 2, 3, 4, 5, 6, 7, 8], [8]):
+        plan = plan_of(
+            tmp_path / str(len(records)), validate=lambda state: scored(float(state.step) / 10)
+        )
+        recorder, state, facts = Recorded(), begin(), {}
+        for step in stops:
+            stopping_after(step, numbers, plan, recorder, facts, state)
+            assert kept(plan.newest)[-1] == step
+            state, facts = checkpoint.restore(plan.newest, begin())
+        last = loop.train(state, add_up, batches_of(numbers), plan, recorder, facts)
+        records.append((str(recorder.values), recorder.images))
+        states.append(last.params["w"].tolist())
+        assert kept(plan.best) == [8] and kept(plan.newest)[-1] == 8
+        assert not checkpoint.restore(plan.newest, begin())[1]["unseen"]
+    assert states == [[36, 36]] * 3
+    assert records[0] == records[1] == records[2]
+
+
+def test_a_stop_within_validation_is_validated_later(tmp_path):
+    def interrupted(state):
+        raise stopping.Stopped("the test")
+
+    scalars = Recorded()
+    plan = plan_of(tmp_path, validate=interrupted)
+    with pytest.raises(stopping.Stopped, match=r"^the test \(after baseline step 2\)$"):
+        loop.train(begin(), add_up, batches_of([1] * 8), plan, scalars, {})
+    assert scalars.values == [] and kept(plan.newest) == [2] and kept(plan.best) == []
+    state, facts = checkpoint.restore(plan.newest, begin())
+    plan = plan_of(tmp_path, validate=lambda state: scored(0.5), total_steps=2)
+    loop.train(state, add_up, batches_of([1] * 8), plan, scalars, facts)
+    assert [(step, list(values)) for step, values in scalars.values] == [
+        (2, ["loss", "selection_miou", "thresholds"])
+    ]
+    assert kept(plan.best) == [2]
+
+
+def test_checkpoints_in_time_change_nothing(tmp_path):
+    recorded = []
+    for minutes in (0, 1e-9):
+        plan = plan_of(
+            tmp_path / str(minutes), checkpoint_every_minutes=minutes, checkpoint_every_steps=100,
+            validate_every_epochs=100,
+        )  # fmt: skip
+        with pytest.raises(UserError):
+            loop.train(
+                begin(), add_up, batches_of([1, 2, 3, 4, 5, UserError("no")]), plan, Recorded(), {}
+            )
+        assert kept(plan.newest) == ([4, 5] if minutes else [])
+        state, facts = checkpoint.restore(plan.newest, begin()) if minutes else (begin(), {})
+        scalars = Recorded()
+        loop.train(state, add_up, batches_of(list(range(1, 9))), plan, scalars, facts)
+        recorded.append(scalars.values[-1])
+    assert recorded[0] == recorded[1] == (8, {"loss": 6.5})
+
+
+def test_epoch_ends_are_kept_without_validation_too(tmp_path):
+    plan = plan_of(tmp_path, checkpoint_every_steps=100, total_steps=7, validate_every_epochs=3)
+    loop.train(begin(), add_up, batches_of([1] * 8), plan, Recorded(), {})
+    assert kept(plan.newest) == [6, 7]
