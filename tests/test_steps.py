@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dasac_jax import consistency, optim, state, steps
+from dasac_jax import consistency, optim, parallel, state, steps
 from dasac_jax.models import upsample
 
 BETA = 1e-3
@@ -339,3 +339,57 @@ class TestPrediction:
         images = batches[0]["source_image"]
         labels, confidence = steps.predict_step(run.student, images, model=model, size=(30, 50))
         assert labels.shape == confidence.shape == (len(images), 30, 50)
+
+
+def spoiled(batch, name, value=np.nan):
+    """The batch with one bad number in one image."""
+    images = np.array(batch[name])
+    images[-1, 0, 0, 0] = value
+    return batch | {name: images}
+
+
+class TestSkipping:
+    @pytest.mark.parametrize("name", ["source_image", "student_view", "teacher_view"])
+    def test_adaptation_keeps_all_but_the_step(self, name, run, step, batches):
+        run, _ = step(run, batches[0])
+        # Not due: the teacher moves with earlier weights alone.
+        after, metrics = step(run, spoiled(batches[1], name))
+        assert metrics["skipped"] == 1 and int(after.step) == 2
+        assert_trees_equal(after.replace(step=run.step), run)
+        on, metrics = step(after, batches[2])
+        assert metrics["skipped"] == 0 and changed(on.params, run.params)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(on))
+
+    def test_the_first_step_begins_teacher_and_prior_all_the_same(self, run, step, batches):
+        odd = run.replace(
+            teacher=jax.tree.map(lambda x: x + 1, run.teacher), class_prior=jnp.full(5, 0.7)
+        )
+        after, metrics = step(odd, spoiled(batches[0], "teacher_view"))
+        assert metrics["skipped"] == 1
+        assert_trees_equal(after.teacher, run.student)
+        assert_trees_equal(after.class_prior, jnp.full(5, BETA))
+
+    @pytest.mark.parametrize("name", ["source_image", "target_image"])
+    def test_baseline_keeps_all_but_the_step(self, name, run, baseline, batch):
+        after, metrics = baseline(run, spoiled(batch, name))
+        assert metrics["skipped"] == 1 and int(after.step) == 1
+        assert_trees_equal(after.replace(step=run.step), run)
+        assert baseline(after, batch)[1]["skipped"] == 0
+
+    def test_a_gradient_that_overflows_is_enough(self, run, step, batches):
+        after, metrics = step(run, batches[0], target_weight=1e30)
+        assert np.isfinite([float(value) for value in metrics.values()]).all()
+        assert metrics["skipped"] == 1
+        assert_trees_equal(after.params, run.params)
+
+    def test_all_devices_skip_what_one_has_to(self, tiny, run):
+        step, run = tiny.step_and_state("baseline", 4, parallel.AXIS)
+        step, run = parallel.data_parallel(step), parallel.replicate(jax.device_get(run))
+        before = parallel.fetch(run)
+        bad = spoiled(tiny.batches("baseline", 4)[0], "source_image")  # on the last device alone
+        after, metrics = step(run, tiny.split(bad, jax.device_count()))
+        assert np.asarray(metrics["skipped"]).tolist() == [1] * jax.device_count()
+        for leaf in jax.tree.leaves(after.params):
+            shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+            assert all((shard == shards[0]).all() for shard in shards)
+        assert_trees_equal(parallel.fetch(after.params), before.params)
