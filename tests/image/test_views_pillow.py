@@ -8,9 +8,10 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from dasac_jax.image import views
-from dasac_jax.image.contact_sheet import drawn_views
+from dasac_jax.image.contact_sheet import drawn_views, warped_back
 from dasac_jax.image.draw import draw_crop, draw_jittered_crop
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, source_statistics
+from dasac_jax.image.warp import warp_affine
 
 SIZE, GROUPS, VIEWS, ROWS = (64, 128), 2, 4, 4
 SHAPE = (97, 163)  # odd, so that no pixel of a crop lies just between two pixels of the label
@@ -151,6 +152,34 @@ def test_teacher_views(raw, made):
             flips.add((bool(frame.flip), bool(window.flip)))
         assert not batch["padded"].any()
     assert len(flips) == 4 and len(zooms) > 20
+
+
+def test_views_warped_back_show_pillows_reference(raw, made):
+    """To interpolation error, and the other way round."""
+    for batch, drawn, _ in made:
+        back, seen = warped_back(batch)
+        for number in range(GROUPS * VIEWS):
+            image, frame = raw["target_image"][number // VIEWS], at(drawn.frames, number)
+            reference = np.array(frame_of(image, frame), np.float32)
+            whole = seen[number] > 0.99
+            assert whole.mean() > 0.2
+            assert difference(255 * back[number], reference, whole) < 5
+            view, there = in_bytes(batch["teacher_view"][number]), batch["from_reference"][number]
+            assert difference(warp_affine(reference[None], there[None])[0], view) < 5
+
+
+@pytest.mark.parametrize("entry", [(0, 0), (0, 2), (1, 1), (1, 2)])
+def test_with_a_sign_turned_they_do_not(raw, made, entry):
+    batch, drawn, _ = made[0]
+    turns = np.ones((2, 3), np.float32)
+    turns[entry] = -1
+    wrong, seen = warped_back(batch | {"to_reference": batch["to_reference"] * turns})
+    shifted = np.abs(batch["to_reference"][:, *entry]) > 0.1
+    assert shifted.sum() >= 3
+    for number in np.flatnonzero(shifted):
+        image, frame = raw["target_image"][number // VIEWS], at(drawn.frames, number)
+        whole = seen[number] > 0.99
+        assert difference(255 * wrong[number], frame_of(image, frame), whole) > 10
 
 
 def test_student_views(raw, made):
