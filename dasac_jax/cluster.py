@@ -228,6 +228,7 @@ def check_alike(text: str, what: str) -> None:
             f"process {jax.process_index()} was started with another {what} than process 0: "
             "give all of them the same"
         )
+    barrier()  # nobody begins before all agree
 
 
 def check_shared(folder: Path) -> None:
