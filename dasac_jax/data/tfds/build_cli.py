@@ -12,13 +12,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from dasac_jax import logs
 from dasac_jax.data.tfds import sets
-from dasac_jax.data.tfds.records import first_line, load_tfds
+from dasac_jax.data.tfds.records import first_line, load_tfds, quiet
 from dasac_jax.errors import UserError
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
@@ -109,7 +109,7 @@ def _build(options: argparse.Namespace, console: Console) -> None:
     with (
         logs.progress(options.set, sum(counts.values()), log_every=100) as update,
         tempfile.TemporaryDirectory() as downloads,  # TFDS makes one, for nothing
-        _quiet(),
+        _quiet(tfds),
     ):
         try:
             builder = BUILDERS[options.set](
@@ -139,16 +139,8 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(tfds: Any) -> Iterator[None]:
     """Without what TFDS says and draws of its own: it speaks of downloads."""
-    import tensorflow_datasets as tfds
-    from absl import logging
-
     tfds.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import absl.logging
 
 from dasac_jax.data.tfds import sets
 from dasac_jax.errors import UserError
@@ -132,11 +135,23 @@ def load_tfds() -> Any:
     return tfds
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what TFDS logs of each of its steps."""
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(verbosity)
+
+
 def _open(folder: Path, split: str, size: sets.Size | None) -> Records | None:
     """A split of the set in `folder`; None where it was built without that split."""
     tfds = load_tfds()
     try:
-        builder = tfds.builder_from_directory(folder)
+        with quiet():
+            builder = tfds.builder_from_directory(folder)
         if split not in builder.info.splits:
             return None
         pairs = tuple((image, label) for image, label in builder.info.metadata["pairs"][split])

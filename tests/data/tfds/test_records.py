@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 from tensorflow_datasets.core import shuffle
@@ -222,10 +223,19 @@ def test_a_folder_without_any_set_is_refused(config, tmp_path):
             use()
 
 
-def test_the_log_says_once_where_files_are_read(both, caplog):
+@pytest.fixture
+def talkative():
+    """absl's log at the level that programs begin with."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    yield
+    logging.set_verbosity(before)
+
+
+def test_the_log_says_once_where_files_are_read(both, caplog, talkative):
     shutil.rmtree(Path(both.tfds, "prepared_gta5"))
     records._say.cache_clear()
-    with caplog.at_level("INFO", "dasac_jax"):
+    with caplog.at_level("INFO"):
         assert sources.missing(both) == []
         assert not caplog.messages
         for _ in range(2):
