@@ -14,6 +14,9 @@ def version() -> str:
     return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
 
 
+# Without TensorFlow, which it asks for nowhere but imports where something needs it.
+TFDS = ["array_record>=0.8.1", "importlib_resources>=6.4", "tensorflow-datasets>=4.9.10"]
+
 setup(
     name="dasac-jax",
     version=version(),
@@ -41,12 +44,14 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]>=0.10"],
         "test": [
+            *TFDS,
             "cityscapesscripts>=2.3",
             "imageio-ffmpeg>=0.8.1",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.15",
         ],
+        "tfds": TFDS,
         "torch": ["torch>=2.6"],
         "video": ["imageio-ffmpeg>=0.8.1"],
     },

@@ -34,6 +34,7 @@ def base() -> ConfigDict:
     config.data.source = "gta5"  # or "synthia", "custom"
     config.data.source_size = (1052, 1914)  # (h, w) in pixels
     config.data.target_size = (1024, 2048)
+    config.data.tfds = ""  # folder of sets by scripts/build_tfds.py; empty: the folders
     config.data.lists = ""  # folder of list files; empty: splits follow from the folders
     config.data.source_images = 10000  # the first so many; 0: all
     config.data.source_held_out = 1000  # of these, for validation on the source

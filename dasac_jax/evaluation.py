@@ -179,7 +179,7 @@ def by_size(pairs: sources.PairSource, num_classes: int) -> list[sources.PairSou
     """
 
     def size_of(pair: sources.Pair) -> tuple[int, int]:
-        image, label = (Path(pairs.root) / path for path in pair)
+        image, label = (pairs.file(path) for path in pair)
         sizes = _image_size(image), _image_size(label)
         if sizes[0] != sizes[1]:
             (width, height), (other_width, other_height) = sizes

@@ -28,6 +28,7 @@ _FREE = {
     "log_every_steps",
     "loader_threads",
     "data.root",
+    "data.tfds",
 }
 
 
