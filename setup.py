@@ -40,6 +40,7 @@ setup(
         "rich>=13",
         "safetensors>=0.4.5",
         "tensorboardX>=2.6.2.2",
+        "tensorstore>=0.1.72",
     ],
     extras_require={
         "cuda": ["jax[cuda12]>=0.10"],
