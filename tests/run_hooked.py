@@ -35,10 +35,18 @@ def interrupt(stage: str, step: str, number: str) -> None:
     loop.train = hooked
 
 
+def _sections(config: ConfigDict, prefix: str = ""):
+    """(dotted name, section) of a configuration's sections, those within sections too."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield prefix + name, value
+            yield from _sections(value, f"{prefix}{name}.")
+
+
 def record(path: str) -> None:
     """Write down every key that is read once the run has begun, checks and copies left out."""
     base, read, paused = recipe.base(), set(), [True]
-    sections = {frozenset(v.keys()): k for k, v in base.items() if isinstance(v, ConfigDict)}
+    sections = {frozenset(section.keys()): name for name, section in _sections(base)}
     get, flatten, check, run = ConfigDict.__getitem__, recipe.flatten, recipe.check, main.run
 
     def getitem(self, key):

@@ -64,9 +64,10 @@ def test_batches_fit_one_device_and_several(path):
 
 def test_every_key_is_read_by_a_run(unlabelled):
     keys = set(recipe.flatten(recipe.base()))
-    assert unlabelled.keys <= keys | {key.split(".")[0] for key in keys} | {"demo"}
-    # Of these one is told where the weights are missing that it tells about.
-    assert keys - unlabelled.keys == {"init_from"}
+    sections = {key.rsplit(".", depth)[0] for key in keys for depth in (1, 2)}
+    assert unlabelled.keys <= keys | sections | {"demo"}
+    # One is told where the weights are missing that it tells about, one goes with own classes.
+    assert keys - unlabelled.keys == {"init_from", "data.classes.palette"}
 
 
 def test_every_key_of_the_demo_is_an_argument_of_its_rendering():
