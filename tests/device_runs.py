@@ -75,8 +75,9 @@ class TinyNetwork(nn.Module):
             x = max_pool_ceil(nn.relu(norm(x, self.frozen_norm or not train)))
             x = Conv(features, dtype=self.dtype, name=f"conv{i + 1}")(x)
         x = channel_dropout(nn.relu(x), dropout_keys, 0, 0.5)
-        head = Conv(CLASSES, dilation=2, use_bias=True, dtype=self.dtype, name="classifier")
-        return head(x).astype(jnp.float32)
+        classes = self.num_classes
+        x = Conv(classes, dilation=2, use_bias=True, dtype=self.dtype, name="classifier")(x)
+        return x.astype(jnp.float32)
 
 
 def variables() -> dict[str, Any]:
