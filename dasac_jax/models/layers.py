@@ -190,11 +190,11 @@ def materialised(x: jax.Array) -> jax.Array:
 
     On CPU XLA fuses sums into their readers: in a chain of residual blocks each would compute all
     sums before it anew. An optimization barrier goes before it fuses; a division is an operation
-    that it does not repeat. It is by 1, which the compiler cannot know, and so exact.
+    that it does not repeat. It is by 1, but for NaN, and so exact. By a scalar it would become a
+    product, which is repeated.
     """
-    first = lax.stop_gradient(x[(0,) * x.ndim])
-    sign = jnp.where(first < 0, -1, 1).astype(x.dtype)
-    return x / (sign * sign)
+    one = jnp.where(jnp.isnan(x), 2, 1).astype(x.dtype)
+    return x / lax.stop_gradient(one)
 
 
 def channel_dropout(x: jax.Array, keys: jax.Array | None, layer: int, rate: float) -> jax.Array:

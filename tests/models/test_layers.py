@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dasac_jax.models.deeplabv2 import Stage
 from dasac_jax.models.fcn import VGGHead
 from dasac_jax.models.layers import (
     BatchNorm,
@@ -175,3 +176,12 @@ def test_materialised_is_exact_and_so_is_its_gradient():
         assert y.dtype == start.dtype
         for same in (y, pull_back(start)[0]):
             np.testing.assert_array_equal(same.astype(jnp.float32), start.astype(jnp.float32))
+
+
+def test_residual_sums_are_computed_once():
+    stage = Stage(4, 8, 1, 2, Conv, BatchNorm)
+    x = jnp.ones((2, 17, 33, 32))
+    variables = jax.eval_shape(lambda: stage.init(jax.random.key(0), x, True))
+    forward = jax.jit(lambda variables, x: stage.apply(variables, x, True))
+    program = forward.lower(variables, x).compile().as_text()
+    assert program.count(" maximum(") == 3 * 4  # ReLUs of four blocks, none repeated
