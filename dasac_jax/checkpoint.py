@@ -1,4 +1,4 @@
-"""Checkpoints: the whole training state and a few facts, written by orbax, which only this knows.
+"""Checkpoints: the whole training state and a few facts, written by orbax.
 
 A folder holds one sub-folder per kept step. Arrays are stored under the names they have in the
 state (`params/head/kernel`), with no device axis, so they restore on any number of devices and
@@ -16,47 +16,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import traverse_util
 
 import dasac_jax
-from dasac_jax import checkpoint_damage, checkpoint_fit, checkpoint_folder
+from dasac_jax import checkpoint_damage, checkpoint_fit, checkpoint_folder, checkpoint_orbax
 from dasac_jax.checkpoint_writer import Job, Manager, reason
 from dasac_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
 FORMAT = 2  # 1 had no files.json, and no "format" in its metadata
-_ITEMS = ("state", "metadata")
-# Arrays are compressed and files are filled in such pieces, each core at its own: a writer takes
-# little memory besides the arrays.
-_CHUNK_BYTES = 1 << 23
-_FILE_BYTES = 1 << 25
-
-
-class _AsItLies(np.ndarray):
-    """An array that orbax does not copy before it writes: it need not guard against changes."""
-
-    def __deepcopy__(self, memo: dict) -> np.ndarray:
-        return self
-
-
-class _ToTheEnd(ocp.type_handlers.NumpyHandler):
-    """Writes arrays and ends when no write is under way any more, even where one fails.
-
-    Orbax's own gives up at the first error, on a full disk say, while the rest of the writes go
-    on: into a folder that is being removed, with a complaint each. Whoever saves looks at `errors`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[Exception] = []
-
-    async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            await super()._open_and_write(*args, **kwargs)
-        except Exception as error:  # TensorStore's is a ValueError, whatever went wrong
-            self.errors.append(error)
 
 
 def open_manager(folder: Path | str, keep: int = 2) -> Manager:
@@ -100,9 +69,7 @@ def save(
     if not _writes():
         return
     make = np.array if copy else np.asarray
-    arrays = {
-        key: make(leaf).view(_AsItLies) for key, leaf in checkpoint_fit.named_leaves(state).items()
-    }
+    arrays = {key: make(leaf) for key, leaf in checkpoint_fit.named_leaves(state).items()}
     facts = json.loads(json.dumps({**metadata, "version": dasac_jax.__version__}))
     manager.start(Job(int(state.step), arrays, facts), after)
 
@@ -166,47 +133,13 @@ def _writes() -> bool:
     return jax.process_index() == 0
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax must not wait for other processes."""
-    me = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
-    )
-
-
-def _checkpointer(**handlers: Any) -> ocp.Checkpointer:
-    """What reads and writes one step's folder; handlers: those of items that are not orbax's."""
-    options = ocp.CompositeOptions(multiprocessing_options=_alone())
-    names = [name for name in _ITEMS if name not in handlers]
-    handler = ocp.CompositeCheckpointHandler(*names, composite_options=options, **handlers)
-    return ocp.Checkpointer(handler, multiprocessing_options=_alone())
-
-
 def _write(folder: Path, job: Job, keep: int) -> None:
     """Put a job's checkpoint into a folder as a whole. Raises what orbax raises if it cannot."""
     checksum = checkpoint_damage.checksum(job.arrays)
-    each = {key: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES) for key in job.arrays}
-    state = ocp.args.PyTreeSave(
-        traverse_util.unflatten_dict(job.arrays, sep="/"),
-        save_args=traverse_util.unflatten_dict(each, sep="/"),
-        ocdbt_target_data_file_size=_FILE_BYTES,
-    )
-    metadata = ocp.args.JsonSave({**job.facts, "format": FORMAT, "checksum": checksum})
-    writing = _ToTheEnd()
-    registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, writing),
-        (jax.Array, ocp.type_handlers.ArrayHandler()),  # missed aloud, though there is none
-    )
-    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     part = checkpoint_folder.part(folder, job.step)
     try:
-        try:
-            with _checkpointer(state=handler) as checkpointer:
-                checkpointer.save(part, args=ocp.args.Composite(state=state, metadata=metadata))
-        finally:
-            # What orbax makes of missing arrays is not why they are missing.
-            if writing.errors:
-                raise writing.errors[0]
+        metadata = {**job.facts, "format": FORMAT, "checksum": checksum}
+        checkpoint_orbax.write(part, job.arrays, metadata)
         checkpoint_damage.seal(part)
         checkpoint_folder.put(part, folder, job.step, keep)
     finally:
@@ -252,11 +185,7 @@ def _newest(
 def _read_step(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Everything in one step's folder. Raises some exception if it is not as it was written."""
     metadata = _read_metadata(path, sealed=checkpoint_damage.check(path))
-    with _checkpointer() as checkpointer:
-        items = checkpointer.restore(
-            path, args=ocp.args.Composite(state=ocp.args.StandardRestore())
-        )
-    arrays = traverse_util.flatten_dict(items["state"], sep="/")
+    arrays = checkpoint_orbax.read_arrays(path)
     # In format 1 nothing else tells of a changed byte.
     if metadata.pop("checksum") != checkpoint_damage.checksum(arrays):
         raise ValueError("the arrays are not those that were written (checksum)")
@@ -271,9 +200,7 @@ def _read_facts(path: Path) -> tuple[None, dict[str, Any]]:
 
 def _read_metadata(path: Path, *, sealed: bool) -> dict[str, Any]:
     """The metadata with "checksum". Raises UserError for a format that is not known here."""
-    with _checkpointer() as checkpointer:
-        items = checkpointer.restore(path, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
-    metadata = dict(items["metadata"])
+    metadata = checkpoint_orbax.read_metadata(path)
     found = metadata.pop("format", 1)
     if found not in range(1, FORMAT + 1):
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -89,6 +90,8 @@ class Manager:
 def reason(error: Exception) -> str:
     """What an exception of orbax says, in one line of bearable length."""
     text = str(error).strip()
-    # TensorStore names each file on the way; what the system said comes last.
-    system = re.search(r"([^:]+) \[os_error_code", text)
-    return system[1].strip() if system else text.split("\n")[0][:200] or type(error).__name__
+    # TensorStore names each file on the way, and what the system said somewhere behind.
+    system = re.search(r"os_error_code='(\d+)'", text)
+    return (
+        os.strerror(int(system[1])) if system else text.split("\n")[0][:200] or type(error).__name__
+    )

@@ -116,7 +116,7 @@ def test_a_newer_best_takes_the_place_of_one_that_failed(disk):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ValueError('Error writing "a": File: No space left on device [os_error_code=\'28\']'),
+        (ValueError("Error writing: No space [spec='{\"a\": true}'] [os_error_code='28']"),
          "No space left on device"),
         (OSError(28, "No space left on device", "/x"), "[Errno 28] No space left on device: '/x'"),
         (RuntimeError("one\ntwo"), "one"),
