@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dasac_jax import curves, history, report
+from dasac_jax import curves, history, record, report
 from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
 from dasac_jax.history import Line
@@ -43,7 +43,7 @@ def write(workdir: Path | str) -> None:
         *_table(result),
         *_curves(lines, report.classes(result)),
         *_pictures(workdir),
-        *_facts(result, lines),
+        *_facts(result, lines, record.read(workdir)),
         *_configuration(workdir),
     ]
     facts = result["facts"]
@@ -213,8 +213,10 @@ def _shown(path: Path, words: str) -> str:
     )
 
 
-def _facts(result: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
-    """Timing and versions: what the result says of itself, and the stages' durations."""
+def _facts(
+    result: Mapping[str, Any], lines: Sequence[Line], starts: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Timing and versions: what the result says of itself, durations, and the last start."""
     facts = {name: report.words(fact) for name, fact in result["facts"].items()}
     for stage, title in _STAGES.items():
         mine = [line for line in lines if line["stage"] == stage]
@@ -225,6 +227,13 @@ def _facts(result: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
                 f"{steps} steps in {seconds / 60:.1f} minutes, {steps / seconds:.3g} a second, "
                 "with compiling and validation"
             )
+    if starts:
+        last = starts[-1]
+        facts["starts"] = f"{len(starts)}, the last at {last['started']}"
+        if last["commit"]:
+            changed = ", with changes" if last["commit"]["changed"] else ""
+            facts["git commit"] = last["commit"]["id"] + changed
+        facts["command"] = last["command"]
     yield _section("Timing and versions", _plain_table(facts))
 
 

@@ -108,7 +108,7 @@ def kill_often(run: Path, flags: list[str], log: Path, most: int, rng: random.Ra
     """Start and kill one run, at moments in their order; it may be over before the last."""
     kills = []
     for moment, ready in moments(run, rng)[:most]:
-        process, before = start(run, flags, log), lines(run)
+        process, before = start(run, flags, log), len(log_lines(run))
         while process.poll() is None and not ready(before):
             time.sleep(0.002)
         if process.poll() is not None:
@@ -128,9 +128,9 @@ def moments(run: Path, rng: random.Random) -> list[tuple[str, Callable[[int], bo
     for name, pattern, most in LOGGED:
         found.append((name, after(run, pattern, rng.uniform(0, most))))
         if name.endswith("between steps"):
-            for stage in ("checkpoints", "best"):
-                place = run / name.split(",")[0].replace("adaptation", "adapt") / stage
-                found.append((CHECKPOINT, writing(place, rng.uniform(0, 0.15))))
+            stage = run / name.split(",")[0].replace("adaptation", "adapt")
+            for _ in range(2):
+                found.append((CHECKPOINT, writing(stage, rng.uniform(0, 0.15))))
     return found
 
 
@@ -146,12 +146,12 @@ def after(run: Path, pattern: str, seconds: float) -> Callable[[int], bool]:
     return ready
 
 
-def writing(place: Path, seconds: float) -> Callable[[int], bool]:
-    """Whether a checkpoint has been half written for `seconds`, and still is."""
+def writing(stage: Path, seconds: float) -> Callable[[int], bool]:
+    """Whether a stage's checkpoint has been half written for `seconds`, and still is."""
     seen: list[float] = []
 
     def ready(before: int) -> bool:
-        unfinished = place.is_dir() and any(not path.name.isdecimal() for path in place.iterdir())
+        unfinished = any(not path.name.isdecimal() for path in stage.glob("*/*"))
         if not unfinished:
             seen.clear()
         elif not seen:
@@ -186,10 +186,6 @@ def finish(process: subprocess.Popen) -> None:
 def log_lines(run: Path) -> list[str]:
     path = run / "train.log"
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def lines(run: Path) -> int:
-    return len(log_lines(run))
 
 
 def lost(run: Path) -> int:

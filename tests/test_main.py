@@ -3,14 +3,18 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dasac_jax import main
+from dasac_jax import lock, main, record, stopping
 from dasac_jax.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 NEWEST = {"baseline": {10, 12}, "adapt": {5, 6}}  # steps of the checkpoints kept
 SCORED = {"baseline": [4, 8, 12], "adapt": [4, 6]}  # every two epochs, and at the end
 ROWS = ["source only", "baseline", "adapted", "teacher"]
@@ -98,7 +102,7 @@ def test_again_prints_the_report_at_once(whole, command, tiny, tmp_path):
     ]
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     changed = {path.name for path in after if after[path] != files.get(path)}
-    assert changed <= {"config.json", "train.log"}
+    assert changed <= {"config.json", "train.log", "lock", "runs.jsonl"}
 
 
 def test_unknown_key_is_refused_with_the_closest(command, tiny, tmp_path):
@@ -182,3 +186,39 @@ def test_run_refuses_an_adaptation_without_a_baseline(tiny_config, tmp_path):
         main.run(tiny_config(stages="adapt"), tmp_path / "run")
     assert str(tmp_path / "run/baseline/checkpoints") in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_time_limit_ends_the_rendering_too(tiny_config, tmp_path):
+    config = tiny_config(max_minutes=1e-6)
+    with pytest.raises(stopping.Stopped, match=r"^the time limit of 1e-06 minutes$"):
+        main.run(config, tmp_path / "run")
+    assert len(record.read(tmp_path / "run")) == 1
+    assert not (tmp_path / "run/data/demo.json").exists()
+    stopping.check()
+
+
+def test_a_folder_in_use_is_refused(tiny_config, tmp_path):
+    with lock.held(tmp_path), pytest.raises(UserError, match="is in use by process"):
+        main.run(tiny_config(), tmp_path)
+    assert record.read(tmp_path) == [] and not (tmp_path / "data").exists()
+
+
+def test_ctrl_c_twice_ends_at_once(tiny, tmp_path):
+    code = (
+        "import os, signal, sys, threading, time\n"
+        "from absl import app\n"
+        "from dasac_jax import config, main\n"
+        "def run(*_):\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"  # a checkpoint, say
+        "    for _ in range(2):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "main.run = run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "app.run(main.main, flags_parser=config.parse_flags)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *tiny(tmp_path / "run")],
+        cwd=ROOT, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert ended.returncode == main.INTERRUPTED == 130, ended.stderr
+    assert "the same command goes on from the last checkpoint" in ended.stderr

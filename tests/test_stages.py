@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from tensorboardX.proto.event_pb2 import Event
 
-from dasac_jax import checkpoint, curves, history, main, stages
+from dasac_jax import checkpoint, curves, history, main, record, stages, stopping
 from dasac_jax.data.labels import CLASS_NAMES
 from dasac_jax.errors import UserError
 
@@ -94,15 +94,18 @@ def pieces(whole, command, tiny, once):
 
 def test_ctrl_c_ends_with_its_code_and_says_how_to_go_on(pieces):
     _, ends = pieces
-    assert ends[0]["code"] == main.INTERRUPTED == 130
-    assert ends[0]["err"] == "stopped; the same command goes on from the last checkpoint\n"
+    assert ends[0]["code"] == stopping.RESUME == 75
+    assert ends[0]["err"].splitlines() == [
+        "SIGINT: finishing the step and saving; once more quits at once",
+        "stopped by SIGINT (after baseline step 9): all is saved, the same command goes on",
+    ]
     assert ends[0]["steps"] == {"baseline": [*range(1, 9)], "adapt": []}
 
 
-def test_going_on_repeats_only_the_steps_since_the_last_checkpoint(pieces):
+def test_going_on_after_a_stop_repeats_nothing(pieces):
     _, ends = pieces
     assert ends[1]["code"] == 0, ends[1]["err"]
-    assert ends[1]["steps"]["baseline"] == [*range(1, 9), *range(6, 13)]
+    assert ends[1]["steps"]["baseline"] == [*range(1, 13)]
 
 
 def test_stages_by_themselves_do_what_they_are_asked_to(pieces):
@@ -145,6 +148,15 @@ def test_pieces_record_the_steps_of_the_whole(pieces, whole):
     assert [entry[:3] for entry in ours] == [entry[:3] for entry in theirs]
     for (*_, mine), (*_, path) in zip(ours, theirs, strict=True):
         assert mine.read_bytes() == path.read_bytes()
+
+
+def test_every_start_is_recorded(pieces, whole):
+    folder, _ = pieces
+    stages_of = [line["config"]["stages"] for line in record.read(folder / "after4")]
+    assert stages_of == ["baseline,weights,adapt", "baseline", "weights,adapt", stages_of[0]]
+    assert "<td>4, the last at " in (folder / "after4" / "report.html").read_text()
+    (line,) = record.read(whole.folder)
+    assert "--workdir" in line["command"] and line["config"]["adapt.crop"] == [32, 64]
 
 
 def test_what_is_recorded_is_what_the_checkpoint_holds(whole):
