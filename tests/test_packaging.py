@@ -41,22 +41,34 @@ def test_every_folder_with_python_files_is_a_package():
 
 
 def test_imports_are_declared(settings):
-    """Every third-party module that the package imports is among the requirements."""
-    declared = {line.split(">=")[0] for line in settings["install_requires"]}
+    """Every third-party module is among the requirements, or is of the extra that it is for."""
     distribution = {
         "PIL": "pillow",
         "absl": "absl-py",
         "ml_collections": "ml-collections",
         "ml_dtypes": "ml-dtypes",
         "orbax": "orbax-checkpoint",
+        "tensorflow_datasets": "tensorflow-datasets",
     }
     pattern = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
-    imported = set()
+    stored_sets = ROOT / "dasac_jax" / "data" / "tfds"
+    imported, for_stored_sets = set(), set()
     for path in (ROOT / "dasac_jax").rglob("*.py"):
-        imported |= set(pattern.findall(re.sub(r'""".*?"""', "", path.read_text(), flags=re.S)))
-    third_party = imported - set(sys.stdlib_module_names) - {"dasac_jax"}
-    assert {"jax", "numpy"} <= third_party
-    assert {distribution.get(module, module) for module in third_party} - declared == set()
+        found = pattern.findall(re.sub(r'""".*?"""', "", path.read_text(), flags=re.S))
+        (for_stored_sets if stored_sets in path.parents else imported).update(found)
+
+    def third_party(modules):
+        return {
+            distribution.get(module, module)
+            for module in modules - set(sys.stdlib_module_names) - {"dasac_jax"}
+        }
+
+    def names(lines):
+        return {line.split(">=")[0] for line in lines}
+
+    required, extra = names(settings["install_requires"]), names(settings["extras_require"]["tfds"])
+    assert {"jax", "numpy"} <= third_party(imported) <= required
+    assert extra <= third_party(for_stored_sets) <= required | extra
 
 
 def test_only_the_checkpoint_module_imports_orbax():
