@@ -243,14 +243,14 @@ def check_shared(folder: Path) -> None:
         return token.name
 
     name = from_first(write)
-    try:
-        # Asked for the first time after it was made: no cache can know that it is missing.
-        if not (folder / name).exists():
-            raise UserError(
-                f"--workdir {folder} of process {jax.process_index()} on {socket.gethostname()} "
-                "is not that of process 0: give a folder that all hosts share"
-            )
-        barrier()
-    finally:
-        if is_first():
-            token.unlink(missing_ok=True)
+    # Asked for the first time after it was made: no cache can know that it is missing.
+    seen = (folder / name).exists()
+    total(int(seen))  # all have looked
+    if is_first():
+        token.unlink(missing_ok=True)
+    if not seen:
+        raise UserError(
+            f"--workdir {folder} of process {jax.process_index()} on {socket.gethostname()} "
+            "is not that of process 0: give a folder that all hosts share"
+        )
+    barrier()  # nobody begins before all agree
