@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data import labels
+from dasac_jax.data import labels, png
 from dasac_jax.errors import UserError
 
 DECODE_ERRORS = (
@@ -50,6 +50,9 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
 
     Raises UserError naming the file when it cannot be read or has another pixel format.
     """
+    ids = png.read_single(path)
+    if ids is not None:
+        return ids
     try:
         with Image.open(path) as image:
             mode = image.mode

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data import classes, labels
+from dasac_jax.data import classes, labels, png
 from dasac_jax.data.prepare import DECODE_ERRORS, read_ids
 from dasac_jax.data.tfds import records
 from dasac_jax.errors import UserError
@@ -132,14 +132,21 @@ class PairSource:
 
 def _read_image(path: Any, size: tuple[int, int]) -> np.ndarray:
     """An 8-bit image file of any colour format -> (h, w, 3) uint8 RGB of the given size."""
+    pixels = png.read_rgb(path)
+    if pixels is None:
+        pixels = _read_by_pillow(path)
+    if pixels.shape[:2] != size:
+        resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
+        pixels = np.array(resized)
+    return pixels
+
+
+def _read_by_pillow(path: Any) -> np.ndarray:
     try:
         with Image.open(path) as image:
             mode = image.mode
             if mode in _IMAGE_MODES:
-                image = image.convert("RGB")
-                if image.size != size[::-1]:
-                    image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-                return np.array(image)
+                return np.array(image.convert("RGB"))
     except DECODE_ERRORS as error:
         raise UserError(f"cannot read image {path}: {error}") from error
     raise UserError(f"image {path} has pixel format {mode}: 8 bits per channel are needed")

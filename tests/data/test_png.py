@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from dasac_jax.image.png import read_rgb, read_single
+from dasac_jax.data.png import read_rgb, read_single
 
 
 @pytest.fixture(scope="module")
