@@ -9,6 +9,7 @@ class, null for what has no value. A restart goes on where its checkpoint stands
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ from dasac_jax import logs
 from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
 from dasac_jax.report import plain, png, replace_file
+from dasac_jax.stopping import Stopped
+
+_LOG = logging.getLogger(__name__)
 
 METRICS_LINES = "metrics.jsonl"
 PICTURES = "pictures"
@@ -97,6 +101,7 @@ class Recorder:
         self._folder, self._stage = Path(folder), stage
         self._classes, self._enabled = classes, enabled
         self._last = time.monotonic()
+        self._unwritten = ""
         if enabled:
             _forget(self._folder, stage, first_step)
         self._scalars = logs.Scalars(self._folder / "tensorboard" / stage, enabled=enabled)
@@ -110,7 +115,8 @@ class Recorder:
         """Keep what there is to say of a step, all at once.
 
         values: numbers, or arrays (C,) with nan for what has no value. pictures: (H, W, 3) uint8;
-        with any, the curves are drawn anew.
+        with any, the curves are drawn anew. What cannot be written (a full disk) is a warning;
+        numbers are kept for the next time.
         """
         if not self._enabled:
             return
@@ -120,20 +126,32 @@ class Recorder:
         line = {"stage": self._stage, "step": step, "seconds": round(now - self._last, 3)}
         self._last = now
         line["values"] = plain(values)
-        _append(self._folder / METRICS_LINES, json.dumps(line, allow_nan=False) + "\n")
+        self._unwritten += json.dumps(line, allow_nan=False) + "\n"
+        self.flush()
         for name, picture in (pictures or {}).items():
             self._scalars.add_image(f"{self._stage}/{name}", picture, step)
             file = f"{self._stage}_{step:06d}_{name}.png"
-            replace_file(self._folder / PICTURES / file, png(picture))
+            _try_to_replace(self._folder / PICTURES / file, png(picture))
         if pictures:
             self.draw()
+
+    def flush(self) -> bool:
+        """Whether all numbers so far are on disk; warns where they are not."""
+        if self._unwritten:
+            try:
+                _append(self._folder / METRICS_LINES, self._unwritten)
+            except OSError as error:
+                _LOG.warning("cannot write %s: %s; going on", self._folder / METRICS_LINES, error)
+                return False
+            self._unwritten = ""
+        return True
 
     def draw(self) -> None:
         """Draw the curves of all stages so far."""
         from dasac_jax import curves  # matplotlib, which takes a while to import
 
         for name, content in curves.draw(read(self._folder), self._classes).items():
-            replace_file(self._folder / CURVES / f"{name}.png", content)
+            _try_to_replace(self._folder / CURVES / f"{name}.png", content)
 
     def _tags(self, name: str, value: float | np.ndarray) -> dict[str, float]:
         tag = f"{self._stage}/{name}"
@@ -155,6 +173,11 @@ class Recorder:
         self._scalars.close()
         if kind is None and self._enabled:
             self.draw()
+        if not self.flush() and (kind is None or issubclass(kind, Stopped)):
+            raise UserError(
+                f"cannot write {self._folder / METRICS_LINES}; checkpoints are kept: make room, "
+                "and give the same command again"
+            )
 
 
 def _forget(folder: Path, stage: str, first_step: int) -> None:
@@ -166,11 +189,25 @@ def _forget(folder: Path, stage: str, first_step: int) -> None:
 
 
 def _append(path: Path, text: str) -> None:
-    """One write, on disk when this returns: a checkpoint of the step is saved only later."""
-    try:
-        with open(path, "ab") as file:
-            file.write(text.encode())
-            file.flush()
+    """All of it, on disk when this returns: a checkpoint of the step is saved only later.
+
+    Raises OSError where it cannot be, and nothing of it is there then.
+    """
+    content = text.encode()
+    with open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while content:
+                content = content[file.write(content) :]
             os.fsync(file.fileno())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _try_to_replace(path: Path, content: bytes) -> None:
+    """Write a file that training can do without; warns where that fails."""
+    try:
+        replace_file(path, content)
+    except UserError as error:
+        _LOG.warning("%s; going on", error)

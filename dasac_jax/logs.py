@@ -6,7 +6,7 @@ import datetime
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,6 +57,8 @@ def logging_to(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handlers.append(logging.FileHandler(path, encoding="utf-8"))
+            # A full disk: the terminal has the line too, and whoever saves tells of it.
+            handlers[-1].handleError = lambda record: None
         except OSError as error:
             raise UserError(f"cannot write {path}: {error}; choose another --workdir") from error
         handlers[-1].setFormatter(
@@ -144,18 +146,38 @@ def _status(done: int, seconds: float, left: int, values: Mapping[str, float]) -
 class Scalars:
     """TensorBoard event files: `with Scalars(folder) as scalars: scalars.add_scalars(...)`.
 
-    folder is made where missing; a restarted run adds a file to those that are there. With
-    enabled=False (all but one of several processes) nothing is written.
+    folder is made where missing; a restarted run adds a file to those that are there, and so does
+    one whose file could not be written any more (a full disk). With enabled=False (all but one of
+    several processes) nothing is written.
     """
 
     def __init__(self, folder: Path | str, *, enabled: bool = True) -> None:
+        self._folder, self._enabled = str(folder), enabled
+        self._open()
+
+    def _open(self) -> None:
         try:
-            self._writer = SummaryWriter(str(folder), write_to_disk=enabled)
+            self._writer = SummaryWriter(self._folder, write_to_disk=self._enabled)
         except OSError as error:
-            raise UserError(f"cannot write TensorBoard files to {folder}: {error}") from error
+            raise UserError(f"cannot write TensorBoard files to {self._folder}: {error}") from error
+        if self._enabled:
+            events = self._writer.file_writer.event_writer
+            self._records = _Records(events._ev_writer)
+            events._ev_writer = events._worker._record_writer = self._records
+
+    def _mend(self) -> None:
+        """Begin another file where this one is broken."""
+        if self._enabled and self._records.error is not None:
+            _LOGGER.warning(
+                "cannot write TensorBoard files to %s: %s; going on",
+                self._folder, self._records.error,
+            )  # fmt: skip
+            self._writer.close()
+            self._open()
 
     def add_scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Add one point to each named curve; the names are tags such as "baseline/loss_source"."""
+        self._mend()
         for tag, value in values.items():
             self._writer.add_scalar(tag, float(value), step)
 
@@ -179,3 +201,33 @@ class Scalars:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Records:
+    """A file of TensorBoard's records that keeps its first error and writes nothing after it.
+
+    In place of tensorboardX's own one, whose thread would die of a full disk: whoever added to it
+    then would wait for ever.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write_event(self, event: Any) -> None:
+        self._unless_broken(self._file.write_event, event)
+
+    def flush(self) -> None:
+        self._unless_broken(self._file.flush)
+
+    def close(self) -> None:
+        self._unless_broken(self._file.close)
+        with suppress(OSError):  # what is left in memory would be tried again, with a traceback
+            self._file._py_recordio_writer.close()
+
+    def _unless_broken(self, action: Callable[..., Any], *values: Any) -> None:
+        if self.error is None:
+            try:
+                action(*values)
+            except OSError as error:
+                self.error = error

@@ -121,9 +121,9 @@ class _Desk:
         if kind is KeyboardInterrupt:  # there is no time to wait for what is being written
             return
         try:
-            checkpoint.finish(self._best)
+            checkpoint.finish(self._newest)  # which may be about to write the best one first
         finally:
-            checkpoint.finish(self._newest)
+            checkpoint.finish(self._best)
 
     def attend(self, state: TrainState, done: int, *, saved: bool = False) -> None:
         """Look at a step that has been done; saved: whether its state is on disk already.
@@ -180,7 +180,6 @@ class _Desk:
         )  # fmt: skip
         if found.miou > self._best_score:
             self._best_score = found.miou
-            checkpoint.latest_step(self._newest)  # waits: orbax cannot write two at a time
             checkpoint.save(self._best, self._sound(state), metadata=self._facts(state))
         return found
 
@@ -192,6 +191,9 @@ class _Desk:
         return time.monotonic() - self._saved_at >= 60 * minutes
 
     def _save(self, state: TrainState, *, unseen: bool = False) -> None:
+        # Behind its numbers: the next start would not write them again.
+        if not self._recorder.flush():
+            return
         facts = self._facts(state) | self.window.facts() | {"unseen": unseen}
         # Behind the best state: the newest one says its score, so nobody would save it again.
         checkpoint.save(self._newest, self._sound(state), metadata=facts, after=self._best)

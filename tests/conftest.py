@@ -7,13 +7,14 @@ import fcntl
 import importlib.util
 import json
 import os
+import resource
 import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -152,6 +153,18 @@ def tiny_config() -> Callable[..., ConfigDict]:
         return config
 
     return make
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """small_files(n): from then on no file grows beyond n bytes, as on a full disk; 0: no limit."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size or before[0], before[1]))
+
+    yield limit
+    limit(0)
 
 
 @pytest.fixture(scope="session")

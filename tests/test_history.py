@@ -132,3 +132,30 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl"):
         history.Recorder(tmp_path / "file", "adapt", 0, CLASSES)
+
+
+def test_a_full_disk_loses_no_number(tmp_path, small_files, caplog):
+    with history.Recorder(tmp_path, "adapt", 0, CLASSES) as recorder:
+        recorder.add(1, {"loss_source": 1})
+        path = tmp_path / "metrics.jsonl"
+        written = path.read_bytes()
+        small_files(len(written) + 20)  # half of a line
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        recorder.add(2, {"loss_source": 2}, {"views": noise})
+        assert path.read_bytes() == written
+        assert not recorder.flush()
+        assert f"cannot write {path}: " in caplog.text and "_views.png: " in caplog.text
+        small_files(0)
+        recorder.add(3, {"loss_source": 3})
+        assert recorder.flush()
+    assert [line["values"]["loss_source"] for line in history.read(tmp_path)] == [1, 2, 3]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_numbers_that_never_reached_the_disk_are_an_error(tmp_path, small_files):
+    with (
+        pytest.raises(UserError, match=r"metrics.jsonl; checkpoints are kept: make room"),
+        history.Recorder(tmp_path, "adapt", 0, CLASSES) as recorder,
+    ):
+        small_files(10)
+        recorder.add(1, {"loss_source": 1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,17 @@ def test_disabled_scalars_write_nothing(tmp_path):
 def test_other_pictures_are_refused(tmp_path):
     with logs.Scalars(tmp_path) as scalars, pytest.raises(ValueError, match="uint8"):
         scalars.add_image("view", np.zeros((2, 2, 3), np.float32), 1)
+
+
+def test_a_full_disk_ends_neither_the_events_nor_the_program(tmp_path, small_files, caplog):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with logs.Scalars(tmp_path) as scalars:
+        small_files(4096)
+        for step in range(30):  # more than the queue of the writing thread holds
+            scalars.add_image("views", noise, step)
+        time.sleep(1.1)  # a file's name has the second that it was made in
+        small_files(0)
+        scalars.add_scalars(30, {"loss": 0.5})
+    assert f"cannot write TensorBoard files to {tmp_path}: " in caplog.text
+    newest = max(tmp_path.iterdir(), key=lambda path: path.name)
+    assert b"loss" in newest.read_bytes() and len(list(tmp_path.iterdir())) >= 2

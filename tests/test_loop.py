@@ -16,11 +16,14 @@ class Recorded:
     """What a loop has recorded."""
 
     def __init__(self):
-        self.values, self.images = [], []
+        self.values, self.images, self.full = [], [], False
 
     def add(self, step, values, pictures):
         self.values.append((step, dict(values)))
         self.images += [(step, name, picture.shape) for name, picture in pictures.items()]
+
+    def flush(self):
+        return not self.full
 
 
 def begin(step=0):
@@ -336,3 +339,15 @@ def test_epoch_ends_are_kept_without_validation_too(tmp_path):
     plan = plan_of(tmp_path, checkpoint_every_steps=100, total_steps=7, validate_every_epochs=3)
     loop.train(begin(), add_up, batches_of([1] * 8), plan, Recorded(), {})
     assert kept(plan.newest) == [6, 7]
+
+
+def test_no_state_is_saved_ahead_of_its_numbers(tmp_path):
+    recorder, plan = Recorded(), plan_of(tmp_path)
+
+    def batches(first_step, num_steps):
+        for number, batch in enumerate(batches_of(range(8))(first_step, num_steps), 1):
+            recorder.full = number > 3
+            yield batch
+
+    loop.train(begin(), add_up, batches, plan, recorder, {})
+    assert kept(tmp_path / "checkpoints") == [2, 3]
