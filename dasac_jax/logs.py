@@ -40,19 +40,19 @@ class _Terminal(logging.Handler):
 
 @contextmanager
 def logging_to(
-    workdir: Path | str, *, primary: bool = True, console: Console | None = None
+    workdir: Path | str | None, *, primary: bool = True, console: Console | None = None
 ) -> Iterator[logging.Logger]:
     """Send the package's log to `workdir`/train.log, which is appended to, and to the terminal.
 
-    primary: False for all but one of several processes: these write no file and print warnings
-    only. console: where to print, by default standard output. Yields the logger. Raises
-    UserError if the file cannot be written.
+    workdir: None for the terminal alone. primary: False for all but one of several processes:
+    these write no file and print warnings only. console: where to print, by default standard
+    output. Yields the logger. Raises UserError if the file cannot be written.
     """
     console = console or Console()
     handlers: list[logging.Handler] = [
         _Terminal(console, logging.INFO if primary else logging.WARNING)
     ]
-    if primary:
+    if primary and workdir is not None:
         path = Path(workdir) / LOG_FILE
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

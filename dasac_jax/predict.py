@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from rich.console import Console
 
 from dasac_jax.errors import UserError
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> str:
     if arguments.video:
         video.check_video(arguments.video)
     images = image_files.find_images(arguments.images, outside=folder)
-    with logs.logging_to(folder, primary=False):
+    with logs.logging_to(None, console=Console(stderr=True)):
         compilation.keep_programs()
         model, networks, facts = inference.open_checkpoint(arguments.checkpoint)
         variables = inference.choose(networks, arguments.checkpoint, teacher=arguments.teacher)
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> str:
         prediction_files.claim(folder, _record(facts, variables, options, look))
         left = prediction_files.unfinished(folder, images, kinds)
         there, started = len(images) - len(left), time.monotonic()
-        with logs.progress("predict", len(images), there) as update:
+        with logs.progress("predict", len(images), there, log_every=10) as update:
             start = prediction.predictor(model, variables, options)
             batch = prediction.batch_size(options)
             for done in prediction_files.predict_files(

@@ -155,9 +155,11 @@ def make_demo(run: Run) -> None:
 
 def _compare(path: Path, flat: dict[str, Any]) -> None:
     try:
-        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+        written = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): choose another --workdir") from error
+    # A key that an earlier version did not know had no effect, which is what its default has.
+    stored = _stored_form(recipe.base()) | written
     differing = [
         f"{key}: {stored.get(key, 'absent')} there, {flat.get(key, 'absent')} here"
         for key in sorted(stored.keys() | flat.keys())

@@ -76,13 +76,25 @@ def test_absent_keys_and_many_differences(tiny_config, tmp_path):
     claimed(tiny_config(), tmp_path)
     path = tmp_path / "config.json"
     stored = json.loads(path.read_text())
-    del stored["seed"]
+    del stored["demo.height"]
     path.write_text(json.dumps(stored | {"old": 1}))
-    with pytest.raises(UserError, match=r"\(old: 1 there, absent here; seed: absent there, 0 here"):
+    said = r"\(demo.height: absent there, 48 here; old: 1 there, absent here\)"
+    with pytest.raises(UserError, match=said):
         workdir.open_run(tiny_config(), tmp_path)
     path.write_text(json.dumps(stored | {f"old{i}": 1 for i in range(9)}))
-    with pytest.raises(UserError, match=r"old4: 1 there, absent here; …\)"):
+    with pytest.raises(UserError, match=r"old3: 1 there, absent here; …\)"):
         workdir.open_run(tiny_config(), tmp_path)
+
+
+def test_a_folder_of_a_version_that_knew_fewer_keys(tiny_config, tmp_path):
+    claimed(tiny_config(), tmp_path)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["data.statistics"]
+    path.write_text(json.dumps(stored))
+    workdir.open_run(tiny_config(), tmp_path)
+    with pytest.raises(UserError, match=r"\(data.statistics: gta5 there, none here\)"):
+        workdir.open_run(tiny_config(data__statistics="none"), tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "", "[1]", "7", '{"a": 1'])
