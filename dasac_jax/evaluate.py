@@ -70,7 +70,7 @@ def run(flags: argparse.Namespace, console: Console | None = None) -> None:
     from dasac_jax import compilation, evaluation, evaluation_report, logs
 
     names = named(flags.inputs)
-    with logs.logging_to(None, console=Console(stderr=True)):
+    with logs.logging_to(None, primary=False, console=Console(stderr=True)):
         compilation.keep_programs()
         if flags.truth is not None:
             facts, without = {"truth": str(flags.truth)}, ()

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     console = console or Console()
     try:
         options = _parser().parse_args(arguments)
-        with logs.logging_to(None, console=Console(stderr=True)):
+        with logs.logging_to(None, primary=False, console=Console(stderr=True)):
             _run(options, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

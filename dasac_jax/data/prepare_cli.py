@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     try:
         options = _parse(arguments)
         # Without a log file: a data root is no run.
-        with logs.logging_to(None, console=Console(stderr=True)):
+        with logs.logging_to(None, primary=False, console=Console(stderr=True)):
             if options.command == "check":
                 return _check(options, console)
             return _prepare(options, console)
@@ -120,7 +120,7 @@ def _prepare(options: argparse.Namespace, console: Console) -> int:
     if options.dry_run:
         summary = foresee(plan, options.root, copy=options.copy)
     else:
-        with logs.progress(plan.name, len(plan.originals), log_every=500) as update:
+        with logs.progress(plan.name, len(plan.originals)) as update:
             summary = carry_out(
                 plan, options.root, copy=options.copy, jobs=options.jobs, update=update
             )
@@ -173,7 +173,7 @@ def _check(options: argparse.Namespace, console: Console) -> int:
     surveys = []
     for part in check.find_parts(options.root):
         names = len(part.images.keys() | part.labels.keys())
-        with logs.progress(part.name, names, log_every=500) as update:
+        with logs.progress(part.name, names) as update:
             surveys.append(check.survey(part, jobs=options.jobs, update=update))
     return 0 if check_report.report(surveys, console) else 2
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     console = console or Console()
     try:
         options = _parse(arguments)
-        with logs.logging_to(None, console=Console(stderr=True)):
+        with logs.logging_to(None, primary=False, console=Console(stderr=True)):
             _build(options, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
