@@ -63,7 +63,7 @@ def test_scores_are_those_of_the_checkpoint(run, capsys):
     comparison.report_run(run)
 
     result = json.loads((run.folder / "metrics.json").read_text())
-    assert list(result) == ["adapted", "teacher", "left_out", "facts"]
+    assert list(result) == ["adapted", "teacher", "classes", "left_out", "facts"]
     assert result["facts"]["steps"] == {"adapt": 6} and "teacher" in capsys.readouterr().out
     model = stages.create_model(run.config)
     predict = jax.jit(lambda variables, images: predict_step(variables, images, model=model)[0])

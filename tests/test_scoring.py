@@ -37,6 +37,8 @@ class Pairs:
 
     def __init__(self, predicted, labels):
         self.predicted, self.labels = np.asarray(predicted), np.asarray(labels, np.uint8)
+        self.root, self.name = "memory", "pairs"
+        self.pairs = [(str(index), None) for index in range(len(labels))]
 
     def __len__(self):
         return len(self.labels)

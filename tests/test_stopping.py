@@ -12,6 +12,14 @@ from dasac_jax import stopping
 from dasac_jax.data import demo
 
 
+@pytest.fixture(autouse=True)
+def foreground():
+    """As in a terminal: what runs in the background, this test perhaps, may ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_nothing_stops_what_nobody_asked_to():
     stopping.check()
     with stopping.on_signals(), stopping.time_limit(0):

@@ -14,7 +14,7 @@ from dasac_jax.interop.published import PUBLISHED, Published, digests, identify
 from dasac_jax.models import ARCHITECTURES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = sorted(path.stem for path in CONFIGS.glob("*_*.py"))
+RECIPES = sorted(path.stem for path in CONFIGS.glob("*_*.py") if "custom" not in path.stem)
 CONTENT = b"PK some weights"
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
 MINE = (
