@@ -22,7 +22,6 @@ _OUTPUT = flags.DEFINE_string("output", "views.png", "The picture's file.")
 _STEP = flags.DEFINE_integer("step", 0, "The step of the adaptation to show.", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", None, "Instead of config.seed.", lower_bound=0)
 
-ADAPT = 1  # the stage, as training folds it into the seed
 # A picture is made once: compiling well takes longer than it saves.
 _QUICKLY = {"xla_backend_optimization_level": 0}
 
@@ -60,29 +59,19 @@ def read_batch(run, step: int) -> dict[str, Any]:
 
     With the folder's importance weights, where the run has made them.
     """
-    from dasac_jax.data import loader, sampling
+    from dasac_jax import parallel, stages
+    from dasac_jax.data import sampling
 
-    config, source, target = run.config, run.open("source_train"), run.open("target_train")
-    weights = None
+    weights, adapt = None, run.config.adapt
     if run.weights_file.exists():
-        names = [image for image, _ in target.pairs]
+        names = [image for image, _ in run.open("target_train").pairs]
         class_names = [entry.name for entry in run.classes]
         weights = sampling.load_weights(run.weights_file, names, class_names)
-    batches = loader.batches(
-        source, target,
-        seed=config.seed,
-        first_step=step,
-        num_steps=1,
-        source_batch=config.adapt.source_batch,
-        target_batch=config.adapt.groups,
-        steps_per_epoch=len(source) // config.adapt.source_batch,
-        source_rows=range(config.adapt.source_batch),
-        target_rows=range(config.adapt.groups),
-        weights=weights,
-        num_classes=len(run.classes),
-        uniform_classes=tuple(config.left_out),
+    layout = parallel.layout(
+        "adapt", adapt.source_batch, adapt.groups, adapt.group_size,
+        devices=1, local_devices=1, process=0,
     )  # fmt: skip
-    return next(batches)
+    return next(stages.batches(run, layout, weights, step, 1))
 
 
 def make_views(config: ConfigDict, raw: dict[str, Any], step: int, statistics):
@@ -91,10 +80,10 @@ def make_views(config: ConfigDict, raw: dict[str, Any], step: int, statistics):
     statistics: mean and std that the source is normalised with. Returns the batch of
     `views.adapt_views`, `contact_sheet.Drawn`, and the sources' windows.
     """
-    from dasac_jax import steps
+    from dasac_jax import stages, steps
     from dasac_jax.image import contact_sheet, views
 
-    target, source_scale = target_settings(config), tuple(config.adapt.source_scale)
+    target, source_scale = stages.target_view_settings(config), tuple(config.adapt.source_scale)
     size, shape = target["size"], raw["source_image"].shape[1:3]
     mean, std = statistics
 
@@ -108,26 +97,13 @@ def make_views(config: ConfigDict, raw: dict[str, Any], step: int, statistics):
         )
         return {"all": (batch, drawn, sources)}
 
-    whole = steps.on_views(lambda _, batch: batch["all"], make, ADAPT)
+    whole = steps.on_views(lambda _, batch: batch["all"], make, stages.STAGE_NUMBER["adapt"])
     arrays = {name: raw[name] for name in raw if name != "names"}
     count = config.adapt.groups * config.adapt.group_size
     arrays["target_view"] = np.arange(count, dtype=np.int32)
     state = SimpleNamespace(seed=config.seed, step=step)
     made = jax.jit(partial(whole, state), compiler_options=_QUICKLY)(arrays)
     return jax.tree.map(np.asarray, made)
-
-
-def target_settings(config: ConfigDict) -> dict[str, Any]:
-    """How training makes a target image's views."""
-    adapt = config.adapt
-    return {
-        "size": tuple(adapt.crop),
-        "num_views": adapt.group_size,
-        "target_scale": tuple(adapt.target_scale),
-        "zoom": tuple(adapt.zoom),
-        "jitter": adapt.jitter,
-        "hue": 0.1,
-    }
 
 
 def _write(picture: np.ndarray, path: Path) -> None:

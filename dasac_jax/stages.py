@@ -38,7 +38,7 @@ from dasac_jax.workdir import Run
 
 _LOG = logging.getLogger(__name__)
 
-_STAGE_NUMBER = {"baseline": 0, "adapt": 1}  # folded into the seed
+STAGE_NUMBER = {"baseline": 0, "adapt": 1}  # folded into the seed
 _HUE = 0.1  # of the jitter, in turns
 
 
@@ -148,7 +148,7 @@ def baseline_step(config: ConfigDict) -> Callable[..., Any]:
         optimiser=_optimiser(config, "baseline"),
         axis_name=parallel.AXIS,
     )
-    return steps.on_views(step, baseline_views(config), _STAGE_NUMBER["baseline"])
+    return steps.on_views(step, baseline_views(config), STAGE_NUMBER["baseline"])
 
 
 def baseline_views(config: ConfigDict) -> Callable[..., dict[str, jax.Array]]:
@@ -182,12 +182,12 @@ def adapt_step(config: ConfigDict, steps_per_epoch: int) -> Callable[..., Any]:
         source_scale=tuple(adapt.source_scale),
         source_mean=mean,
         source_std=std,
-        **_target_views(config),
+        **target_view_settings(config),
     )
-    return steps.on_views(step, make_views, _STAGE_NUMBER["adapt"])
+    return steps.on_views(step, make_views, STAGE_NUMBER["adapt"])
 
 
-def _target_views(config: ConfigDict) -> dict[str, Any]:
+def target_view_settings(config: ConfigDict) -> dict[str, Any]:
     """How the adaptation makes a target image's views."""
     adapt = config.adapt
     return {
@@ -236,7 +236,7 @@ def batches(
 
 def _trained(config: ConfigDict) -> list[str]:
     """Those of the stages to run that train."""
-    return [stage for stage in recipe.stages(config) if stage in _STAGE_NUMBER]
+    return [stage for stage in recipe.stages(config) if stage in STAGE_NUMBER]
 
 
 def _layout(config: ConfigDict, stage: str) -> parallel.Layout:
@@ -297,7 +297,9 @@ def _validation(run: Run, stage: str) -> loop.Validate:
     model = create_model(run.config)
     if stage == "baseline":
         return validation.of_baseline(run, model)
-    return validation.of_adapt(run, model, partial(views.target_views, **_target_views(run.config)))
+    return validation.of_adapt(
+        run, model, partial(views.target_views, **target_view_settings(run.config))
+    )
 
 
 def _optimiser(config: ConfigDict, stage: str):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dasac_jax import show_views, stages, workdir
+from dasac_jax import show_views, workdir
 from dasac_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -48,12 +48,6 @@ def test_steps_and_seeds_read_other_images(tiny_config, folder):
 
     assert names(1, 0) == names(1, 0)
     assert names(0, 0) != names(1, 0) != names(1, 5)
-
-
-def test_the_settings_are_those_of_training(tiny_config):
-    config = tiny_config(adapt__jitter=0.3, adapt__zoom=(0.6, 0.9))
-    assert show_views.target_settings(config) == stages._target_views(config)
-    assert stages._STAGE_NUMBER["adapt"] == show_views.ADAPT
 
 
 def test_weights_of_the_run_decide_what_is_read(tiny_config, folder, tmp_path):
