@@ -22,7 +22,7 @@ STAGES = ("baseline", "adapt")
 
 def batches(stage: str, group_size: int) -> list[dict[str, np.ndarray]]:
     """The global batches of ten steps, already augmented."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(7)
     return [_batch(rng, stage, group_size) for _ in range(STEPS)]
 
 
@@ -82,7 +82,7 @@ class TinyNetwork(nn.Module):
 
 def variables() -> dict[str, Any]:
     """Weights that are not silent: pseudo labels then do not hang on the last bit."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(17)
     images = jax.ShapeDtypeStruct((1, *SIZE, 3), jnp.float32)
 
     def draw(path, leaf):
