@@ -35,7 +35,7 @@ setup(
         "ml-dtypes>=0.5",
         "numpy>=2.0",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11.30",
+        "orbax-checkpoint>=0.12.8",
         "pillow>=11",
         "rich>=13",
         "safetensors>=0.4.5",
