@@ -24,8 +24,8 @@ TINY = {
     "arch": "deeplabv2_demo", "init": "",
     "data.source_size": (40, 64), "data.target_size": (48, 72),
     "baseline.crop": (32, 32), "baseline.source_batch": 4, "baseline.target_batch": 4,
-    "baseline.epochs": 15, "baseline.learning_rate": 0.01, "adapt.crop": (32, 64),
-    "adapt.source_batch": 4, "adapt.groups": 1, "adapt.group_size": 2, "adapt.epochs": 17,
+    "baseline.epochs": 5, "baseline.learning_rate": 0.01, "adapt.crop": (32, 64),
+    "adapt.source_batch": 4, "adapt.groups": 1, "adapt.group_size": 2, "adapt.epochs": 7,
     "loader_threads": 2,
 }  # fmt: skip
 
