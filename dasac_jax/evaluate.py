@@ -8,13 +8,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from dasac_jax.command_line import INTERRUPTED, Parser
 from dasac_jax.errors import UserError
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 _SPLITS = ("val", "selection", "source_val", "source_train")
 _IDS = ("train", "cityscapes")
@@ -22,14 +20,9 @@ _WITH_TRUTH = ("ids", "truth_ids")
 _WITH_CHECKPOINTS = ("data_root", "split", "list", "teacher", "batch")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Raises UserError for flags that are unknown or do not go together."""
-    parser = _Parser(prog="python -m dasac_jax.evaluate", description=_DESCRIPTION)
+    parser = Parser(prog="python -m dasac_jax.evaluate", description=_DESCRIPTION)
     add = parser.add_argument
     add("inputs", nargs="+", type=Path, metavar="INPUT", help=_INPUT)
     add("--output", type=Path, default=Path("evaluation"), help="the report's folder: %(default)s")

@@ -9,14 +9,13 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from dasac_jax.command_line import INTERRUPTED, Parser
 from dasac_jax.errors import UserError
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -116,13 +115,8 @@ def _record(facts, variables, options, look) -> dict[str, Any]:
     }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m dasac_jax.predict",
         description="Predict label maps of images at full resolution. The same command goes on "
         "where it was stopped; what is there is kept.",

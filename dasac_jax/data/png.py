@@ -14,7 +14,7 @@ import tensorstore
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = 26  # bytes: up to the depth and type of the pixels
 _GREY, _RGB, _PALETTE = 0, 2, 3  # types of pixels
-_REFUSALS = (ValueError, NotImplementedError, OSError)
+_REFUSALS = (ValueError, NotImplementedError, OSError)  # TensorStore's, for files of other kinds
 
 
 def read_rgb(file: str | os.PathLike | BinaryIO) -> np.ndarray | None:

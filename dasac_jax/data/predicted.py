@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from rich.console import Console
 
 from dasac_jax import logs
+from dasac_jax.command_line import Parser, code_of
 from dasac_jax.data import labels, sampling
 from dasac_jax.data.prepare import read_ids
 from dasac_jax.data.prepare_run import in_threads
 from dasac_jax.errors import UserError
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 _RECORD = "prediction.json"  # what `predict` says of its predictions
 _LABELS = "labels"  # where it puts them
@@ -68,18 +65,8 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
     """Do what the command line says; the exit code is 0, 2 for mistakes, 130 for Ctrl-C."""
-    console = console or Console()
-    try:
-        options = _parser().parse_args(arguments)
-        with logs.logging_to(None, primary=False, console=Console(stderr=True)):
-            _run(options, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    out = console or Console()
+    return code_of(lambda: _run(_parser().parse_args(arguments), out), "nothing was written")
 
 
 def _run(options: argparse.Namespace, console: Console) -> None:
@@ -90,7 +77,10 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     classes = class_names(options.folder)
     inner = options.folder / _LABELS
     folder = inner if inner.is_dir() else options.folder
-    with logs.progress("count", len(list(folder.rglob("*.png"))), log_every=100) as update:
+    with (
+        logs.logging_to(None, primary=False, console=Console(stderr=True)),
+        logs.progress("count", len(list(folder.rglob("*.png"))), log_every=100) as update,
+    ):
         names, counts = count(folder, len(classes), jobs=os.cpu_count() or 1, update=update)
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -101,13 +91,8 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help explains)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="count_predictions.py",
         description="Make a run's importance weights of label maps that were predicted before.",
     )

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
 from dasac_jax import logs
+from dasac_jax.command_line import Parser, code_of, jobs
 from dasac_jax.data import check, check_report
 from dasac_jax.data.prepare_originals import PLANS, Plan
 from dasac_jax.data.prepare_run import (
@@ -23,9 +23,6 @@ from dasac_jax.data.prepare_run import (
     carry_out,
     foresee,
 )
-from dasac_jax.errors import UserError
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 _MOST_ERRORS = 20
 _SOURCES = {
@@ -43,33 +40,23 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
 
     0, 2 for mistakes and faulty data, 130 for Ctrl-C. Errors go to stderr, one line each.
     """
-    console = console or _open_console()
-    try:
+    out = console or _open_console()
+
+    def prepare_or_check() -> int:
         options = _parse(arguments)
         # Without a log file: a data root is no run.
         with logs.logging_to(None, primary=False, console=Console(stderr=True)):
-            if options.command == "check":
-                return _check(options, console)
-            return _prepare(options, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one was", file=sys.stderr)
-        return INTERRUPTED
+            return (_check if options.command == "check" else _prepare)(options, out)
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help explains)")
+    return code_of(prepare_or_check, "the same command goes on where this one was")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="prepare_data.py",
         description="Prepare Cityscapes, GTA5 and SYNTHIA for training, or check what is prepared.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     for name, source in _SOURCES.items():
         told = f"prepare {name} below the data root"
         command = commands.add_parser(name, help=told, description=told)
@@ -96,17 +83,11 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--jobs",
-        type=_jobs,
+        type=jobs,
         default=os.cpu_count() or 1,
         metavar="N",
         help="how many files to work on at a time (default: one for each CPU, %(default)s here)",
     )
-
-
-def _jobs(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number of 1 or more is needed, not {text!r}")
-    return int(text)
 
 
 def _prepare(options: argparse.Namespace, console: Console) -> int:

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from dasac_jax.command_line import Parser, code_of
 from dasac_jax.errors import UserError
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> int:
     """Do what the command line says; the exit code. A mistake ends with one line and code 2."""
-    console = console or Console()
-    try:
-        _run(_parser().parse_args(arguments), console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    out = console or Console()
+    return code_of(lambda: _run(_parser().parse_args(arguments), out), "nothing was written")
 
 
 def _run(options: argparse.Namespace, console: Console) -> None:
@@ -70,7 +60,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="convert_torch_weights.py",
         description="Makes a checkpoint of a PyTorch file, or with --to-torch and "
         "--to-safetensors a file of a checkpoint; and a run's weights.tsv of the authors' "

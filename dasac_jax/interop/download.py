@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from dasac_jax.command_line import Parser, code_of
 from dasac_jax.errors import UserError
 from dasac_jax.interop.display import following, open_console, show
 from dasac_jax.interop.fetch import PATIENT, Patience, check_url, fetch, is_page
 from dasac_jax.interop.published import KINDS, PUBLISHED, Digests, Published, digests
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 Say = Callable[[str], None]
 
@@ -50,33 +48,24 @@ def main(
     files: those that there are. Errors go to stderr, one line each; a file that cannot be had
     does not keep the others from being fetched.
     """
-    console = console or open_console()
-    try:
+    out = console or open_console()
+
+    def list_or_get() -> int | None:
         options = _parse(arguments)
         if options.names in ([], ["list"]):
             if options.mirror or options.folder or options.convert:
                 raise UserError("say what to fetch: names of files, recipes, kinds, or all")
-            show(files, options.output, console)
-            return 0
+            return show(files, options.output, out)
         origin = Origin(
             check_url(options.mirror) if options.mirror else None, options.folder, patience
         )
-        return _get(select(options.names, files), origin, options, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one was", file=sys.stderr)
-        return INTERRUPTED
+        return _get(select(options.names, files), origin, options, out)
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help explains)")
+    return code_of(list_or_get, "the same command goes on where this one was")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="download.py",
         description="List, fetch and verify the published weights and snapshots.",
     )

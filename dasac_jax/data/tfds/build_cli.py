@@ -8,20 +8,18 @@ import io
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
 from dasac_jax import logs
+from dasac_jax.command_line import Parser, code_of, jobs
 from dasac_jax.data.tfds import sets
 from dasac_jax.data.tfds.records import first_line, load_tfds, quiet
 from dasac_jax.errors import UserError
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
@@ -29,27 +27,18 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
 
     0, 2 for mistakes and faulty data, 130 for Ctrl-C. Errors go to stderr, one line each.
     """
-    console = console or Console()
-    try:
+    out = console or Console()
+
+    def build() -> None:
         options = _parse(arguments)
         with logs.logging_to(None, primary=False, console=Console(stderr=True)):
-            _build(options, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was kept of the set that was being built", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+            _build(options, out)
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help explains)")
+    return code_of(build, "nothing was kept of the set that was being built")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="build_tfds.py",
         description="Store a prepared set as ArrayRecord files, for config.data.tfds. "
         "TensorFlow is not needed.",
@@ -73,7 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "data.source_size (default: store the files as they are)",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs", type=_jobs, default=os.cpu_count() or 1, metavar="N",
+        "--jobs", type=jobs, default=os.cpu_count() or 1, metavar="N",
         help="how many files to work on at a time (default: %(default)s, one for each CPU)",
     )  # fmt: skip
     return parser.parse_args(arguments)
@@ -84,12 +73,6 @@ def _size(text: str) -> sets.Size:
         raise argparse.ArgumentTypeError(f"{text!r} is no height and width, as in 512x1024")
     height, width = text.split("x")
     return int(height), int(width)
-
-
-def _jobs(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number of 1 or more is needed, not {text!r}")
-    return int(text)
 
 
 def _build(options: argparse.Namespace, console: Console) -> None:
