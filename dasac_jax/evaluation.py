@@ -24,6 +24,7 @@ from dasac_jax import config as recipe
 from dasac_jax import inference, label_folders, logs, parallel, scoring
 from dasac_jax.data import sources
 from dasac_jax.data.labels import CLASS_NAMES, SYNTHIA_LEFT_OUT, SYNTHIA_LEFT_OUT_13
+from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.prepare import DECODE_ERRORS
 from dasac_jax.errors import UserError
 from dasac_jax.metrics import summarise
@@ -118,7 +119,7 @@ def open_network(
 
 
 def of_network(
-    name: str, network: Network, pairs: sources.PairSource, *, batch: int | None = None
+    name: str, network: Network, pairs: PairSource, *, batch: int | None = None
 ) -> Result:
     """Score a network on labelled images at their full size.
 
@@ -153,7 +154,7 @@ def of_network(
 
 def open_pairs(
     checkpoint: Path, *, root: Path | None, split: str, list_file: Path | None
-) -> sources.PairSource:
+) -> PairSource:
     """The labelled images to score a checkpoint on, none of them decoded yet.
 
     A list file's (`image label` in each line, relative to the data root), or a split of a
@@ -170,7 +171,7 @@ def left_out(checkpoint: Path) -> tuple[int, ...]:
     return tuple(_run_config(checkpoint).get("left_out", ()))
 
 
-def by_size(pairs: sources.PairSource, num_classes: int) -> list[sources.PairSource]:
+def by_size(pairs: PairSource, num_classes: int) -> list[PairSource]:
     """The same pairs at their own sizes: a source for each size, in order of appearance.
 
     Only the files' headers are read. Raises UserError naming the first file that cannot be

@@ -12,7 +12,7 @@ import numpy as np
 
 from dasac_jax import cluster, metrics, parallel, stopping
 from dasac_jax.data import loader
-from dasac_jax.data.sources import PairSource
+from dasac_jax.data.pairs import PairSource
 from dasac_jax.image.normalise import normalise
 from dasac_jax.image.resize import resize_image
 from dasac_jax.steps import predict_step, statistics_step

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from dasac_jax import config as recipe
 from dasac_jax.data import classes, demo, prepare, sources
 from dasac_jax.data.labels import Class
+from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Run:
         """Folder of a stage's best checkpoint."""
         return self.folder / stage / "best"
 
-    def open(self, role: str) -> sources.PairSource:
+    def open(self, role: str) -> PairSource:
         """The images of a role, see `sources.open_source`."""
         return sources.open_source(self.config.data, role)
 

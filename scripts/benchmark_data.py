@@ -19,8 +19,8 @@ import PIL
 from PIL import Image, ImageEnhance, ImageFilter
 
 from dasac_jax.data import demo, loader
+from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.prepare import prepare_gta
-from dasac_jax.data.sources import PairSource
 from dasac_jax.image import views
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, source_statistics
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dasac_jax.data import sampling
 from dasac_jax.data.labels import IGNORE, NUM_CLASSES
-from dasac_jax.data.sources import PairSource
+from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
 
 Batch = dict[str, Any]

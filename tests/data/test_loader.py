@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dasac_jax.data import loader, sampling
-from dasac_jax.data.sources import PairSource
+from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -220,7 +220,7 @@ def make_again(root):
 _HANGING = """
 import os, sys, time
 from dasac_jax.data import loader
-from dasac_jax.data.sources import PairSource
+from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
 loader.STALL_SECONDS = 6
 pairs = tuple((f"{i}.png", None) for i in range(40))

@@ -21,8 +21,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from dasac_jax.data.labels import IGNORE
+from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.prepare import DECODE_ERRORS
-from dasac_jax.data.sources import PairSource
 from dasac_jax.data.tfds import sets
 from dasac_jax.errors import UserError
 

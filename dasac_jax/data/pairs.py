@@ -1,0 +1,105 @@
+"""Image and label pairs, read one at a time and brought to one size."""
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dasac_jax.data import classes, labels, png
+from dasac_jax.data.prepare import DECODE_ERRORS, read_ids
+from dasac_jax.errors import UserError
+
+Pair = tuple[str, str | None]
+"""Image and label path relative to the data root; None where labels are not to be read."""
+
+PREPARED = "made by scripts/prepare_data.py"
+_IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSource:
+    """Image and label pairs below `root`, all brought to `size` (h, w).
+
+    Item i is `{"image": (h, w, 3) uint8 RGB, "label": (h, w) uint8 train ids, "name": str}`; the
+    label is 255 everywhere for pairs without one, and the name is the image's path below `root`.
+    Items of another size are resized as Pillow does: images bilinear with antialiasing, labels
+    nearest. id_map: pairs of a label value in the files and its train id, all other values being
+    ignored; empty where the files hold train ids. Raises UserError naming file and item when a
+    file cannot be read or, without id_map, a label value is neither below `num_classes` nor 255.
+    records: where the files are stored, `tfds.records.Records`; None where they lie below `root`.
+    Safe to read from many threads.
+    """
+
+    root: str
+    pairs: tuple[Pair, ...]
+    size: tuple[int, int]
+    name: str
+    num_classes: int = labels.NUM_CLASSES
+    id_map: classes.IdMap = ()
+    records: Any = None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, label = self.pairs[index]
+        try:
+            return {
+                "image": _read_image(self.file(image), self.size),
+                "label": self._read_label(label),
+                "name": image,
+            }
+        except UserError as error:
+            raise UserError(f"{error} (item {index} of {self.name})") from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The image paths in order, as in list files."""
+        return tuple(image for image, _ in self.pairs)
+
+    def file(self, path: str) -> Any:
+        """What to open for one of the pairs' paths: its place, or the stored file in memory."""
+        return self.records.open(path) if self.records else os.path.join(self.root, path)
+
+    def _read_label(self, label: str | None) -> np.ndarray:
+        if label is None:
+            return np.full(self.size, labels.IGNORE, np.uint8)
+        path = self.file(label)
+        ids = read_ids(path)
+        if self.id_map:
+            ids = labels.table(dict(self.id_map))[ids]
+        # In uint8, 255 + 1 is 0: one comparison covers the classes and the ignored pixels.
+        if ids.size and (ids + np.uint8(1)).max() > self.num_classes:
+            value = int(ids[(ids >= self.num_classes) & (ids != labels.IGNORE)][0])
+            raise UserError(
+                f"label file {path} contains {value}, which is no train id "
+                f"(0..{self.num_classes - 1} or {labels.IGNORE}): are these unprepared labels? "
+                f"({PREPARED}; data.classes.*_ids map those of your own data)"
+            )
+        if ids.shape != self.size:
+            ids = np.array(Image.fromarray(ids).resize(self.size[::-1], Image.Resampling.NEAREST))
+        return ids
+
+
+def _read_image(path: Any, size: tuple[int, int]) -> np.ndarray:
+    """An 8-bit image file of any colour format -> (h, w, 3) uint8 RGB of the given size."""
+    pixels = png.read_rgb(path)
+    if pixels is None:
+        pixels = _read_by_pillow(path)
+    if pixels.shape[:2] != size:
+        resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
+        pixels = np.array(resized)
+    return pixels
+
+
+def _read_by_pillow(path: Any) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            if mode in _IMAGE_MODES:
+                return np.array(image.convert("RGB"))
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+    raise UserError(f"image {path} has pixel format {mode}: 8 bits per channel are needed")
