@@ -2,30 +2,40 @@
 
 A folder holds one sub-folder per kept step. Arrays are stored under the names they have in the
 state (`params/head/kernel`), with no device axis, so they restore on any number of devices and
-processes and can be read without the state's class. Of several processes the first one writes,
-for the others `save` and `finish` do nothing; any may read, by itself.
+processes and can be read without the state's class. Several processes all write, each a share of
+the arrays: they make the same calls of `open_manager`, `save` and `finish`. Any may read, by
+itself.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 
 import dasac_jax
-from dasac_jax import checkpoint_damage, checkpoint_fit, checkpoint_folder, checkpoint_orbax
+from dasac_jax import (
+    checkpoint_damage,
+    checkpoint_fit,
+    checkpoint_folder,
+    checkpoint_orbax,
+    checkpoint_shares,
+    cluster,
+)
 from dasac_jax.checkpoint_writer import Job, Manager, reason
 from dasac_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
+_managers = itertools.count()  # all processes open them in the same order
 
-FORMAT = 2  # 1 had no files.json, and no "format" in its metadata
+# 1 had no files.json, and no "format" in its metadata; 2 was written by one process.
+FORMAT = 3
 
 
 def open_manager(folder: Path | str, keep: int = 2) -> Manager:
@@ -37,13 +47,14 @@ def open_manager(folder: Path | str, keep: int = 2) -> Manager:
     Raises UserError where the folder cannot be written.
     """
     folder = Path(folder).absolute()
-    if _writes():
+    if cluster.is_first():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             checkpoint_folder.clear(folder)
         except OSError as error:
             raise UserError(f"cannot keep checkpoints in {folder}: {error}") from error
-    return Manager(folder, lambda job: _write(folder, job, keep))
+    talk = cluster.Talk(f"checkpoints/{next(_managers)}")
+    return Manager(folder, lambda job: checkpoint_shares.write(folder, job, keep, talk))
 
 
 def save(
@@ -66,11 +77,15 @@ def save(
     Returns as soon as there is a copy and the save before it has ended. Where writing fails (a
     full disk) that is logged as a warning, and what was saved before stays as it is.
     """
-    if not _writes():
-        return
     make = np.array if copy else np.asarray
-    arrays = {key: make(leaf) for key, leaf in checkpoint_fit.named_leaves(state).items()}
-    facts = json.loads(json.dumps({**metadata, "version": dasac_jax.__version__}))
+    leaves = checkpoint_fit.named_leaves(state)
+    arrays = {key: make(leaves[key]) for key in checkpoint_shares.mine(leaves)}
+    ours = {
+        "version": dasac_jax.__version__,
+        "format": FORMAT,
+        "processes": checkpoint_shares.count(leaves),
+    }
+    facts = json.loads(json.dumps({**metadata, **ours}))
     manager.start(Job(int(state.step), arrays, facts), after)
 
 
@@ -129,23 +144,6 @@ def facts(source: Manager | Path | str) -> dict[str, Any]:
     return _newest(source, _read_facts)[1]
 
 
-def _writes() -> bool:
-    return jax.process_index() == 0
-
-
-def _write(folder: Path, job: Job, keep: int) -> None:
-    """Put a job's checkpoint into a folder as a whole. Raises what orbax raises if it cannot."""
-    checksum = checkpoint_damage.checksum(job.arrays)
-    part = checkpoint_folder.part(folder, job.step)
-    try:
-        metadata = {**job.facts, "format": FORMAT, "checksum": checksum}
-        checkpoint_orbax.write(part, job.arrays, metadata)
-        checkpoint_damage.seal(part)
-        checkpoint_folder.put(part, folder, job.step, keep)
-    finally:
-        checkpoint_folder.drop(part)
-
-
 def _folder(source: Manager | Path | str) -> Path:
     """The folder of steps; a writer has first put down what it still holds."""
     if isinstance(source, Manager):
@@ -184,23 +182,29 @@ def _newest(
 
 def _read_step(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Everything in one step's folder. Raises some exception if it is not as it was written."""
-    metadata = _read_metadata(path, sealed=checkpoint_damage.check(path))
-    arrays = checkpoint_orbax.read_arrays(path)
-    # In format 1 nothing else tells of a changed byte.
-    if metadata.pop("checksum") != checkpoint_damage.checksum(arrays):
-        raise ValueError("the arrays are not those that were written (checksum)")
+    metadata, processes = _read_metadata(path, sealed=checkpoint_damage.check(path))
+    arrays = {}
+    for share in checkpoint_shares.folders(path, processes):
+        found = checkpoint_orbax.read_arrays(share)
+        # In format 1 nothing else tells of a changed byte.
+        if checkpoint_orbax.read_metadata(share)["checksum"] != checkpoint_damage.checksum(found):
+            raise ValueError("the arrays are not those that were written (checksum)")
+        arrays |= found
     return arrays, metadata
 
 
 def _read_facts(path: Path) -> tuple[None, dict[str, Any]]:
-    metadata = _read_metadata(path, sealed=checkpoint_damage.check(path, below="metadata/"))
-    del metadata["checksum"]
-    return None, metadata
+    sealed = checkpoint_damage.check(path, below="metadata/")
+    return None, _read_metadata(path, sealed=sealed)[0]
 
 
-def _read_metadata(path: Path, *, sealed: bool) -> dict[str, Any]:
-    """The metadata with "checksum". Raises UserError for a format that is not known here."""
+def _read_metadata(path: Path, *, sealed: bool) -> tuple[dict[str, Any], int]:
+    """The metadata as saved, and the number of processes that wrote.
+
+    Raises UserError for a format that is not known here.
+    """
     metadata = checkpoint_orbax.read_metadata(path)
+    del metadata["checksum"]
     found = metadata.pop("format", 1)
     if found not in range(1, FORMAT + 1):
         raise UserError(
@@ -210,4 +214,4 @@ def _read_metadata(path: Path, *, sealed: bool) -> dict[str, Any]:
         )
     if found > 1 and not sealed:
         raise ValueError(f"{checkpoint_damage.SEAL} is missing")
-    return metadata
+    return metadata, metadata.pop("processes", 1)

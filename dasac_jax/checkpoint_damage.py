@@ -19,17 +19,25 @@ SEAL = "files.json"
 _PIECE_BYTES = 1 << 20
 
 
-def seal(folder: Path) -> None:
-    """Write down the sizes and checksums of all files in a step's folder, and flush all to disk.
+def sums(folder: Path) -> dict[str, list[int]]:
+    """{name below the folder: [bytes, CRC-32]} of all its files, which are flushed to disk.
 
-    The record is {"files": {name: [bytes, CRC-32]}, "crc32": that of the files' JSON}. Raises
-    OSError where it cannot be written.
+    Raises OSError where one cannot be read.
     """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         files[path.relative_to(folder).as_posix()] = _sum(path)
         with open(path, "rb") as written:
             os.fsync(written.fileno())
+    return files
+
+
+def seal(folder: Path, files: Mapping[str, list[int]]) -> None:
+    """Write down the sizes and checksums of all files in a step's folder, as `sums` gives them.
+
+    The record is {"files": {name: [bytes, CRC-32]}, "crc32": that of the files' JSON}. Raises
+    OSError where it cannot be written.
+    """
     with open(folder / SEAL, "w", encoding="utf-8") as file:
         json.dump({"files": files, "crc32": _crc(files)}, file)
         file.flush()

@@ -53,10 +53,8 @@ def clear(folder: Path) -> None:
 
 
 def part(folder: Path, step: int) -> Path:
-    """Where a step is to be written, out of sight of `steps`; it is gone, if it was there."""
-    path = folder / f"{step}.{_WRITTEN}"
-    drop(path)
-    return path
+    """Where a step is to be written, out of sight of `steps`; `drop` it first."""
+    return folder / f"{step}.{_WRITTEN}"
 
 
 def drop(path: Path) -> None:

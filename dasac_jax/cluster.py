@@ -28,8 +28,6 @@ _CONNECT = 60.0  # seconds to reach the coordinator
 _COME = 300.0  # seconds for all processes to start
 _HEARTBEAT = 50  # seconds after which JAX ends all by itself; our watch is faster and says why
 
-_calls = itertools.count()  # all processes make the same calls, in the same order
-
 
 def join(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
@@ -135,22 +133,67 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+class Talk:
+    """What one thread of each process says to those of the others, in the same order on all.
+
+    name: another one for each thread that talks. Without other processes nobody is asked.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._keys = (f"dasac/{name}/{number}" for number in itertools.count())
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives on process 0, where alone it is called: anything JSON can hold."""
+        if not cluster_watch.is_on():
+            return make()
+        key = next(self._keys)
+        if is_first():
+            value = make()
+            store().key_value_set(key, json.dumps(value))
+            return value
+        return json.loads(store().blocking_key_value_get(key, WEEK))
+
+    def each(self, value: Any) -> list[Any]:
+        """The values of all processes, in their order: anything JSON can hold."""
+        if not cluster_watch.is_on():
+            return [value]
+        key = next(self._keys)
+        store().key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
+        keys = (f"{key}/{process}" for process in range(jax.process_count()))
+        return [json.loads(store().blocking_key_value_get(each, WEEK)) for each in keys]
+
+    def together(self, work: Callable[[], Any]) -> list[Any]:
+        """What `work` gives on each process; raises on all where it raises on one.
+
+        That is its own exception there, and RuntimeError with its words on the others.
+        """
+        if not cluster_watch.is_on():
+            return [work()]
+        mine, found, error = None, None, None
+        try:
+            found = work()
+        except Exception as raised:  # whatever it is, the others wait for an answer
+            mine, error = raised, f"process {jax.process_index()}: {raised}"
+        answers = self.each([found, error])
+        if mine is not None:
+            raise mine
+        for _, theirs in answers:
+            if theirs is not None:
+                raise RuntimeError(theirs)
+        return [value for value, _ in answers]
+
+
+_MAIN = Talk("main")
+
+
 def barrier() -> None:
     """Wait for all processes, however long they take."""
-    if cluster_watch.is_on():
-        store().wait_at_barrier(f"dasac/{next(_calls)}", WEEK)
+    _MAIN.each(None)
 
 
 def from_first(make: Callable[[], Any]) -> Any:
     """What `make` gives on process 0, where alone it is called: anything that JSON can hold."""
-    if not cluster_watch.is_on():
-        return make()
-    key = f"dasac/{next(_calls)}"
-    if is_first():
-        value = make()
-        store().key_value_set(key, json.dumps(value))
-        return value
-    return json.loads(store().blocking_key_value_get(key, WEEK))
+    return _MAIN.from_first(make)
 
 
 def state_from_first(
@@ -188,10 +231,7 @@ def total(number: np.ndarray | int) -> np.ndarray:
     """The sum of all processes' int64 arrays, the same on all; a process may give just 0."""
     if not cluster_watch.is_on():
         return np.asarray(number)
-    key = f"dasac/{next(_calls)}"
-    store().key_value_set(f"{key}/{jax.process_index()}", json.dumps(np.asarray(number).tolist()))
-    each = (store().blocking_key_value_get(f"{key}/{i}", WEEK) for i in range(jax.process_count()))
-    return sum(np.asarray(json.loads(text), np.int64) for text in each)
+    return sum(np.asarray(each, np.int64) for each in _MAIN.each(np.asarray(number).tolist()))
 
 
 def part_of(count: int, least: int = 1) -> range:

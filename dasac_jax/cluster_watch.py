@@ -62,6 +62,8 @@ def ending_together() -> Iterator[None]:
         yield
     except SystemExit as exit_:
         if _watch:
+            if exit_.code == RESUME and jax.process_index() != 0:
+                threading.Event().wait()  # for the first one, which has more to close
             _leave(exit_.code or 0, str(exit_.__context__ or ""))
         raise
     except Exception as error:

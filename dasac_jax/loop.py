@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dasac_jax import checkpoint, logs, parallel, stopping
+from dasac_jax import checkpoint, cluster, logs, parallel, stopping
 from dasac_jax.errors import UserError
 from dasac_jax.history import Recorder
 from dasac_jax.state import TrainState
@@ -131,15 +131,20 @@ class _Desk:
         Raises Stopped instead where a stop is requested, before the look or in its validation:
         the look is then the first thing that the next start does, so that the result is the same.
         """
+        stop = stopping.requested()  # by a signal to any process: the first one hears of it
+        # All write a checkpoint, so all have to know; the first one's clock counts.
+        stop, overdue = cluster.from_first(lambda: [stop, self._overdue()])
         try:
-            stopping.check()
-            self._look(state, done)
-        except stopping.Stopped as stop:
-            if not saved:
-                self._save(state, unseen=True)
-            raise stopping.Stopped(f"{stop} (after {self._plan.name} step {done})") from stop
+            if stop is None:
+                self._look(state, done, overdue=overdue, saved=saved)
+            else:
+                if not saved:
+                    self._save(state, unseen=True)
+                raise stopping.Stopped(stop)
+        except stopping.Stopped as reason:
+            raise stopping.Stopped(f"{reason} (after {self._plan.name} step {done})") from reason
 
-    def _look(self, state: TrainState, done: int) -> None:
+    def _look(self, state: TrainState, done: int, *, overdue: bool, saved: bool) -> None:
         plan = self._plan
         last = done == plan.total_steps
         epoch, rest = divmod(done, plan.steps_per_epoch)
@@ -151,6 +156,8 @@ class _Desk:
             values = means | {key: parallel.first(getattr(state, key)) for key in plan.watched}
         self._update(done, means)
         if plan.validate and interval:
+            if not saved:  # whatever happens in the meantime, the next start begins here
+                self._save(state, unseen=True)
             found = self._validate(state, done)
             values = values | {"selection_miou": found.miou, **found.values}
             pictures = found.pictures
@@ -158,7 +165,7 @@ class _Desk:
             self._recorder.add(done, values, pictures)
         if looked:
             self.window.clear()
-        if interval or done % plan.checkpoint_every_steps == 0 or self._time_to_save():
+        if interval or overdue or done % plan.checkpoint_every_steps == 0:
             self._save(state)
 
     def _means(self, done: int) -> dict[str, float]:
@@ -183,16 +190,13 @@ class _Desk:
             checkpoint.save(self._best, self._sound(state), metadata=self._facts(state))
         return found
 
-    def _time_to_save(self) -> bool:
+    def _overdue(self) -> bool:
         minutes = self._plan.checkpoint_every_minutes
-        if not minutes:
-            return False
-        # Of several processes the first one's clock counts: it alone writes.
-        return time.monotonic() - self._saved_at >= 60 * minutes
+        return bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
 
     def _save(self, state: TrainState, *, unseen: bool = False) -> None:
         # Behind its numbers: the next start would not write them again.
-        if not self._recorder.flush():
+        if not cluster.from_first(self._recorder.flush):
             return
         facts = self._facts(state) | self.window.facts() | {"unseen": unseen}
         # Behind the best state: the newest one says its score, so nobody would save it again.

@@ -59,7 +59,7 @@ def time_limit(minutes: float) -> Iterator[None]:
 def agreeing(agree: Callable[[str | None], str | None]) -> Iterator[None]:
     """Let several processes stop together.
 
-    agree: called by every `check` with this process's reason or None; what it returns counts.
+    agree: called by every `requested` with this process's reason or None; what it returns counts.
     """
     _agree.append(agree)
     try:
@@ -68,15 +68,19 @@ def agreeing(agree: Callable[[str | None], str | None]) -> Iterator[None]:
         _agree.pop()
 
 
-def check() -> None:
-    """Raise Stopped where a stop is requested."""
+def requested() -> str | None:
+    """Why a stop is requested, None where it is not."""
     reason = None
     if _received:
         reason = _received[0].name
     elif _deadline and time.monotonic() >= _deadline[0][0]:
         reason = f"the time limit of {_deadline[0][1]:g} minutes"
-    if _agree:
-        reason = _agree[-1](reason)
+    return _agree[-1](reason) if _agree else reason
+
+
+def check() -> None:
+    """Raise Stopped where a stop is requested."""
+    reason = requested()
     if reason is not None:
         raise Stopped(reason)
 

@@ -229,12 +229,12 @@ def test_large_arrays_lie_in_many_files(tmp_path):
 
 def test_a_newer_format_is_refused_and_not_taken_for_damage(tmp_path, monkeypatch):
     _write(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    monkeypatch.setattr(checkpoint, "FORMAT", 4)
     _write(tmp_path, 2)
     monkeypatch.undo()
     expected = (
-        rf"/2 has format 3, written by dasac_jax {__version__}; this is {__version__}, which "
-        r"knows formats up to 2: install that version$"
+        rf"/2 has format 4, written by dasac_jax {__version__}; this is {__version__}, which "
+        r"knows formats up to 3: install that version$"
     )
     for read in (checkpoint.facts, checkpoint.read):
         with pytest.raises(UserError, match=expected):

@@ -117,7 +117,7 @@ class TestFormat1:
             (folder / step / "files.json").unlink()
             path = folder / step / "metadata" / "metadata"
             metadata = json.loads(path.read_text())
-            assert metadata.pop("format") == 2
+            assert metadata.pop("format") == 3
             path.write_text(json.dumps(metadata))
         return folder
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -153,7 +154,25 @@ def test_what_two_saved_is_restored_by_one_and_the_other_way_round(story):
     assert_alike(story.pair, story.alone)
 
 
-def test_only_the_first_process_tells_and_writes(story):
+def test_checkpoints_are_written_by_all(story, tmp_path, caplog):
+    steps = sorted((story.pair / "adapt" / "checkpoints").iterdir(), key=lambda path: path.name)
+    for step in steps:
+        sizes = [
+            sum(path.stat().st_size for path in (step / share).rglob("*") if path.is_file())
+            for share in ("state", "process_1/state")
+        ]
+        assert min(sizes) > 0.3 * max(sizes)
+    # What the second one wrote is guarded too.
+    copy = shutil.copytree(steps[0].parent, tmp_path / "checkpoints")
+    newest = copy / str(checkpoint.latest_step(copy))
+    content = max((newest / "process_1").rglob("*"), key=lambda path: path.stat().st_size)
+    content.write_bytes(content.read_bytes()[:-1])
+    assert checkpoint.facts(copy)["stage"] == "adapt"
+    assert checkpoint.read(copy)[0]["step"] < int(newest.name)
+    assert f"{newest} is damaged: process_1/" in caplog.text
+
+
+def test_only_the_first_process_tells(story):
     first, second = story.starts[-1]
     assert "mean IoU" in first.out
     assert "step" not in second.out and not second.err
