@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
+from orbax.checkpoint._src.multihost import multihost  # orbax asks it which process this is
 
 _ITEMS = ("state", "metadata")
 # Arrays are compressed and files are filled in such pieces, each core at its own: a writer takes
@@ -20,7 +21,7 @@ _ITEMS = ("state", "metadata")
 _CHUNK_BYTES = 1 << 23
 _FILE_BYTES = 1 << 25
 _SETTLE_SECONDS = 10.0  # for each of a few threads
-_WRITING = threading.Lock()  # orbax numbers its saves for the whole process: two get mixed up
+_ALONE = threading.RLock()  # whoever uses orbax, which numbers saves for the whole process
 
 
 class _AsItLies(np.ndarray):
@@ -68,7 +69,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, A
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     args = ocp.args.Composite(state=state, metadata=ocp.args.JsonSave(dict(metadata)))
     try:
-        with _WRITING, _told_once(), _checkpointer(state=handler) as checkpointer:
+        with _alone(), _told_once(), _checkpointer(state=handler) as checkpointer:
             checkpointer.save(path, args=args)
     finally:
         # What orbax makes of missing arrays is not why they are missing.
@@ -78,7 +79,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, A
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays by name. Raises some exception where there are none or they are damaged."""
-    with _checkpointer() as checkpointer:
+    with _alone(), _checkpointer() as checkpointer:
         items = checkpointer.restore(
             path, args=ocp.args.Composite(state=ocp.args.StandardRestore())
         )
@@ -87,25 +88,34 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata. Raises as `read_arrays`."""
-    with _checkpointer() as checkpointer:
+    with _alone(), _checkpointer() as checkpointer:
         items = checkpointer.restore(path, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
     return dict(items["metadata"])
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax must not wait for other processes."""
-    me = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
-    )
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Orbax takes this process for the first and only one.
+
+    It must not wait for others, which may have nothing to save; and it lets none but the first
+    write numpy arrays.
+    """
+    with _ALONE:
+        index = multihost.process_index
+        multihost.process_index = lambda: 0
+        try:
+            yield
+        finally:
+            multihost.process_index = index
 
 
 def _checkpointer(**handlers: Any) -> ocp.Checkpointer:
     """What reads and writes one step's folder; handlers: those of items that are not orbax's."""
-    options = ocp.CompositeOptions(multiprocessing_options=_alone())
+    only = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    options = ocp.CompositeOptions(multiprocessing_options=only)
     names = [name for name in _ITEMS if name not in handlers]
     handler = ocp.CompositeCheckpointHandler(*names, composite_options=options, **handlers)
-    return ocp.Checkpointer(handler, multiprocessing_options=_alone())
+    return ocp.Checkpointer(handler, multiprocessing_options=only)
 
 
 @contextlib.contextmanager

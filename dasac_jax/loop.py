@@ -93,7 +93,7 @@ def train(
         batches = make_batches(first_step, plan.total_steps - first_step)
         stack.callback(batches.close)
         started = time.monotonic()
-        for done, batch in enumerate(batches, start=first_step + 1):
+        for done, batch in enumerate(desk.awaited(batches), start=first_step + 1):
             state, metrics = step(state, parallel.shard(batch, plan.layout))
             desk.window.add(done, metrics, batch["names"])
             if done == first_step + 1:
@@ -112,18 +112,29 @@ class _Desk:
         self.window = Window(plan.name, plan.max_skipped_steps, facts)
         self._newest = checkpoint.open_manager(plan.newest, keep=2)
         self._best = checkpoint.open_manager(plan.best, keep=1)
-        self._saved_at = time.monotonic()
+        self._saved_at = self._looked_at = time.monotonic()
+        self._waited = 0.0  # seconds since the last look in which the devices had nothing to do
 
     def __enter__(self) -> _Desk:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is KeyboardInterrupt:  # there is no time to wait for what is being written
+        # There is no time to wait for what is being written, or another process that writes is gone.
+        if kind in (KeyboardInterrupt, jax.errors.JaxRuntimeError):
             return
         try:
             checkpoint.finish(self._newest)  # which may be about to write the best one first
         finally:
             checkpoint.finish(self._best)
+
+    def awaited(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches, with an eye on how long the devices wait for them."""
+        began = time.monotonic()
+        for batch in batches:
+            if self.window.is_computed():
+                self._waited += time.monotonic() - began
+            yield batch
+            began = time.monotonic()
 
     def attend(self, state: TrainState, done: int, *, saved: bool = False) -> None:
         """Look at a step that has been done; saved: whether its state is on disk already.
@@ -154,7 +165,7 @@ class _Desk:
         if looked:
             means = self._means(done)
             values = means | {key: parallel.first(getattr(state, key)) for key in plan.watched}
-        self._update(done, means)
+        self._update(done, means and means | {"data_wait": self._share_waited()})
         if plan.validate and interval:
             if not saved:  # whatever happens in the meantime, the next start begins here
                 self._save(state, unseen=True)
@@ -178,9 +189,17 @@ class _Desk:
         )  # fmt: skip
         return means | {"skipped": skipped}
 
+    def _share_waited(self) -> float:
+        """The share of the time since the last look in which the devices waited for data."""
+        began, self._looked_at = self._looked_at, time.monotonic()
+        waited, self._waited = self._waited, 0.0
+        return waited / (self._looked_at - began)
+
     def _validate(self, state: TrainState, done: int) -> Validation:
         """Score the student; keep it where it is the best so far."""
+        began = time.monotonic()
         found = self._plan.validate(parallel.fetch(state))
+        self._looked_at += time.monotonic() - began  # that was no training
         _LOG.info(
             "%s step %d: mIoU %.1f %% on the selection split",
             self._plan.name, done, 100 * found.miou,

@@ -30,6 +30,10 @@ class Window:
         """Keep a step's metrics, of which `skipped` is one, and the names of its images."""
         self._waiting.append((step, metrics, names))
 
+    def is_computed(self) -> bool:
+        """Whether the devices have done all steps so far: they have nothing to do."""
+        return not self._waiting or all(x.is_ready() for x in self._waiting[-1][1].values())
+
     def facts(self) -> dict[str, Any]:
         """What a checkpoint has to say of the steps that nobody has looked at, for JSON."""
         return {"window": self._fetched(), "skipped_in_row": self._row}

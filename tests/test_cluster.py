@@ -130,9 +130,9 @@ def story(tiny, tmp_path_factory):
     assert ended.code == 0, ended.err
     flags = tiny(pair, **CHANGES)
     starts = (
-        # Killed before step 7; the checkpoint of step 5 is there.
-        run(flags, 2, compiled=compiled, hooks={1: ("baseline", "7", str(int(signal.SIGKILL)))}),
-        run(flags, 1, compiled=compiled, hooks={0: ("baseline", "9", str(int(signal.SIGTERM)))}),
+        # Killed before step 11; the checkpoint of step 5 is there, that of step 10 on its way.
+        run(flags, 2, compiled=compiled, hooks={1: ("baseline", "11", str(int(signal.SIGKILL)))}),
+        run(flags, 1, compiled=compiled, hooks={0: ("baseline", "12", str(int(signal.SIGTERM)))}),
         run(flags, 2, compiled=compiled),
     )
     return Story(alone, pair, tuple(tuple(ended) for ended in starts))
@@ -142,15 +142,20 @@ def test_when_one_is_killed_the_other_ends_with_a_message(story):
     left, killed = story.starts[0]
     assert killed.code == -signal.SIGKILL
     assert left.code == cluster_watch.LOST == 76 and left.seconds < 60
-    assert left.err.count("error: lost the connection to another process") == 1
-    assert "the same command goes on" in left.err and "Traceback" not in left.err + left.out
+    # Silence is what it notices where it waits for the other one's share of a checkpoint.
+    assert re.fullmatch(
+        r"error: (lost the connection to another process .*|process 1 has given no sign of life "
+        r"for 30 s); the same command goes on\n",
+        left.err,
+    )
+    assert "Traceback" not in left.out
 
 
 def test_what_two_saved_is_restored_by_one_and_the_other_way_round(story):
     (one,), two = story.starts[1:]
-    assert one.code == stopping.RESUME and "resuming after step 5" in one.out
+    assert one.code == stopping.RESUME and re.search(r"resuming after step (5|10)\b", one.out)
     assert [ended.code for ended in two] == [0, 0], two[0].err + two[1].err
-    assert "baseline: resuming after step 9" in two[0].out
+    assert "baseline: resuming after step 12" in two[0].out
     assert_alike(story.pair, story.alone)
 
 
