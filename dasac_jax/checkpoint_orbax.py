@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
+from orbax.checkpoint._src.futures import signaling_client
 from orbax.checkpoint._src.multihost import multihost  # orbax asks it which process this is
 
 _ITEMS = ("state", "metadata")
@@ -95,18 +96,29 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Orbax takes this process for the first and only one.
+    """Orbax takes this process for the only one.
 
-    It must not wait for others, which may have nothing to save; and it lets none but the first
-    write numpy arrays.
+    Otherwise it waits for others, which may have nothing to save, takes their signals for its own,
+    and lets none but the first write numpy arrays.
     """
+    alone = {
+        "process_index": lambda: 0,
+        "process_count": lambda: 1,
+        "is_jax_distributed_client_initialized": lambda: False,
+    }
     with _ALONE:
-        index = multihost.process_index
-        multihost.process_index = lambda: 0
+        found = {name: getattr(multihost, name) for name in alone}
+        _tell_orbax(alone)
         try:
             yield
         finally:
-            multihost.process_index = index
+            _tell_orbax(found)
+
+
+def _tell_orbax(answers: Mapping[str, Callable[[], Any]]) -> None:
+    for name, answer in answers.items():
+        setattr(multihost, name, answer)
+    signaling_client.get_signaling_client.cache_clear()  # it keeps what the answers led to
 
 
 def _checkpointer(**handlers: Any) -> ocp.Checkpointer:

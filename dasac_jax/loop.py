@@ -119,7 +119,7 @@ class _Desk:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        # There is no time to wait for what is being written, or another process that writes is gone.
+        # There is no time to wait for what is being written, or a process that writes it is gone.
         if kind in (KeyboardInterrupt, jax.errors.JaxRuntimeError):
             return
         try:
