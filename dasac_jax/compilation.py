@@ -13,6 +13,7 @@ import jax
 _LOG = logging.getLogger(__name__)
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+_CHECKED = "checked"  # file whose time tells when programs were last looked through
 
 
 def keep_programs() -> Path | None:
@@ -39,8 +40,36 @@ def keep_programs() -> Path | None:
         )
         jax.config.update("jax_compilation_cache_dir", None)
         return None
+    _drop_cut_off(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+def _drop_cut_off(folder: Path) -> None:
+    """Remove programs that a killed process or a full disk left cut off, since the last time.
+
+    JAX would complain of them, and compile, at every start: it replaces none.
+    """
+    stamp = folder / _CHECKED
+    since = stamp.stat().st_mtime if stamp.exists() else 0.0
+    try:
+        stamp.touch()
+        for path in folder.glob("*-cache"):
+            # Not only later ones: a clock's steps are coarse, and the writer may have died slowly.
+            if path.stat().st_mtime > since - 60 and _is_cut_off(path.read_bytes()):
+                path.unlink()
+    except OSError as error:  # another process was faster, or a disk that takes no stamp
+        _LOG.debug("%s was not looked through: %s", folder, error)
+
+
+def _is_cut_off(program: bytes) -> bool:
+    if program[:1] != b"x":  # not what zlib writes, which JAX uses where there is no zstandard
+        return not program
+    try:
+        zlib.decompress(program)
+    except zlib.error:
+        return True
+    return False
 
 
 def _user_cache() -> Path:

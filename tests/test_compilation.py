@@ -1,6 +1,7 @@
 """Where compiled programs are kept."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,8 @@ def test_unwritable_folder_warns(monkeypatch, tmp_path, caplog):
     assert compilation.VARIABLE in record.message
 
 
-def test_a_second_process_finds_the_programs(tmp_path):
+def compile_and_count(home):
+    """Compile two small programs in a process of its own; hits of the cache, and what it said."""
     program = (
         "from dasac_jax import compilation; compilation.keep_programs()\n"
         "import jax, jax.numpy as jnp\n"
@@ -76,17 +78,26 @@ def test_a_second_process_finds_the_programs(tmp_path):
         "print(hits.count('/jax/compilation_cache/cache_hits'))\n"
     )
     environment = {
-        "PATH": "", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path),
-        "XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PATH": "", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HOME": str(home),
+        "XDG_CACHE_HOME": str(home), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }  # fmt: skip
-    hits = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", program],
-                env=environment, capture_output=True, text=True, check=True,
-            ).stdout
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    return int(ended.stdout), ended.stderr
+
+
+def test_a_second_process_finds_the_programs(tmp_path):
+    hits = [compile_and_count(tmp_path)[0] for _ in range(2)]
     assert hits[0] == 0
     assert hits[1] > 0
+
+
+@pytest.mark.parametrize("size", [0, 300])
+def test_programs_that_were_cut_off_are_compiled_once_more(tmp_path, size):
+    compile_and_count(tmp_path)
+    programs = list(tmp_path.rglob("*-cache"))
+    for path in programs[1:]:
+        os.truncate(path, size)
+    assert compile_and_count(tmp_path) == (1, "")
+    assert compile_and_count(tmp_path) == (len(programs), "")
