@@ -78,7 +78,8 @@ def logging_to(
         _LOGGER.propagate = before[1]
         for handler in handlers:
             _LOGGER.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # a full disk still, for the last lines
+                handler.close()
 
 
 @contextmanager

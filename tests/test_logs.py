@@ -102,6 +102,13 @@ def test_log_is_released_at_the_end(tmp_path):
     assert _messages(tmp_path / "b") == ["line of b"]
 
 
+def test_a_full_disk_keeps_no_log_and_hides_no_mistake(tmp_path):
+    (tmp_path / logs.LOG_FILE).symlink_to("/dev/full")
+    with pytest.raises(UserError, match="make room"), logs.logging_to(tmp_path) as logger:
+        logger.info("a line")
+        raise UserError("make room")
+
+
 def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with (
