@@ -34,13 +34,14 @@ def make(task: Problem) -> Callable[[], dict[str, Any]]:
     """A function that computes once and gives what it computed, still on the device."""
     dtype, precision = _PRECISIONS[task.dtype]
     jax.config.update("jax_default_matmul_precision", precision)
-    model = create_model(task.network, dtype=dtype, frozen_norm=True)
+    model = create_model(task.network, dtype=dtype, frozen_norm=True, remat=task.remat)
     if task.task == "predict":
         start = prediction.predictor(model, variables(task.network), prediction.Options())
         images = problem.image(task)
         return lambda: {"labels": start(images)().labels}
     step, batch = adaptation(model), problem.adapt_batch(task)
-    program = parallel.data_parallel(partial(step, axis_name=parallel.AXIS))
+    step = partial(step, accumulate=task.accumulate, axis_name=parallel.AXIS)
+    program = parallel.data_parallel(step)
     current = parallel.replicate(begin(model, task.network))
     batch = jax.pmap(lambda x: x)(jax.tree.map(lambda x: x[None], batch))
 

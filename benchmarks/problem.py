@@ -34,6 +34,8 @@ class Problem:
     dtype: str  # float32, tf32 (GPU only) or bfloat16
     device: str  # cpu or gpu
     inner: int  # steps, or images, between two readings of the clock
+    remat: bool = False  # on our side: activations computed anew for the gradient
+    accumulate: int = 1  # on our side: parts that a step takes its batch in
 
     @property
     def images(self) -> int:

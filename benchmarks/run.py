@@ -129,6 +129,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--dtype", choices=("float32", "tf32", "bfloat16"), default="float32")
     add("--device", choices=("cpu", "gpu"), default="cpu")
     add("--sides", nargs="+", choices=SIDES[1:], default=["eager"], help="whom to race")
+    add("--remat", action="store_true", help="our side: see docs/memory.md")
+    add("--accumulate", type=int, default=1, metavar="N", help="our side: see there")
     add("--repeats", type=int, default=5, help="turns of each side (%(default)s)")
     add("--inner", type=int, help="steps a turn (1, on a GPU 10)")
     add("--json", type=Path, help="by default under runs/benchmarks")
@@ -150,6 +152,8 @@ def problem_of(flags: argparse.Namespace) -> Problem:
         dtype=flags.dtype,
         device=flags.device,
         inner=flags.inner or (10 if gpu else 1),
+        remat=flags.remat,
+        accumulate=flags.accumulate,
     )
 
 
@@ -163,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = problem_of(flags)
     result = race(task, ["ours", *flags.sides], flags.repeats)
     name = f"{task.task}-{task.network}-{task.height}x{task.width}-{task.dtype}-{task.device}"
+    name += "-remat" * task.remat + f"-accumulate{task.accumulate}" * (task.accumulate > 1)
     path = flags.json or ROOT / "runs" / "benchmarks" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
