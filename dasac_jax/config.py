@@ -24,6 +24,7 @@ def base() -> ConfigDict:
     config.stages = "baseline,weights,adapt"  # those to run, in this order
     config.arch = "deeplabv2_resnet101"
     config.dtype = "float32"  # or "bfloat16": what the network computes in
+    config.remat = False  # compute activations anew for the gradient instead of keeping them
     # Checkpoint that the first stage starts from; empty: random weights.
     config.init = "weights/resnet101_imagenet"
     config.init_from = "resnet101-5d3b4d8f.pth from https://download.pytorch.org/models/"
@@ -86,6 +87,7 @@ def base() -> ConfigDict:
     config.adapt.discount = True
     config.adapt.confidence_weighting = "pixel"  # the authors' code: "batch"; or "none"
     config.adapt.confidence_images = 0  # views that "batch" averages over; 0: all
+    config.adapt.accumulate = 1  # parts that a device takes its batch in
 
     # Snapshot handed on: "last" needs no target label, "best" has the best mIoU on the labelled
     # selection split, as published.

@@ -6,12 +6,15 @@ V counts the views on one device, T the views of one group (the views of one ima
 fuses over them). A group is consecutive and, with `axis_name`, may span neighbouring devices.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from dasac_jax.errors import UserError
 from dasac_jax.image.warp import warp_affine, warp_ones
-from dasac_jax.losses import pixel_cross_entropy
+from dasac_jax.losses import weighted_cross_entropy
+from dasac_jax.view_groups import device_count, grouped
 
 IGNORED = 255
 MIN_TOTAL = 1e-3  # clamps the sum that a pooled prediction is divided by
@@ -99,7 +102,7 @@ def fuse_views(
     aligned = align(probs, padded, to_reference)
     # The inverse is the authors' choice: of a view with s > 1 only the frame's middle 1/s counts.
     aligned *= warp_ones(from_reference, probs.shape[1:3])[..., None]
-    groups = _grouped(aligned, group_size, axis_name, "group_size")
+    groups = grouped(aligned, group_size, axis_name, "group_size")
     pooled, valid = _POOLS[pool](groups)
     views_here = len(probs) // len(groups)
     pooled, valid = (
@@ -219,7 +222,20 @@ def class_thresholds(
 
 
 def target_loss(
-    logits: jax.Array,
+    logits: jax.Array, labels: jax.Array, confidence: jax.Array, prior: jax.Array, **weighting: Any
+) -> jax.Array:
+    """Focal cross entropy of the student on pseudo labels, weighted by the teacher's confidence.
+
+    logits: (V, H, W, C), the student's, upsampled to the labels' size. The others are those of
+    `pixel_weights`, and so are the errors. Gives a scalar float32: the mean over all pixels of
+    this device's views, ignored ones included.
+    """
+    return weighted_cross_entropy(
+        logits, labels, pixel_weights(labels, confidence, prior, **weighting)
+    )
+
+
+def pixel_weights(
     labels: jax.Array,
     confidence: jax.Array,
     prior: jax.Array,
@@ -229,10 +245,9 @@ def target_loss(
     confidence_images: int | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Focal cross entropy of the student on pseudo labels, weighted by the teacher's confidence.
+    """What each pixel's cross entropy counts in the target loss: focal weight × confidence.
 
     Args:
-        logits: (V, H, W, C), the student's, upsampled to the labels' size.
         labels: (V, H, W) int32, 255 ignored.
         confidence: (V, H, W) float32.
         prior: (C,) float32, the class prior; classes weigh (1 - prior) ** focal_power.
@@ -244,7 +259,7 @@ def target_loss(
         axis_name: the mapped axis over devices, None on a single one. Only "batch" needs it.
 
     Returns:
-        Scalar float32: the mean over all pixels of this device's views, ignored ones included.
+        (V, H, W) float32, 0 where the label is ignored.
 
     Raises:
         UserError: on an unknown weighting, or views that cannot be averaged as asked.
@@ -253,21 +268,21 @@ def target_loss(
     kept = labels != IGNORED
     weight = jnp.where(kept, class_weight[jnp.where(kept, labels, 0)], 0)
     if confidence_weighting == "batch":
-        weight *= _batch_confidence(confidence, confidence_images, axis_name)
-    elif confidence_weighting == "pixel":
-        weight *= confidence
-    elif confidence_weighting != "none":
-        raise UserError(
-            f"confidence_weighting is {confidence_weighting!r}; choose pixel, batch or none"
-        )
-    return _mean(_mean(_mean(weight * pixel_cross_entropy(logits, labels), 2), 1), 0)
+        return weight * _batch_confidence(confidence, confidence_images, axis_name)
+    if confidence_weighting == "pixel":
+        return weight * confidence
+    if confidence_weighting == "none":
+        return weight
+    raise UserError(
+        f"confidence_weighting is {confidence_weighting!r}; choose pixel, batch or none"
+    )
 
 
 def _batch_confidence(confidence, images, axis_name):
     """(V, H, W): at each pixel the mean over the `images` consecutive views it belongs to."""
     if images is None:
-        images = len(confidence) * _device_count(axis_name)
-    groups = _grouped(confidence, images, axis_name, "confidence_images")
+        images = len(confidence) * device_count(axis_name)
+    groups = grouped(confidence, images, axis_name, "confidence_images")
     return jnp.repeat(groups.mean(1), len(confidence) // len(groups), axis=0)
 
 
@@ -278,39 +293,3 @@ def _masked(probs, padded):
 def _mean(values, axis):
     # Means of means, one axis at a time, keep float32 sums over millions of pixels accurate.
     return values.sum(axis) / values.shape[axis]
-
-
-def _device_count(axis_name):
-    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
-
-
-def _grouped(views, group_size, axis_name, what):
-    """(V, ...) -> (G, T, ...): whole groups, gathered from neighbouring devices where needed."""
-    here, devices = len(views), _device_count(axis_name)
-    if not _fits(here, devices, group_size):
-        raise UserError(_misfit(here, devices, group_size, what))
-    if here % group_size == 0:
-        return views.reshape(-1, group_size, *views.shape[1:])
-    span = group_size // here
-    neighbours = [list(range(first, first + span)) for first in range(0, devices, span)]
-    gathered = jax.lax.all_gather(views, axis_name, axis_index_groups=neighbours)
-    return gathered.reshape(1, group_size, *views.shape[1:])
-
-
-def _fits(here, devices, group_size):
-    """Whether groups consist of whole devices' views, or devices hold whole groups."""
-    if group_size < 1 or here * devices % group_size:
-        return False
-    return here % group_size == 0 or group_size % here == 0
-
-
-def _misfit(here, devices, group_size, what):
-    total = here * devices
-    counts = [n for n in range(1, total + 1) if total % n == 0]
-    counts = [str(n) for n in counts if _fits(total // n, n, group_size)]
-    remedy = (
-        f"device counts that work: {', '.join(counts)}"
-        if counts
-        else f"{total} views are no multiple of {group_size}: change one of the two"
-    )
-    return f"{what} = {group_size} does not fit {here} views on each of {devices} devices; {remedy}"

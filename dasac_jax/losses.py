@@ -25,3 +25,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Scalar: the mean of `pixel_cross_entropy` over all pixels, ignored ones included."""
     # Image by image: float32 sums over millions of pixels stay accurate.
     return pixel_cross_entropy(logits, labels).mean(2).mean(1).mean(0)
+
+
+def weighted_cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Scalar: the mean over all pixels of `pixel_cross_entropy` times weight (B, H, W)."""
+    loss = weight * pixel_cross_entropy(logits, labels)
+    return loss.mean(2).mean(1).mean(0)

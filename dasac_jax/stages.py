@@ -16,6 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dasac_jax import (
+    accumulation,
     cluster,
     logs,
     loop,
@@ -46,8 +47,8 @@ def create_model(config: ConfigDict, stage: str | None = None) -> nn.Module:
     """The network as a stage trains it; without a stage, for prediction."""
     options = {
         None: {},
-        "baseline": {"axis_name": parallel.AXIS},
-        "adapt": {"frozen_norm": True},
+        "baseline": {"axis_name": parallel.AXIS, "remat": config.remat},
+        "adapt": {"frozen_norm": True, "remat": config.remat},
     }
     dtype = jnp.dtype(config.dtype)
     num_classes = len(classes.of(config.data))
@@ -68,7 +69,10 @@ def check_devices(config: ConfigDict) -> None:
     """Raise UserError where a stage's network is unknown or its batch does not fit the devices."""
     create_model(config)
     for stage in _trained(config):
-        _layout(config, stage)
+        layout = _layout(config, stage)
+        if stage == "adapt":
+            rows = layout.source_batch // layout.devices
+            accumulation.check(config.adapt.accumulate, rows, layout.views)
 
 
 def check_data(run: Run) -> None:
@@ -203,7 +207,7 @@ def target_view_settings(config: ConfigDict) -> dict[str, Any]:
 _STEP_KEYS = (
     "group_size", "target_weight", "threshold_lower", "threshold_upper", "teacher_every_steps",
     "teacher_momentum", "prior_momentum", "beta", "focal_power", "pool", "discount",
-    "confidence_weighting", "train_on_source", "phase_in_steps",
+    "confidence_weighting", "train_on_source", "phase_in_steps", "accumulate",
 )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dasac_jax import consistency, guard
-from dasac_jax.losses import cross_entropy
+from dasac_jax import accumulation, consistency, guard
+from dasac_jax.losses import cross_entropy, weighted_cross_entropy
 from dasac_jax.models import upsample
 from dasac_jax.state import TrainState
 
@@ -95,6 +95,7 @@ def adapt_step(
     confidence_images: int | None = None,
     train_on_source: bool = True,
     phase_in_steps: int = 0,
+    accumulate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step of self-supervised augmentation consistency (the paper's method, in its order).
@@ -103,9 +104,11 @@ def adapt_step(
     source_label (B, H, W) int32; for the V views on this device student_view, teacher_view
     (V, H, W, 3), padded (V, H, W) bool, to_reference, from_reference (V, 2, 3); optionally
     target_label (V, H, W), for its loss in the metrics only, and source_keys (B,), target_keys
-    (V,) that switch dropout on.
+    (V,) that switch dropout on. `accumulate` is the number of equal parts that the networks take
+    the batch in, one after the other; it saves memory and changes nothing but rounding.
     """
     size = batch["student_view"].shape[1:3]
+    accumulation.check(accumulate, len(batch["source_image"]), len(batch["student_view"]))
 
     # 1. The teacher follows the student.
     teacher, prior_before = _update_teacher(
@@ -113,7 +116,10 @@ def adapt_step(
     )
 
     # 2. The teacher's prediction, and the class prior.
-    probs = jax.nn.softmax(upsample(model.apply(teacher, batch["teacher_view"]), size))
+    def predict(views):
+        return jax.nn.softmax(upsample(model.apply(teacher, views), size))
+
+    probs = accumulation.map_in_parts(predict, batch["teacher_view"], accumulate)
     class_prior = consistency.update_class_prior(
         prior_before, probs, momentum=prior_momentum, beta=beta, axis_name=axis_name
     )
@@ -141,24 +147,24 @@ def adapt_step(
     )
 
     # 6. One update for the source loss and the focal loss on pseudo labels.
+    weight = consistency.pixel_weights(
+        labels,
+        confidence,
+        class_prior,
+        focal_power=focal_power,
+        confidence_weighting=confidence_weighting,
+        confidence_images=confidence_images,
+        axis_name=axis_name,
+    )
     if phase_in_steps:
         target_weight *= jnp.minimum(1.0, (state.step + 1) / phase_in_steps)
 
-    def total_loss(params):
+    def total_loss(params, batch):
         source_logits, logits = _student_logits(
             model, params, state.batch_stats, batch, size, train_on_source
         )
         metrics = {
-            "loss_target": consistency.target_loss(
-                logits,
-                labels,
-                confidence,
-                class_prior,
-                focal_power=focal_power,
-                confidence_weighting=confidence_weighting,
-                confidence_images=confidence_images,
-                axis_name=axis_name,
-            )
+            "loss_target": weighted_cross_entropy(logits, batch["pseudo_label"], batch["weight"])
         }
         total = target_weight * metrics["loss_target"]
         if train_on_source:
@@ -168,7 +174,8 @@ def adapt_step(
             metrics["loss_target_supervised"] = cross_entropy(logits, batch["target_label"])
         return total, metrics
 
-    grads, metrics = jax.grad(total_loss, has_aux=True)(state.params)
+    labelled = batch | {"pseudo_label": labels, "weight": weight}
+    grads, metrics = accumulation.gradient_in_parts(total_loss, state.params, labelled, accumulate)
     grads = _mean_over_devices(grads, axis_name)
     params, opt_state = _update(state, grads, optimiser)
     metrics["labelled"] = (labels != consistency.IGNORED).mean()

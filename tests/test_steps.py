@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dasac_jax import consistency, optim, parallel, state, steps
+from dasac_jax.errors import UserError
 from dasac_jax.models import upsample
+from dasac_jax.models.deeplabv2 import DeepLabV2ResNet
 
 BETA = 1e-3
 # A tiny network takes longer to compile than to run.
@@ -289,6 +291,101 @@ class TestTotalLoss:
         assert metrics["loss_target_supervised"] > 0
         assert "loss_target_supervised" not in plain
         assert_trees_equal(after.params, expected.params, rtol=1e-6)
+
+
+def with_keys(batch):
+    """The batch with keys that switch dropout on, as the training gives them."""
+    keys = jax.random.split(jax.random.key(3), 16)
+    return batch | {"source_keys": keys[:8], "target_keys": keys[8:]}
+
+
+def assert_close(ours, theirs):
+    """Tensors of two states: equal to rounding, each as a whole."""
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        apart = np.linalg.norm((np.asarray(mine, float) - np.asarray(other, float)).ravel())
+        assert apart <= 1e-5 * np.linalg.norm(np.asarray(other, float).ravel())
+
+
+def two_steps(tiny, model, batches, **options):
+    """The state after two adaptation steps, and their metrics."""
+    step = quickly_compiled(adapt(model, confidence_weighting="batch", **options))
+    log, run = [], begin(tiny)
+    for batch in batches[:2]:
+        run, metrics = step(run, with_keys(batch) | {"target_label": batch["source_label"]})
+        log.append(metrics)
+    return run, log
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, model, batches):
+    return two_steps(tiny, model, batches)
+
+
+class TestParts:
+    """The adaptation in parts does what it does in one."""
+
+    @pytest.mark.parametrize("parts", [2, 8])
+    def test_losses_and_updates(self, parts, whole, tiny, model, batches):
+        run, log = two_steps(tiny, model, batches, accumulate=parts)
+        assert set(log[0]) >= {"loss_source", "loss_target", "loss_target_supervised", "labelled"}
+        assert 0 < log[0]["labelled"] < 1
+        assert_trees_equal(log, whole[1], rtol=1e-5)
+        assert_close(run, whole[0])
+        assert changed(whole[0].params, begin(tiny).params)
+
+    def test_on_two_devices(self, whole, tiny, model, batches):
+        step = adapt(model, confidence_weighting="batch", accumulate=2, axis_name="devices")
+        step = jax.pmap(
+            step, "devices", in_axes=(None, 0), out_axes=None, devices=jax.local_devices()[:2]
+        )
+        batch = with_keys(batches[0]) | {"target_label": batches[0]["source_label"]}
+        _, metrics = step(begin(tiny), tiny.split(batch, 2))
+        assert_trees_equal(metrics, whole[1][0], rtol=1e-5)
+
+    def test_parts_that_do_not_fit(self, model, run, batches):
+        with pytest.raises(UserError, match=r"accumulate is 3: 8 source .* 1, 2, 4, 8"):
+            adapt(model, accumulate=3)(run, batches[0])
+
+
+# On a CPU XLA would find that activations are computed twice, and keep them after all.
+kept_apart = partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+    },
+)
+
+
+class TestRemat:
+    """Activations computed anew change nothing but the memory that a step needs."""
+
+    def steps(self, name, batch):
+        """What the step gives and the bytes that it needs, without and with remat."""
+        small = {"num_classes": 5, "blocks": (1, 1, 0, 0), "widths": (2, 3, 4, 5), "stem": 4}
+        rng = np.random.default_rng(0)
+        shapes = jax.eval_shape(
+            DeepLabV2ResNet(**small).init, jax.random.key(0), batch["source_image"]
+        )
+        initial = jax.tree.map(lambda leaf: rng.uniform(-0.5, 1, leaf.shape), shapes)
+        initial["batch_stats"] = jax.tree.map(abs, initial["batch_stats"])
+        initial = jax.tree.map(partial(jnp.asarray, dtype=jnp.float32), initial)
+        for remat in (False, True):
+            model = DeepLabV2ResNet(**small, frozen_norm=name == "adapt", remat=remat)
+            optimiser = optim.create(1e-3)
+            run = state.create(model, optimiser, seed=0, variables=initial)
+            step = partial(steps.baseline_step, model=model, optimiser=optimiser)
+            step = adapt(model, accumulate=2) if name == "adapt" else step
+            compiled = kept_apart(step).lower(run, batch).compile()
+            yield compiled(run, batch), compiled.memory_analysis().temp_size_in_bytes
+
+    @pytest.mark.parametrize("name", ["baseline", "adapt"])
+    def test_steps(self, name, tiny):
+        batch = tiny.batches(name, 4)[0]
+        (without, plain), (ours, less) = self.steps(name, batch)
+        assert_close(ours, without)
+        assert ours[1]["skipped"] == 0
+        assert less < 0.8 * plain
 
 
 @pytest.fixture(scope="module")

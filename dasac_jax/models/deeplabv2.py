@@ -70,7 +70,10 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """A run of bottlenecks; the first one strides and projects its shortcut."""
+    """A run of bottlenecks; the first one strides and projects its shortcut.
+
+    With `remat` only the bottlenecks' inputs are kept for the gradient.
+    """
 
     blocks: int
     width: int
@@ -78,11 +81,13 @@ class Stage(nn.Module):
     dilation: int
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
+        block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
         for i in range(self.blocks):
-            x = Bottleneck(
+            x = block(
                 self.width,
                 self.stride if i == 0 else 1,
                 self.dilation,
@@ -105,6 +110,7 @@ class DeepLabV2ResNet(nn.Module):
     kernel_init: Callable[..., jax.Array] = normal_001
     axis_name: str | None = None
     frozen_norm: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -115,13 +121,18 @@ class DeepLabV2ResNet(nn.Module):
         use_running = self.frozen_norm or not train
         conv = partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        x = conv(self.stem, 7, stride=2, name="conv1")(images)
-        x = max_pool_ceil(nn.relu(norm(name="bn1")(x, use_running)))
+        begin = DeepLabV2ResNet._begin
+        begin = nn.remat(begin, static_argnums=(2, 3, 4)) if self.remat else begin
+        x = begin(self, images, use_running, conv, norm)
         layout = zip(self.blocks, self.widths, (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
         for i, (blocks, width, stride, dilation) in enumerate(layout, start=1):
-            stage = Stage(blocks, width, stride, dilation, conv, norm, name=f"layer{i}")
+            stage = Stage(blocks, width, stride, dilation, conv, norm, self.remat, name=f"layer{i}")
             x = stage(x, use_running)
         return AtrousHead(self.num_classes, self.dtype, name="layer5")(x)
+
+    def _begin(self, images, use_running, conv, norm):
+        x = conv(self.stem, 7, stride=2, name="conv1")(images)
+        return max_pool_ceil(nn.relu(norm(name="bn1")(x, use_running)))
 
 
 class DeepLabV2VGG(nn.Module):
@@ -131,6 +142,7 @@ class DeepLabV2VGG(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     frozen_norm: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -142,6 +154,7 @@ class DeepLabV2VGG(nn.Module):
             plan="64 64 P 128 128 P 256 256 256 P 512 512 512 D512 D512 D512 F1024 F1024",
             dtype=self.dtype,
             axis_name=self.axis_name,
+            remat=self.remat,
             name="features",
         )(images, self.frozen_norm or not train)
         return AtrousHead(self.num_classes, self.dtype, name="classifier")(x)

@@ -43,6 +43,7 @@ class FCN8sVGG(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     frozen_norm: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -53,11 +54,12 @@ class FCN8sVGG(nn.Module):
         dropout_keys (B,), one for each image, switch dropout on.
         """
         use_running = self.frozen_norm or not train
-        block = partial(VGGFeatures, dtype=self.dtype, axis_name=self.axis_name)
+        block = partial(VGGFeatures, dtype=self.dtype, axis_name=self.axis_name, remat=self.remat)
         pool3 = block("64 64 P 128 128 P 256 256 256 P", 0, name="block1")(images, use_running)
         pool4 = block("512 512 512 P", 24, name="block2")(pool3, use_running)
         pool5 = block("512 512 512 P", 34, name="block3")(pool4, use_running)
-        head = VGGHead(self.num_classes, self.dtype, self.axis_name, name="vgg_head")
+        head = nn.remat(VGGHead, static_argnums=(2,)) if self.remat else VGGHead
+        head = head(self.num_classes, self.dtype, self.axis_name, name="vgg_head")
         score = head(pool5, use_running, dropout_keys)
         conv = partial(Conv, self.num_classes, 1, use_bias=True, dtype=self.dtype)
         skip4 = conv(name="score_pool4")(pool4).astype(jnp.float32)

@@ -16,36 +16,41 @@ class VGGFeatures(nn.Module):
 
     `plan` is read left to right: a number is a convolution of that many channels with batch norm
     and ReLU, `D512` the same dilated by 2, `F1024` a convolution dilated by 4 with ReLU only (fc6
-    and fc7 of DeepLab), `P` a 2×2 max pool. `start` is the index of the first layer.
+    and fc7 of DeepLab), `P` a 2×2 max pool. `start` is the index of the first layer. With `remat`
+    only the layers' inputs are kept for the gradient, a pool being part of the layer before it.
     """
 
     plan: str
     start: int = 0
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
+        run = VGGFeatures._layer
+        run = nn.remat(run, static_argnums=(2, 3, 4)) if self.remat else run
         index = self.start
-        for layer in self.plan.split():
-            if layer == "P":
-                x = max_pool_2x2(x)
-                index += 1
-                continue
-            kind, features = layer.strip("0123456789"), int(layer.lstrip("DF"))
-            new = kind == "F"
-            x = Conv(
-                features,
-                dilation={"": 1, "D": 2, "F": 4}[kind],
-                use_bias=True,
-                dtype=self.dtype,
-                kernel_init=torch_default if new else torchvision_vgg,
-                bias_init=None if new else nn.initializers.zeros,
-                name=str(index),
-            )(x)
-            if not new:
-                norm = BatchNorm(self.axis_name, self.dtype, name=str(index + 1))
-                x = norm(x, use_running)
-            x = nn.relu(x)
-            index += 2 if new else 3
+        for layer in self.plan.replace(" P", "P").split():
+            x = run(self, x, use_running, layer, index)
+            index += (2 if layer[0] == "F" else 3) + layer.endswith("P")
         return x
+
+    def _layer(self, x, use_running, layer, index):
+        """One layer of the plan with its pool: in one, so that `remat` keeps one input."""
+        kind, features = layer.strip("0123456789P"), int(layer.strip("DFP"))
+        new = kind == "F"
+        x = Conv(
+            features,
+            dilation={"": 1, "D": 2, "F": 4}[kind],
+            use_bias=True,
+            dtype=self.dtype,
+            kernel_init=torch_default if new else torchvision_vgg,
+            bias_init=None if new else nn.initializers.zeros,
+            name=str(index),
+        )(x)
+        if not new:
+            norm = BatchNorm(self.axis_name, self.dtype, name=str(index + 1))
+            x = norm(x, use_running)
+        x = nn.relu(x)
+        return max_pool_2x2(x) if layer.endswith("P") else x

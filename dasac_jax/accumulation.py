@@ -1,0 +1,66 @@
+"""A device's batch in parts, one after the other, so that less memory is needed at a time.
+
+The results are those of the whole batch, to rounding: what is a mean over the items is the mean
+of the parts' means, since all parts have the same size.
+"""
+
+from collections.abc import Callable
+from math import gcd
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dasac_jax.errors import UserError
+
+Metrics = dict[str, jax.Array]
+
+
+def check(parts: int, source_rows: int, views: int) -> None:
+    """Raise UserError, with the numbers that fit, where a device's batch has no equal parts."""
+    if source_rows % parts or views % parts:
+        common = gcd(source_rows, views)
+        fitting = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+        raise UserError(
+            f"config.adapt.accumulate is {parts}: {source_rows} source images and {views} target "
+            f"views on a device make no {parts} equal parts; numbers that do: {fitting}"
+        )
+
+
+def map_in_parts(function: Callable[[jax.Array], jax.Array], items: jax.Array, parts: int):
+    """`function`, which treats every item by itself, on items (N, …) → (N, …)."""
+    if parts == 1:
+        return function(items)
+    results = lax.map(function, _deal(items, parts))
+    return results.reshape(len(items), *results.shape[2:])
+
+
+def gradient_in_parts(
+    loss: Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, Metrics]],
+    params: Any,
+    batch: dict[str, jax.Array],
+    parts: int,
+) -> tuple[Any, Metrics]:
+    """Gradient with respect to `params` of `loss(params, batch)` → scalar, metrics; and these.
+
+    Both have to be means over the batch's items. batch: arrays (N, …); N may differ between
+    them, but is a multiple of `parts`.
+    """
+    gradient = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        return gradient(params, batch)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, gradient(params, part)), None
+
+    batch = {name: _deal(items, parts) for name, items in batch.items()}
+    one = jax.eval_shape(gradient, params, {name: items[0] for name, items in batch.items()})
+    begin = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one)
+    total, _ = lax.scan(add, begin, batch)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def _deal(items, parts):
+    """(N, …) → (parts, N / parts, …)."""
+    return items.reshape(parts, len(items) // parts, *items.shape[1:])
