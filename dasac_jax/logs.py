@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import datetime
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import absl.logging
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from tensorboardX import SummaryWriter
 
 from dasac_jax.errors import UserError
 
@@ -158,7 +158,7 @@ class Scalars:
 
     def _open(self) -> None:
         try:
-            self._writer = SummaryWriter(self._folder, write_to_disk=self._enabled)
+            self._writer = _tensorboard().SummaryWriter(self._folder, write_to_disk=self._enabled)
         except OSError as error:
             raise UserError(f"cannot write TensorBoard files to {self._folder}: {error}") from error
         if self._enabled:
@@ -202,6 +202,22 @@ class Scalars:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _tensorboard() -> ModuleType:
+    """tensorboardX, imported late and without PyTorch, which would cost every start seconds.
+
+    It imports PyTorch where that is installed, to take its tensors too.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # makes it look as if it were not installed
+    try:
+        import tensorboardX
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return tensorboardX
 
 
 class _Records:
