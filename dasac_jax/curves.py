@@ -36,6 +36,7 @@ _STYLES = ("-", "--", "-.", ":")
 _COLOURS = ("#2f6fb5", "#d1682b", "#3f8f5b")
 _FEW = 40  # points up to here are marked
 _LIGHT, _DARK = ("#ffffff", "#24292f", "#d8dee4"), ("#1b1f24", "#dfe4ea", "#3b434c")
+_DPI = 160
 _WIDTH = 5.0  # inches: so narrow that the letters stay readable on a phone
 
 
@@ -82,8 +83,8 @@ def _parts(
 def _figure(lines, stages, name, classes, dark) -> bytes:
     ground, ink, faint = _DARK if dark else _LIGHT
     by_class = name in _BY_CLASS
-    figure = Figure(figsize=(_WIDTH, 4.9 if by_class else 3.1), facecolor=ground)
-    FigureCanvasAgg(figure)
+    figure = Figure((_WIDTH, 4.9 if by_class else 3.1), _DPI, facecolor=ground)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
     for stage, axis in zip(stages, axes, strict=True):
         _dress(axis, ground, ink, faint)
@@ -105,7 +106,8 @@ def _figure(lines, stages, name, classes, dark) -> bytes:
     figure.tight_layout()
     _legend(figure, axes, ink, by_class)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    # Not savefig, which draws everything twice.
+    canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 

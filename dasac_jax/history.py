@@ -102,6 +102,7 @@ class Recorder:
         self._classes, self._enabled = classes, enabled
         self._last = time.monotonic()
         self._unwritten = ""
+        self._drawn = False  # whether the curves show all numbers
         if enabled:
             _forget(self._folder, stage, first_step)
         self._scalars = logs.Scalars(self._folder / "tensorboard" / stage, enabled=enabled)
@@ -127,6 +128,7 @@ class Recorder:
         self._last = now
         line["values"] = plain(values)
         self._unwritten += json.dumps(line, allow_nan=False) + "\n"
+        self._drawn = False
         self.flush()
         for name, picture in (pictures or {}).items():
             self._scalars.add_image(f"{self._stage}/{name}", picture, step)
@@ -152,6 +154,7 @@ class Recorder:
 
         for name, content in curves.draw(read(self._folder), self._classes).items():
             _try_to_replace(self._folder / CURVES / f"{name}.png", content)
+        self._drawn = True
 
     def _tags(self, name: str, value: float | np.ndarray) -> dict[str, float]:
         tag = f"{self._stage}/{name}"
@@ -171,7 +174,7 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         self._scalars.close()
-        if kind is None and self._enabled:
+        if kind is None and self._enabled and not self._drawn:
             self.draw()
         if not self.flush() and (kind is None or issubclass(kind, Stopped)):
             raise UserError(
