@@ -5,6 +5,7 @@ takes half a minute to compile. Here parameters that are drawn alike share a pie
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from math import prod
 from typing import Any
@@ -23,16 +24,18 @@ def initialise(model: nn.Module, key: jax.Array, images: Any) -> Any:
     """
     traced, shapes = jax.make_jaxpr(model.init, return_shape=True)(key, images)
     leaves = traced.jaxpr.outvars
+    made_by = {v: i for i, equation in enumerate(traced.jaxpr.eqns) for v in equation.outvars}
+    part = partial(_part, traced, made_by)
     # First the keys that each is drawn from, one small step for each key, then the drawing.
-    keys = [_keys(_part(traced, (), [leaf])) for leaf in leaves]
-    drawing = [_part(traced, own, [leaf]) for own, leaf in zip(keys, leaves, strict=True)]
-    made = _part(traced, traced.jaxpr.invars[:1], list(chain.from_iterable(keys)))
+    keys = [_keys(part((), [leaf])) for leaf in leaves]
+    drawing = [part(own, [leaf]) for own, leaf in zip(keys, leaves, strict=True)]
+    made = part(traced.jaxpr.invars[:1], list(chain.from_iterable(keys)))
     values = _run(made, [key])
     arguments = [[next(values) for _ in own] for own in keys]
 
     alike: dict[str, list[int]] = {}
-    for i, part in enumerate(drawing):
-        alike.setdefault(str(part), []).append(i)
+    for i, program in enumerate(drawing):
+        alike.setdefault(str(program), []).append(i)
     groups = list(alike.values())
     programs = [drawing[group[0]] for group in groups]
     draw = jax.jit(lambda rows: [_draw(*pair) for pair in zip(programs, rows, strict=True)])
@@ -77,14 +80,17 @@ def _run(program: ClosedJaxpr, arguments: Sequence[Any]) -> Iterator[Any]:
     return iter([value(variable) for variable in program.jaxpr.outvars])
 
 
-def _part(traced: ClosedJaxpr, inputs: Sequence[Var], outputs: Sequence[Var]) -> ClosedJaxpr:
+def _part(traced: ClosedJaxpr, made_by: dict[Var, int], inputs: Any, outputs: Any) -> ClosedJaxpr:
     """What leads from `inputs` to `outputs` in a program."""
-    needed, given, equations = set(outputs), set(inputs), []
-    for equation in reversed(traced.jaxpr.eqns):
-        if not needed.isdisjoint(equation.outvars) and given.isdisjoint(equation.outvars):
-            equations.append(equation)
-            needed.update(v for v in equation.invars if not isinstance(v, Literal))
-    part = traced.jaxpr.replace(invars=list(inputs), outvars=list(outputs), eqns=equations[::-1])
+    needed, pending = set(), [v for v in outputs if v not in inputs]
+    while pending:
+        number = made_by.get(pending.pop())
+        if number is not None and number not in needed:
+            needed.add(number)
+            read = traced.jaxpr.eqns[number].invars
+            pending += [v for v in read if not isinstance(v, Literal) and v not in inputs]
+    equations = [traced.jaxpr.eqns[number] for number in sorted(needed)]
+    part = traced.jaxpr.replace(invars=list(inputs), outvars=list(outputs), eqns=equations)
     return ClosedJaxpr(part, traced.consts)
 
 
