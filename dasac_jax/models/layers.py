@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dasac_jax.models import winograd
+
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1  # weight of the new batch, PyTorch's convention
 
@@ -51,14 +53,16 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if k == 1:
             # As a matrix product: XLA's gradient of a 1×1 convolution is slow on CPU.
-            y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+            y = _product(x[:, :: self.stride, :: self.stride], kernel[0, 0])
         elif k == 7 and self.stride == 1:
             # FCN's widest layer sees few pixels; as a convolution it takes 2 to 12 times as long
             # on CPU.
-            y = _neighbourhoods(x, k, padding) @ kernel.reshape(-1, self.features)
+            y = _product(_neighbourhoods(x, k, padding), kernel.reshape(-1, self.features))
         elif k == 3 and self.stride == 1 and 9 * self.features <= channels:
             # The atrous heads: few outputs of many inputs.
             y = _shifted_products(x, kernel, self.dilation, padding)
+        elif self._by_minimal_filtering(x, padding):
+            y = winograd.conv(x, kernel, self.dilation)
         else:
             y = lax.conv_general_dilated(
                 x,
@@ -73,6 +77,21 @@ class Conv(nn.Module):
             bias = self.param("bias", bias_init, (self.features,))
             y = y + bias.astype(self.dtype)
         return y
+
+    def _by_minimal_filtering(self, x: jax.Array, padding: int) -> bool:
+        # A CPU in float32: GPUs' libraries choose by themselves, bfloat16 rounds too coarsely.
+        return (
+            jax.default_backend() == "cpu"
+            and self.dtype == jnp.float32
+            and (self.size, self.stride, padding) == (3, 1, self.dilation)
+            and winograd.pays(x.shape, self.features, self.dilation)
+        )
+
+
+def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """(B, H, W, C) @ (C, D), all pixels along one axis: over three XLA's gradient transposes x."""
+    y = x.reshape(-1, x.shape[-1]) @ matrix
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def _neighbourhoods(x: jax.Array, k: int, padding: int) -> jax.Array:
@@ -99,7 +118,7 @@ def _shifted_products(x: jax.Array, kernel: jax.Array, dilation: int, padding: i
         for n, (down, across) in enumerate(shifts)
         if -height < down < x.shape[1] and -width < across < x.shape[2]
     ]
-    products = x @ jnp.moveaxis(taps[np.array(seen)], 0, 1).reshape(channels, -1)
+    products = _product(x, jnp.moveaxis(taps[np.array(seen)], 0, 1).reshape(channels, -1))
     total = 0.0
     for n, tap in enumerate(seen):
         down, across = shifts[tap]

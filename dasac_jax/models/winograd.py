@@ -1,0 +1,233 @@
+"""3×3 convolutions by minimal filtering (Winograd 1980; Lavin and Gray 2016), for CPUs.
+
+Along an axis, m results of a filter of 3 taps need m + 2 products instead of 3 · m: inputs and
+taps are evaluated as polynomials at m + 1 points and infinity, multiplied there, and interpolated.
+On both axes, and with channels, each of the (m + 2)² pairs of points takes a matrix product. A
+convolution dilated by d is the same for each of d interleaved grids of pixels.
+
+The gradient is written by hand: it takes as few products, which JAX's own derivation would, too,
+but that spends more time around them than they take.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# Points besides infinity for tiles of m results, such that rounding grows little.
+_POINTS = {2: (0, 1, -1), 3: (0.5, -0.5, 1.5, -1.5), 4: (0, 0.75, -0.75, 1.5, -1.5)}
+_TAPS = 3
+_MIN_CHANNELS = 64
+_MIN_PIXELS = 1000  # of all images; with fewer, the filters at the points take what is saved
+_MAX_SHARE = 0.75  # of the direct way's products; above, what is saved goes into sums
+
+
+class _Axis(NamedTuple):
+    """An axis of pixels, cut into `count` tiles of `tile` pixels in each of `dilation` grids.
+
+    As an array's axis it has the shape (count, dilation); at its points a new first axis counts
+    them.
+    """
+
+    position: int  # from the end, of an image's axes
+    size: int
+    dilation: int
+    tile: int
+
+    @property
+    def count(self) -> int:
+        return -(-self.size // (self.dilation * self.tile))
+
+    @property
+    def points(self) -> int:
+        return self.tile + _TAPS - 1
+
+    @property
+    def products(self) -> int:
+        """Along this axis, in place of 3 · size."""
+        return self.count * self.dilation * self.points
+
+
+class _Matrices(NamedTuple):
+    """results (m, n), taps (n, 3), inputs (n, n): y = results · ((taps · g) ⊙ (inputs · x))."""
+
+    results: np.ndarray
+    taps: np.ndarray
+    inputs: np.ndarray
+
+
+def pays(shape: Sequence[int], features: int, dilation: int) -> bool:
+    """Whether `conv` of images (B, H, W, C) takes less time than XLA's convolution."""
+    rows, columns = _axes(shape, dilation)
+    if min(shape[-1], features) < _MIN_CHANNELS:
+        return False
+    if shape[0] * rows.size * columns.size < _MIN_PIXELS:
+        return False
+    direct = _TAPS**2 * rows.size * columns.size
+    return rows.products * columns.products <= _MAX_SHARE * direct
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
+    """(B, H, W, C), (3, 3, C, D) → (B, H, W, D), padded by `dilation`; all float32."""
+    rows, columns = _axes(x.shape, dilation)
+    products = _multiply(_of_inputs(x, rows, columns), _of_taps(kernel, rows, columns))
+    return _results(products, len(x), rows, columns)
+
+
+def _forward(x, kernel, dilation):
+    return conv(x, kernel, dilation), (x, kernel)
+
+
+def _backward(dilation, kept, upstream):
+    # What forward computed at the points is computed anew: it is two to four times the inputs.
+    x, kernel = kept
+    rows, columns = _axes(x.shape, dilation)
+    products = _results_transposed(_results_transposed(upstream, rows), columns)
+    products = _flatten(products)
+    inputs = _multiply(products, _of_taps(kernel, rows, columns).swapaxes(1, 2))
+    inputs = _unflatten(inputs, len(x), rows, columns)
+    inputs = _inputs_transposed(_inputs_transposed(inputs, columns), rows)
+    taps = _multiply(_of_inputs(x, rows, columns).swapaxes(1, 2), products)
+    return inputs, _taps_transposed(taps, rows, columns)
+
+
+conv.defvjp(_forward, _backward)
+
+
+def _axes(shape: Sequence[int], dilation: int) -> tuple[_Axis, _Axis]:
+    """Rows and columns, each with the tiles of the fewest products."""
+
+    def cut(position):
+        choices = (_Axis(position, shape[position], dilation, tile) for tile in _POINTS)
+        return min(choices, key=lambda axis: axis.products)
+
+    return cut(-3), cut(-2)
+
+
+@functools.cache
+def _matrices(tile: int) -> _Matrices:
+    """Toom and Cook's, transposed: products of polynomials by their values at points."""
+    points = _POINTS[tile]
+
+    def values(terms: int) -> np.ndarray:
+        """A polynomial's value at each point, the leading term at infinity: (n, terms)."""
+        infinity = [0] * (terms - 1) + [1]
+        return np.array([[p**i for i in range(terms)] for p in points] + [infinity], np.float64)
+
+    inputs = np.linalg.inv(values(tile + _TAPS - 1)).T
+    # Powers of two, which are exact, keep both sides of the product at about the same size.
+    scale = 2.0 ** np.round(np.log2(np.abs(inputs).sum(1, keepdims=True)))
+    return _Matrices(values(tile).T, values(_TAPS) * scale, inputs / scale)
+
+
+def _multiply(a, b):
+    return lax.batch_matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _combined(weights, parts):
+    """The sum of parts by weights, leaving out those by 0."""
+    return sum(float(w) * part for w, part in zip(weights, parts, strict=True) if w)
+
+
+def _flatten(x):
+    """(n', n, B, …, C) → (n' · n, pixels, C)."""
+    return x.reshape(x.shape[0] * x.shape[1], -1, x.shape[-1])
+
+
+def _unflatten(x, batch, rows, columns):
+    """(n' · n, pixels, C) → (n', n, B, tiles, d, tiles', d, C)."""
+    cuts = rows.count, rows.dilation, columns.count, columns.dilation
+    return x.reshape(columns.points, rows.points, batch, *cuts, -1)
+
+
+def _of_inputs(x, rows, columns):
+    """Images at the points: (B, H, W, C) → (n' · n, pixels, C)."""
+    return _flatten(_inputs(_inputs(x, rows), columns))
+
+
+def _of_taps(kernel, rows, columns):
+    """Filters at the points: (3, 3, C, D) → (n' · n, C, D)."""
+    return _product(_both(_matrices(columns.tile).taps, _matrices(rows.tile).taps), kernel)
+
+
+def _taps_transposed(x, rows, columns):
+    kernel = _product(_both(_matrices(columns.tile).taps, _matrices(rows.tile).taps).T, x)
+    return kernel.reshape(_TAPS, _TAPS, *x.shape[1:])
+
+
+def _both(columns, rows):
+    """Matrices (n', k), (n, l) as one, (n' · n, l · k): of points columns' come first."""
+    return np.einsum("yj,xi->yxij", columns, rows).reshape(len(columns) * len(rows), -1)
+
+
+def _product(matrix, x):
+    """Over the first axes of x: (p, q), (…, C, D) → (p, C, D), q = …."""
+    y = lax.dot(
+        matrix.astype(np.float32), x.reshape(matrix.shape[1], -1), precision=lax.Precision.HIGHEST
+    )
+    return y.reshape(len(matrix), *x.shape[-2:])
+
+
+def _inputs(x, axis):
+    """Pixels → the tiles with their surroundings at the points."""
+    before = axis.dilation
+    after = (axis.count + 1) * axis.tile * axis.dilation - axis.size - before
+    x, tiles = _cut(x, axis, before, after)
+    parts = []
+    for i in range(axis.points):
+        block, offset = divmod(i, axis.tile)
+        part = lax.slice_in_dim(x, block, block + axis.count, axis=tiles)
+        parts.append(lax.index_in_dim(part, offset, tiles + 1, keepdims=False))
+    return jnp.stack([_combined(row, parts) for row in _matrices(axis.tile).inputs])
+
+
+def _inputs_transposed(x, axis):
+    """Each pixel gets something from its own tile, and from the one before if it is a neighbour."""
+    parts = [_combined(column, x) for column in _matrices(axis.tile).inputs.T]
+    grid = parts[0].ndim + axis.position
+    own = jnp.stack(parts[: axis.tile], grid)
+    before = jnp.stack(parts[axis.tile :], grid)
+    padding = [(0, 0)] * own.ndim
+    padding[grid - 1] = (0, 1)
+    own = jnp.pad(own, padding)
+    padding[grid - 1], padding[grid] = (1, 0), (0, axis.tile - before.shape[grid])
+    return _join(own + jnp.pad(before, padding), axis, axis.dilation)
+
+
+def _results(x, batch, rows, columns):
+    """Products at the points → images: (n' · n, pixels, D) → (B, H, W, D)."""
+    of = _matrices(columns.tile).results.T, _matrices(rows.tile).results.T
+    x = _product(_both(*of).T, x)
+    tiles = rows.count, rows.dilation, columns.count, columns.dilation
+    x = x.reshape(rows.tile, columns.tile, batch, *tiles, -1).transpose(2, 3, 0, 4, 5, 1, 6, 7)
+    x = x.reshape(batch, rows.count * rows.tile * rows.dilation, -1, x.shape[-1])
+    return x[:, : rows.size, : columns.size]
+
+
+def _results_transposed(x, axis):
+    after = axis.count * axis.tile * axis.dilation - axis.size
+    x, tiles = _cut(x, axis, 0, after)
+    parts = [lax.index_in_dim(x, i, tiles + 1, keepdims=False) for i in range(axis.tile)]
+    return jnp.stack([_combined(column, parts) for column in _matrices(axis.tile).results.T])
+
+
+def _cut(x, axis, before, after):
+    """Pad an axis of pixels and split it into (tiles, tile, grids); also where tiles are now."""
+    position = x.ndim + axis.position
+    padding = [(0, 0)] * x.ndim
+    padding[position] = before, after
+    x = jnp.pad(x, padding)
+    cut = -1, axis.tile, axis.dilation
+    return x.reshape(*x.shape[:position], *cut, *x.shape[position + 1 :]), position
+
+
+def _join(x, axis, start):
+    """(tiles, tile, grids) → an axis of pixels, from `start` on."""
+    position = x.ndim + axis.position - 2
+    x = x.reshape(*x.shape[:position], -1, *x.shape[position + 3 :])
+    return lax.slice_in_dim(x, start, start + axis.size, axis=position)
