@@ -22,7 +22,7 @@ from jax import lax
 _POINTS = {2: (0, 1, -1), 3: (0.5, -0.5, 1.5, -1.5), 4: (0, 0.75, -0.75, 1.5, -1.5)}
 _TAPS = 3
 _MIN_CHANNELS = 64
-_MIN_PIXELS = 1000  # of all images; with fewer, the filters at the points take what is saved
+_MIN_PIXELS = 1000  # of all images; less is fast anyway, and this takes longer to compile
 _MAX_SHARE = 0.75  # of the direct way's products; above, what is saved goes into sums
 
 
