@@ -375,7 +375,7 @@ class TestRemat:
             optimiser = optim.create(1e-3)
             run = state.create(model, optimiser, seed=0, variables=initial)
             step = partial(steps.baseline_step, model=model, optimiser=optimiser)
-            step = adapt(model, accumulate=2) if name == "adapt" else step
+            step = adapt(model, accumulate=2, pool="none") if name == "adapt" else step
             compiled = kept_apart(step).lower(run, batch).compile()
             yield compiled(run, batch), compiled.memory_analysis().temp_size_in_bytes
 
