@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dasac_jax import allocation
 from dasac_jax.command_line import INTERRUPTED, Parser
 from dasac_jax.errors import UserError
 
@@ -167,4 +168,5 @@ def _of_checkpoints(flags, names):
 
 
 if __name__ == "__main__":
+    allocation.keep_memory()
     main()

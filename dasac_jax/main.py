@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from dasac_jax import cluster, cluster_watch, lock, logs, record, stopping, workdir
+from dasac_jax import allocation, cluster, cluster_watch, lock, logs, record, stopping, workdir
 from dasac_jax import config as recipe
 from dasac_jax.errors import UserError
 
@@ -80,4 +80,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    allocation.keep_memory()
     app.run(main, flags_parser=recipe.parse_flags)

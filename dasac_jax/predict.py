@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from dasac_jax import allocation
 from dasac_jax.command_line import INTERRUPTED, Parser
 from dasac_jax.errors import UserError
 
@@ -172,4 +173,5 @@ def _fps(text: str) -> float:
 
 
 if __name__ == "__main__":
+    allocation.keep_memory()
     main()
