@@ -255,6 +255,15 @@ def get_config():
 """
 
 
+# Minutes long: the last one would keep one worker busy while the others have nothing left to do.
+_LONGEST = ("test_stages.py", "test_torture.py", "test_cluster.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that all workers end at about the same time."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """With DASAC_REQUIRE_TORCH=1 every test has to have run: one that was skipped is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
