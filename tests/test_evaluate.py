@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,8 +139,9 @@ def test_names_are_what_distinguishes_the_paths(paths, names):
     assert list(found) == names and [str(path) for path in found.values()] == paths
 
 
-def command(*arguments) -> subprocess.CompletedProcess:
+def command(*arguments, compiled) -> subprocess.CompletedProcess:
     environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -150,10 +152,11 @@ def command(*arguments) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-def test_a_runs_checkpoints_have_the_scores_of_its_report(whole, tmp_path):
+def test_a_runs_checkpoints_have_the_scores_of_its_report(whole, tmp_path, capsys):
+    compiled = shutil.copytree(whole.compiled, tmp_path / "compiled")
     reported = json.loads((whole.folder / "metrics.json").read_text())
     paths = [whole.folder / "baseline", whole.folder / "adapt"]
-    found = command(*paths, "--output", tmp_path / "students")
+    found = command(*paths, "--output", tmp_path / "students", compiled=compiled)
     assert found.returncode == 0, found.stderr
     assert "mean over 16 classes" in found.stdout
     stored = json.loads((tmp_path / "students/evaluation.json").read_text())
@@ -162,12 +165,13 @@ def test_a_runs_checkpoints_have_the_scores_of_its_report(whole, tmp_path):
         assert stored["results"][name]["iou"] == pytest.approx(reported[row]["iou"], abs=1e-3)
     assert stored["facts"]["data"] == f"val in {whole.folder / 'data'}"
 
-    found = command(whole.folder, "--teacher", "--output", tmp_path / "teacher", "--batch", 3)
+    flags = ("--teacher", "--output", tmp_path / "teacher", "--batch", 4)  # as in the run
+    found = command(whole.folder, *flags, compiled=compiled)
     assert found.returncode == 0, found.stderr
     (result,) = json.loads((tmp_path / "teacher/evaluation.json").read_text())["results"].values()
     assert result["facts"]["network"] == "teacher"
     assert result["iou"] == pytest.approx(reported["teacher"]["iou"], abs=1e-3)
 
-    found = command(paths[0], "--teacher", "--output", tmp_path / "none")
-    assert found.returncode == 2 and "no trained teacher" in found.stderr
-    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
+    code, _, err = ended(capsys, paths[0], "--teacher", "--output", tmp_path / "none")
+    assert code == 2 and "no trained teacher" in err
+    assert err.startswith("error: ") and err.count("\n") == 1
