@@ -197,12 +197,12 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def state_from_first(
-    make: Callable[[], tuple[Any, dict[str, Any]]], like: Any
+    make: Callable[[], tuple[Any, dict[str, Any]]], like: Callable[[], Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Arrays and facts that `make` gives on process 0, where alone it is called.
 
-    like: a pytree of arrays of the same shapes and dtypes. On several processes the arrays are
-    numpy arrays, bit for bit the same on all.
+    like: gives a pytree of the same shapes and dtypes, where it is called: on the other processes.
+    With several the arrays are numpy arrays, bit for bit the same on all.
     """
     if not cluster_watch.is_on():
         return make()
@@ -213,8 +213,8 @@ def state_from_first(
         return made[1]
 
     found = from_first(facts)
-    leaves, structure = jax.tree.flatten(made[0] if made else like)
-    arrays = [np.asarray(leaf) for leaf in leaves]
+    leaves, structure = jax.tree.flatten(made[0] if made else like())
+    arrays = [np.asarray(x) if made else np.zeros(x.shape, x.dtype) for x in leaves]
     content = b"".join(array.tobytes() for array in arrays)
     # As whole numbers: JAX broadcasts by a sum, which turns -0.0 into 0.0.
     words = np.frombuffer(content + bytes(-len(content) % 4), np.uint32)

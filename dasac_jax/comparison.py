@@ -95,7 +95,7 @@ def _networks(run: Run, reached: dict[str, int]):
         student = baseline.student
         yield (
             "source only",
-            cluster.state_from_first(lambda: (_source_only(run, baseline), {}), student)[0],
+            cluster.state_from_first(lambda: (_source_only(run, baseline), {}), lambda: student)[0],
         )
         yield "baseline", student
     if "adapt" in reached:
@@ -105,9 +105,9 @@ def _networks(run: Run, reached: dict[str, int]):
 
 
 def _handed_on(run: Run, stage: str) -> states.TrainState:
-    fresh = stages.create_state(run.config, stage)
-    state, _ = cluster.state_from_first(partial(start.handed_on, run, stage, fresh), fresh)
-    return state
+    fresh = partial(stages.create_state, run.config, stage)
+    shapes = partial(jax.eval_shape, fresh)
+    return cluster.state_from_first(partial(start.handed_on, run, stage, fresh), shapes)[0]
 
 
 def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:

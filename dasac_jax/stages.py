@@ -83,8 +83,9 @@ def check_data(run: Run) -> None:
 
 def run_baseline(run: Run) -> None:
     """Supervised training on the source, batch statistics of both domains (ABN)."""
-    fresh = create_state(run.config, "baseline")
-    state, facts = cluster.state_from_first(partial(start.of_baseline, run, fresh), fresh)
+    fresh = partial(create_state, run.config, "baseline")
+    shapes = partial(jax.eval_shape, fresh)
+    state, facts = cluster.state_from_first(partial(start.of_baseline, run, fresh), shapes)
     _train(run, "baseline", state, facts, baseline_step(run.config), weights=None)
 
 
@@ -95,8 +96,9 @@ def run_weights(run: Run) -> None:
     pairs = run.open("target_train")
     names = [image for image, _ in pairs.pairs]
     class_names = [entry.name for entry in run.classes]
-    fresh = create_state(run.config, "baseline")
-    state, _ = cluster.state_from_first(partial(start.handed_on, run, "baseline", fresh), fresh)
+    fresh = partial(create_state, run.config, "baseline")
+    shapes = partial(jax.eval_shape, fresh)
+    state, _ = cluster.state_from_first(partial(start.handed_on, run, "baseline", fresh), shapes)
     rows = scoring.class_counts(
         scoring.predictor(create_model(run.config)), state.student, pairs, len(class_names),
         batch=run.config.validation_batch,
@@ -115,8 +117,9 @@ def run_weights(run: Run) -> None:
 
 def run_adapt(run: Run) -> None:
     """Adaptation with a momentum teacher and augmentation consistency (SAC)."""
-    fresh = create_state(run.config, "adapt")
-    state, facts = cluster.state_from_first(partial(start.of_adapt, run, fresh), fresh)
+    fresh = partial(create_state, run.config, "adapt")
+    shapes = partial(jax.eval_shape, fresh)
+    state, facts = cluster.state_from_first(partial(start.of_adapt, run, fresh), shapes)
     weights = _weights(run)
     if weights is None:
         _LOG.warning("there is no %s: target images are drawn uniformly", run.weights_file)
@@ -134,7 +137,7 @@ def _weights(run: Run) -> np.ndarray | None:
     def load() -> tuple[np.ndarray, dict[str, Any]]:
         return sampling.load_weights(run.weights_file, names, class_names), {}
 
-    return cluster.state_from_first(load, np.zeros((len(names), len(class_names))))[0]
+    return cluster.state_from_first(load, lambda: np.zeros((len(names), len(class_names))))[0]
 
 
 RUNNERS: dict[str, Callable[[Run], None]] = {

@@ -3,12 +3,17 @@
 In this order. What starts a stage is a state and the facts to go on with: `first_epoch` (epochs
 that earlier stages have done) and `best_score`. A converted snapshot of a PyTorch run stands for
 the stage that it was taken in: that stage goes on from it.
+
+`fresh` is a function that makes a state at step 0. It is called only where its numbers are needed:
+drawing the weights of a large network takes half a minute to compile.
 """
 
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -21,10 +26,11 @@ from dasac_jax.workdir import Run
 _LOG = logging.getLogger(__name__)
 
 Facts = dict[str, Any]
+Fresh = Callable[[], TrainState]
 
 
-def of_baseline(run: Run, fresh: TrainState) -> tuple[TrainState, Facts]:
-    """The baseline's state: resumed, or `config.init`'s, or `fresh`.
+def of_baseline(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
+    """The baseline's state: resumed, or `config.init`'s, or a fresh one.
 
     Of `config.init` come the weights and running statistics, and where it is the snapshot of a
     PyTorch baseline also momentum, epoch and best score.
@@ -35,10 +41,10 @@ def of_baseline(run: Run, fresh: TrainState) -> tuple[TrainState, Facts]:
         return _continued(run, "baseline", fresh)
     if run.config.init:
         return _given(run.config.init, fresh), {}
-    return fresh, {}
+    return fresh(), {}
 
 
-def of_adapt(run: Run, fresh: TrainState) -> tuple[TrainState, Facts]:
+def of_adapt(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
     """The adaptation's state: resumed, or the baseline's, or a PyTorch adaptation's.
 
     Of the baseline go on the weights, running statistics, momentum buffers, epochs and best
@@ -50,10 +56,12 @@ def of_adapt(run: Run, fresh: TrainState) -> tuple[TrainState, Facts]:
     if not _reached(run, "baseline") and _snapshot_of(run.config.init, "adapt"):
         return _continued(run, "adapt", fresh)
     baseline, facts = handed_on(run, "baseline", fresh)
-    state = fresh.replace(
-        params=baseline.params,
-        batch_stats=baseline.batch_stats,
-        opt_state=baseline.opt_state,
+    student = {"params": baseline.params, "batch_stats": baseline.batch_stats}
+    state = baseline.replace(
+        teacher=jax.tree.map(np.array, student),  # as the first step makes it in any case
+        class_prior=np.full_like(baseline.class_prior, run.config.adapt.beta),
+        step=np.int32(0),
+        seed=np.uint32(run.config.seed),
     )
     return state, {
         "first_epoch": facts.get("epoch", 0),
@@ -61,7 +69,7 @@ def of_adapt(run: Run, fresh: TrainState) -> tuple[TrainState, Facts]:
     }
 
 
-def handed_on(run: Run, stage: str, fresh: TrainState) -> tuple[TrainState, Facts]:
+def handed_on(run: Run, stage: str, fresh: Fresh) -> tuple[TrainState, Facts]:
     """The state that a stage hands on, by `config.select`, and its facts.
 
     Raises UserError where the stage has left none and no `config.init` stands in for it.
@@ -85,7 +93,7 @@ def handed_on(run: Run, stage: str, fresh: TrainState) -> tuple[TrainState, Fact
 def _restored(run, path, fresh):
     """A whole state of the run's network. Raises UserError naming what is another one's."""
     needs = {key: run.facts()[key] for key in ("arch", "num_classes")}
-    return checkpoint.restore(path, fresh, needs=needs)
+    return checkpoint.restore(path, jax.eval_shape(fresh), needs=needs)
 
 
 def _resumed(run, stage, fresh):
@@ -122,13 +130,13 @@ def _continued(run, stage, fresh):
     steps_per_epoch = len(run.open("source_train")) // run.config[stage].source_batch
     step = facts["epoch"] * steps_per_epoch
     _LOG.info("%s: going on from %s after epoch %d (step %d)", stage, path, facts["epoch"], step)
-    state = state.replace(step=np.int32(step), seed=fresh.seed)
+    state = state.replace(step=np.int32(step), seed=np.uint32(run.config.seed))
     return state, {"first_epoch": 0, "best_score": facts["best_score"]}
 
 
-def _check_classes(path: str, facts: Facts, fresh: TrainState) -> None:
+def _check_classes(path: str, facts: Facts, fresh: Fresh) -> None:
     """Raise UserError where a checkpoint's last layers were trained for other classes than ours."""
-    there, here = facts.get("num_classes"), len(fresh.class_prior)
+    there, here = facts.get("num_classes"), len(jax.eval_shape(fresh).class_prior)
     if there not in (None, here) and not facts.get("drawn"):
         raise UserError(
             f"config.init: checkpoint {path} has {there} classes, this configuration has {here}: "
@@ -136,15 +144,15 @@ def _check_classes(path: str, facts: Facts, fresh: TrainState) -> None:
         )
 
 
-def _given(path: str, fresh: TrainState) -> TrainState:
-    """`fresh` with the weights and statistics of a checkpoint; new layers may be missing in it."""
+def _given(path: str, fresh: Fresh) -> TrainState:
+    """A fresh state with a checkpoint's weights and statistics, which may lack new layers."""
     arrays, facts = checkpoint.read(path)
     whose = f" (of {facts['arch']})" if "arch" in facts else ""
     drawn = set(facts.get("drawn", ()))  # by the converter: the run's own seed shall decide
     _check_classes(path, facts, fresh)
-    filled = {}
+    state, filled = fresh(), {}
     for name in ("params", "batch_stats"):
-        needed = flatten_dict(getattr(fresh, name), sep="/")
+        needed = flatten_dict(getattr(state, name), sep="/")
         given = {
             key: leaf
             for key, leaf in flatten_dict(arrays.get(name, {}), sep="/").items()
@@ -160,4 +168,4 @@ def _given(path: str, fresh: TrainState) -> TrainState:
                 )
         kept = {key: np.asarray(given.get(key, leaf)) for key, leaf in needed.items()}
         filled[name] = unflatten_dict(kept, sep="/")
-    return fresh.replace(**filled)
+    return state.replace(**filled)

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from dasac_jax.initialisation import initialise
-
 
 @struct.dataclass
 class TrainState:
@@ -48,7 +46,7 @@ def create(
     """
     if variables is None:
         images = jnp.zeros((1, 64, 64, 3))  # parameters do not depend on the image size
-        variables = initialise(model, jax.random.key(seed), images)
+        variables = jax.jit(model.init)(jax.random.key(seed), images)
     # Copies: the step donates the state, and no buffer can be donated twice.
     student = {name: jax.tree.map(jnp.array, variables[name]) for name in ("params", "batch_stats")}
     return TrainState(

@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,7 +212,7 @@ class TestTraining:
     def test_the_adaptation_follows_a_baseline(self, convert, tiny_config, tmp_path):
         model = {name: x for name, x in final().items() if "backbone" in name}
         config = tiny_config(init=str(convert(model)), stages="weights,adapt")
-        fresh = jax.eval_shape(lambda: stages.create_state(config, "adapt"))
+        fresh = partial(stages.create_state, config, "adapt")
         state, facts = start.of_adapt(Run(config, tmp_path / "run"), fresh)
         assert facts == {"first_epoch": 8, "best_score": 0.25}
         ours = state_dict_from_variables(DEMO, state.student)
