@@ -30,6 +30,8 @@ _FREE = {
     "loader_threads",
     "data.root",
     "data.tfds",
+    "remat",
+    "adapt.accumulate",
 }
 
 
