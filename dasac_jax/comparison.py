@@ -117,11 +117,13 @@ def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
         "baseline", config.source_batch, config.target_batch,
         devices=1, local_devices=1, process=0,
     )  # fmt: skip
+    # No more than the baseline itself had.
+    trained = config.epochs * (len(run.open("source_train")) // config.source_batch)
     make_views = jax.jit(stages.baseline_views(run.config))
     key = jax.random.key(run.config.seed)
 
     def images():
-        raw = stages.batches(run, layout, None, 0, STATISTICS_STEPS)
+        raw = stages.batches(run, layout, None, 0, min(STATISTICS_STEPS, trained))
         for step, batch in enumerate(raw):
             shards = parallel.shard(batch, layout)
             shard = jax.tree.map(lambda x: x[0], shards)

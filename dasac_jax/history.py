@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 METRICS_LINES = "metrics.jsonl"
 PICTURES = "pictures"
 CURVES = "curves"
+_DRAW_SECONDS = 30  # between two drawings of the curves, which take a second or two, at least
 
 Line = dict[str, Any]
 
@@ -103,6 +104,7 @@ class Recorder:
         self._last = time.monotonic()
         self._unwritten = ""
         self._drawn = False  # whether the curves show all numbers
+        self._drawn_at = -_DRAW_SECONDS
         if enabled:
             _forget(self._folder, stage, first_step)
         self._scalars = logs.Scalars(self._folder / "tensorboard" / stage, enabled=enabled)
@@ -116,8 +118,8 @@ class Recorder:
         """Keep what there is to say of a step, all at once.
 
         values: numbers, or arrays (C,) with nan for what has no value. pictures: (H, W, 3) uint8;
-        with any, the curves are drawn anew. What cannot be written (a full disk) is a warning;
-        numbers are kept for the next time.
+        with any, the curves are drawn anew, unless they just were. What cannot be written (a full
+        disk) is a warning; numbers are kept for the next time.
         """
         if not self._enabled:
             return
@@ -134,7 +136,7 @@ class Recorder:
             self._scalars.add_image(f"{self._stage}/{name}", picture, step)
             file = f"{self._stage}_{step:06d}_{name}.png"
             _try_to_replace(self._folder / PICTURES / file, png(picture))
-        if pictures:
+        if pictures and now - self._drawn_at > _DRAW_SECONDS:
             self.draw()
 
     def flush(self) -> bool:
@@ -154,7 +156,7 @@ class Recorder:
 
         for name, content in curves.draw(read(self._folder), self._classes).items():
             _try_to_replace(self._folder / CURVES / f"{name}.png", content)
-        self._drawn = True
+        self._drawn, self._drawn_at = True, time.monotonic()
 
     def _tags(self, name: str, value: float | np.ndarray) -> dict[str, float]:
         tag = f"{self._stage}/{name}"

@@ -63,6 +63,7 @@ class TinyNetwork(nn.Module):
     frozen_norm: bool = False
     dtype: Any = jnp.float32
     num_classes: int = CLASSES
+    remat: bool = False  # there is little to keep
 
     @nn.compact
     def __call__(

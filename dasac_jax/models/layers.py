@@ -32,6 +32,14 @@ def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
     )
 
 
+def parameter(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> jax.Array:
+    """`module.param`, which traces `init` whenever the module is applied, to compare shapes.
+
+    Of large networks that takes seconds, unless what is traced is as plain as zeros.
+    """
+    return module.param(name, init if module.is_initializing() else nn.initializers.zeros, shape)
+
+
 class Conv(nn.Module):
     """2-D convolution, (B, H, W, in) → (B, H', W', features); padded by `padding` on all sides."""
 
@@ -48,7 +56,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         k, channels = self.size, x.shape[-1]
-        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features))
+        kernel = parameter(self, "kernel", self.kernel_init, (k, k, channels, self.features))
         padding = self.dilation * (k // 2) if self.padding is None else self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if k == 1:
@@ -74,7 +82,7 @@ class Conv(nn.Module):
             )
         if self.use_bias:
             bias_init = self.bias_init or uniform_fan_in(k * k * channels)
-            bias = self.param("bias", bias_init, (self.features,))
+            bias = parameter(self, "bias", bias_init, (self.features,))
             y = y + bias.astype(self.dtype)
         return y
 
