@@ -9,4 +9,5 @@ setup_env "test${DASAC_TEST_EXTRAS:+,$DASAC_TEST_EXTRAS}"
 ruff check .
 ruff format --check .
 workers="$(python -c 'import os; print(min(8, max(2, os.cpu_count() or 2)))')"
-exec python -m pytest -n "$workers" "$@"
+# A file's tests share what they compile: they stay with one worker.
+exec python -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder "$@"

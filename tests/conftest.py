@@ -256,12 +256,16 @@ def get_config():
 
 
 # Minutes long: the last one would keep one worker busy while the others have nothing left to do.
-_LONGEST = ("test_stages.py", "test_torture.py", "test_cluster.py")
+_LONGEST = (
+    "test_short_trainings.py", "test_stages.py", "test_planted_mistakes.py", "test_cluster.py",
+    "test_torture.py", "test_devices.py", "test_bfloat16.py", "test_steps.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files come first, so that all workers end at about the same time."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    order = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
