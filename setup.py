@@ -49,7 +49,7 @@ setup(
             "cityscapesscripts>=2.3",
             "imageio-ffmpeg>=0.8.1",
             "pytest>=8",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.8",
             "ruff>=0.15",
         ],
         "tfds": TFDS,
