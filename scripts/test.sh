@@ -8,6 +8,7 @@ source scripts/setup_env.sh
 setup_env "test${DASAC_TEST_EXTRAS:+,$DASAC_TEST_EXTRAS}"
 ruff check .
 ruff format --check .
-workers="$(python -c 'import os; print(min(8, max(2, os.cpu_count() or 2)))')"
+# Some tests wait for other processes: three workers keep two cores busy.
+workers="$(python -c 'import os; print(min(8, max(3, os.cpu_count() or 3)))')"
 # A file's tests share what they compile: they stay with one worker.
 exec python -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder "$@"

@@ -93,11 +93,10 @@ def test_a_second_process_finds_the_programs(tmp_path):
     assert hits[1] > 0
 
 
-@pytest.mark.parametrize("size", [0, 300])
-def test_programs_that_were_cut_off_are_compiled_once_more(tmp_path, size):
+def test_programs_that_were_cut_off_are_compiled_once_more(tmp_path):
     compile_and_count(tmp_path)
     programs = list(tmp_path.rglob("*-cache"))
-    for path in programs[1:]:
+    for path, size in zip(programs[1:], (0, 300, 300, 0), strict=False):
         os.truncate(path, size)
     assert compile_and_count(tmp_path) == (1, "")
     assert compile_and_count(tmp_path) == (len(programs), "")

@@ -1,4 +1,4 @@
-"""Whole runs against each other: in pieces, interrupted, without labels, on more devices."""
+"""Whole runs against each other: in pieces, interrupted, without labels."""
 
 import json
 import re
@@ -11,7 +11,6 @@ from flax.traverse_util import flatten_dict
 from tensorboardX.proto.event_pb2 import Event
 
 from dasac_jax import checkpoint, curves, history, main, record, stages, stopping
-from dasac_jax.data.labels import CLASS_NAMES
 from dasac_jax.errors import UserError
 
 STATE = ("params", "batch_stats", "teacher", "class_prior", "opt_state", "step", "seed")
@@ -221,26 +220,6 @@ def test_no_target_label_is_read_in_training(unlabelled, whole):
         assert_same_bits(unlabelled.folder, whole.folder, stage)
     ours, theirs = (run.folder / "weights.tsv" for run in (unlabelled, whole))
     assert ours.read_text() == theirs.read_text()
-
-
-def test_four_devices_go_on_with_the_losses_of_one(whole, command, tiny, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(whole.folder / "data", run / "data")
-    shutil.copytree(whole.compiled, tmp_path / "compiled")
-    shutil.copytree(whole.folder / "baseline/checkpoints/10", run / "baseline/checkpoints/10")
-    flags = tiny(run, data__selection_images=0)
-    ended = command(*flags, devices=4, compiled=tmp_path / "compiled")
-    assert ended.code == 0, ended.err
-    assert "4 × cpu" in (run / "report.md").read_text()
-    priors = {f"class_prior/{name.replace(' ', '_')}" for name in CLASS_NAMES}
-    adapted = {"loss_source", "loss_target", "labelled", "teacher_distance"} | priors
-    for stage, tags, count in (("baseline", {"loss_source"}, 2), ("adapt", adapted, 6)):
-        ours, theirs = scalars(run, stage), scalars(whole.folder, stage)
-        assert {f"{stage}/{tag}" for tag in tags} == set(ours)
-        for tag, values in ours.items():
-            assert len(values) == count
-            expected = theirs[tag][-count:]
-            np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6, err_msg=tag)
 
 
 def test_an_adaptation_without_weights_warns_and_without_epochs_is_refused(

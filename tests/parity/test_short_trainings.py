@@ -10,7 +10,8 @@ import pytest
 from dasac_jax import consistency, optim, state, steps
 from dasac_jax.models import create_model
 
-BASELINES = ("deeplabv2_resnet101", "deeplabv2_vgg16_bn", "fcn_vgg16_bn")
+# That of deeplabv2_vgg16_bn is the one without a mistake in test_planted_mistakes.py.
+BASELINES = ("deeplabv2_resnet101", "fcn_vgg16_bn")
 ADAPTATIONS = {
     "deeplabv2_resnet101": ("pixel", "batch"),
     "deeplabv2_vgg16_bn": ("pixel",),
