@@ -5,19 +5,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dasac_jax import leaves
+
 
 def is_sound(*trees: Any) -> jax.Array:
     """() bool: whether every number of these pytrees is finite, and its square too.
 
     The square because Adam's second moment is one: it would never come down from infinity.
     """
-    leaves = jax.tree.leaves(trees)
-    return jnp.isfinite(jnp.stack([jnp.square(leaf).sum() for leaf in leaves])).all()
+    return jnp.isfinite(leaves.square_norms(trees)).all()
 
 
 def choose(sound: jax.Array, new: Any, old: Any) -> Any:
     """The pytree `new` where `sound` () bool holds, else `old`, bit for bit."""
-    return jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)
+    return leaves.map_numbers(lambda a, b: jnp.where(sound, a, b), new, old)
 
 
 def skipped(sound: jax.Array) -> jax.Array:

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dasac_jax import accumulation, consistency, guard
+from dasac_jax import accumulation, consistency, guard, leaves
 from dasac_jax.losses import cross_entropy, weighted_cross_entropy
 from dasac_jax.models import upsample
+from dasac_jax.models.layers import materialised
 from dasac_jax.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -254,13 +255,12 @@ def _update_teacher(state, steps_per_epoch, every, momentum, beta):
 
     def follow():
         first = state.step == 0
-        teacher = jax.tree.map(
-            lambda ours, theirs: jnp.where(
-                first, theirs, momentum * ours + (1 - momentum) * theirs
-            ),
-            state.teacher,
-            state.student,
-        )
+
+        def average(ours, theirs):
+            # Materialised: otherwise XLA puts the sums into each leaf's own copy.
+            return materialised(jnp.where(first, theirs, momentum * ours + (1 - momentum) * theirs))
+
+        teacher = leaves.map_numbers(average, state.teacher, state.student)
         return teacher, jnp.where(first, jnp.float32(beta), state.class_prior)
 
     due = (state.step % steps_per_epoch) % every == 0
@@ -287,8 +287,8 @@ def _student_logits(model, params, batch_stats, batch, size, with_source):
 
 def _distance(teacher, student):
     """Sum over all tensors of ‖ψ − θ‖₂."""
-    norms = jax.tree.map(lambda a, b: jnp.linalg.norm((a - b).ravel()), teacher, student)
-    return sum(jax.tree.leaves(norms))
+    difference = leaves.map_numbers(jnp.subtract, teacher, student)
+    return jnp.sqrt(leaves.square_norms(difference)).sum()
 
 
 def _mean_over_devices(metrics, axis_name):

@@ -86,6 +86,8 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+        # Blocks that are alike are traced once.
+        block = nn.jit(block, static_argnums=(2,))
         for i in range(self.blocks):
             x = block(
                 self.width,
