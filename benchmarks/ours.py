@@ -104,7 +104,8 @@ def _convolutions(task: Problem) -> tuple[float, float]:
             found.append(2 * layer.size**2 * args[0].shape[-1] * out.shape[-1] * pixels)
         return out
 
-    with nn.intercept_methods(count):
+    # Equal blocks are traced once, but each of them computes.
+    with nn.intercept_methods(count), jax.disable_jit():
         jax.eval_shape(
             lambda x: create_model(task.network).init(jax.random.key(0), x),
             jnp.zeros((1, task.height, task.width, 3)),
