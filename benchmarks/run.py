@@ -161,9 +161,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Race, print the table, write the JSON file."""
     flags = parse(argv)
     if importlib.util.find_spec("torch") is None:
-        sys.exit("error: the race needs PyTorch: pip install -e '.[torch]'")
+        report.refuse("the race needs PyTorch: pip install -e '.[torch]'")
     if flags.dtype == "tf32" and flags.device == "cpu":
-        sys.exit("error: --dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
+        report.refuse("--dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
     task = problem_of(flags)
     result = race(task, ["ours", *flags.sides], flags.repeats)
     name = f"{task.task}-{task.network}-{task.height}x{task.width}-{task.dtype}-{task.device}"

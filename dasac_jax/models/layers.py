@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dasac_jax.models import winograd
+from dasac_jax.models import dilated, winograd
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1  # weight of the new batch, PyTorch's convention
@@ -71,6 +71,8 @@ class Conv(nn.Module):
             y = _shifted_products(x, kernel, self.dilation, padding)
         elif self._by_minimal_filtering(x, padding):
             y = winograd.conv(x, kernel, self.dilation)
+        elif self._dilated_on_gpu(padding):
+            y = dilated.conv(x, kernel, self.dilation)
         else:
             y = lax.conv_general_dilated(
                 x,
@@ -86,14 +88,21 @@ class Conv(nn.Module):
             y = y + bias.astype(self.dtype)
         return y
 
+    def _same(self, padding: int) -> bool:
+        """Whether it is 3×3 and its results are as many as its inputs."""
+        return (self.size, self.stride, padding) == (3, 1, self.dilation)
+
     def _by_minimal_filtering(self, x: jax.Array, padding: int) -> bool:
         # A CPU in float32: GPUs' libraries choose by themselves, bfloat16 rounds too coarsely.
         return (
             jax.default_backend() == "cpu"
             and self.dtype == jnp.float32
-            and (self.size, self.stride, padding) == (3, 1, self.dilation)
+            and self._same(padding)
             and winograd.pays(x.shape, self.features, self.dilation)
         )
+
+    def _dilated_on_gpu(self, padding: int) -> bool:
+        return jax.default_backend() == "gpu" and self._same(padding) and self.dilation > 1
 
 
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:

@@ -149,15 +149,26 @@ def test_command(torch, tmp_path):
     assert str(path) in ended.stdout
 
 
-def test_without_torch_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("program", "module", "error"),
+    [
+        ("run.py", "torch", "the race needs PyTorch: pip install -e '.[torch]'"),
+        (
+            "gpu_program.py",
+            "jax_plugins",
+            "XLA's compiler for GPUs is missing: pip install -e '.[cuda]'",
+        ),
+    ],
+)
+def test_without_what_it_needs_one_line(tmp_path, program, module, error):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\nfind = util.find_spec\n"
-        "util.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
+        f"util.find_spec = lambda name, *rest: None if name == '{module}' else find(name, *rest)\n"
     )
     ended = subprocess.run(
-        [sys.executable, "benchmarks/run.py"],
+        [sys.executable, f"benchmarks/{program}"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines() == ["error: the race needs PyTorch: pip install -e '.[torch]'"]
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [f"error: {error}"]
