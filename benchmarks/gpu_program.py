@@ -66,7 +66,7 @@ def compiled(task: problem.Problem) -> jax.stages.Compiled:
         "1x1x1", platform="cuda", topology="1x1x1", target_config=H100
     )
     jax.default_backend = lambda: "gpu"  # what layers ask for
-    dtype, precision = ours._PRECISIONS[task.dtype]
+    dtype, precision = ours.PRECISIONS[task.dtype]
     jax.config.update("jax_default_matmul_precision", precision)
     model = create_model(task.network, dtype=dtype, frozen_norm=True, remat=task.remat)
     step = partial(ours.adaptation(model), accumulate=task.accumulate, axis_name=parallel.AXIS)
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--size", nargs=2, type=int, metavar=("H", "W"), default=(512, 1024))
     add("--source", type=int, default=8)
     add("--groups", type=int, default=2)
-    add("--dtype", choices=tuple(ours._PRECISIONS), default="bfloat16")
+    add("--dtype", choices=tuple(ours.PRECISIONS), default="bfloat16")
     add("--remat", action="store_true")
     add("--accumulate", type=int, default=1, metavar="N")
     flags = parser.parse_args(argv)

@@ -16,7 +16,7 @@ from dasac_jax.models import create_model
 from dasac_jax.models.layers import Conv
 
 # What the names of precisions mean to JAX: the network's type, and that of float32 products.
-_PRECISIONS = {
+PRECISIONS = {
     "float32": (jnp.float32, "highest"),
     "tf32": (jnp.float32, "tensorfloat32"),
     "bfloat16": (jnp.bfloat16, "highest"),
@@ -32,7 +32,7 @@ def variables(arch: str) -> dict[str, Any]:
 
 def make(task: Problem) -> Callable[[], dict[str, Any]]:
     """A function that computes once and gives what it computed, still on the device."""
-    dtype, precision = _PRECISIONS[task.dtype]
+    dtype, precision = PRECISIONS[task.dtype]
     jax.config.update("jax_default_matmul_precision", precision)
     model = create_model(task.network, dtype=dtype, frozen_norm=True, remat=task.remat)
     if task.task == "predict":
@@ -127,7 +127,7 @@ def _by_xla(task: Problem) -> float:
 
 def ceilings(task: Problem) -> dict[str, Any]:
     """Operations of a large matrix product, bytes moved by a copy, and functions that do them."""
-    dtype = _PRECISIONS[task.dtype][0]
+    dtype = PRECISIONS[task.dtype][0]
     size = 8192 if task.device == "gpu" else 2048
     key = jax.random.key(0)
     a, b = (jax.random.normal(k, (size, size), dtype) for k in jax.random.split(key))
