@@ -93,8 +93,11 @@ def calls(program: jax.stages.Compiled) -> Counter[str]:
     for line in program.as_text().splitlines():
         target = re.search(r'custom_call_target="__(cublas|cudnn)([^"]*)"', line)
         if target:
-            window = re.search(r"window=\{(.*?)\}", line)
-            found["".join(target.groups()) + (f" {window[1]}" if window else "")] += 1
+            # What a product or a convolution takes along, and the shape of a convolution.
+            details = re.findall(
+                r'"epilogue":"(\w+)"|"activation_mode":"(\w+)"|window={(.*?)}', line
+            )
+            found[" ".join(["".join(target.groups()), *map("".join, details)])] += 1
     return found
 
 

@@ -14,7 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasac_jax import consistency, optim, parallel, state, steps
-from dasac_jax.models.layers import BatchNorm, Conv, channel_dropout, max_pool_ceil
+from dasac_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    channel_dropout,
+    conv_norm,
+    max_pool_ceil,
+    relu,
+)
 
 STEPS, ITEMS, SIZE, CLASSES = 10, 8, (24, 40), 5
 STAGES = ("baseline", "adapt")
@@ -70,12 +77,13 @@ class TinyNetwork(nn.Module):
         self, images: jax.Array, train: bool = False, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
         """(B, H, W, 3) → logits (B, h, w, C) float32."""
-        x = Conv(8, stride=2, dtype=self.dtype, name="conv1")(images)
-        for i, features in ((1, 8), (2, 12)):
-            norm = BatchNorm(self.axis_name, self.dtype, name=f"bn{i}")
-            x = max_pool_ceil(nn.relu(norm(x, self.frozen_norm or not train)))
-            x = Conv(features, dtype=self.dtype, name=f"conv{i + 1}")(x)
-        x = channel_dropout(nn.relu(x), dropout_keys, 0, 0.5)
+        x = images
+        for i, stride in ((1, 2), (2, 1)):
+            conv = Conv(8, stride=stride, dtype=self.dtype, name=f"conv{i}")
+            norm = BatchNorm(8, self.axis_name, self.dtype, name=f"bn{i}")
+            x = max_pool_ceil(relu(conv_norm(conv, norm, x, self.frozen_norm or not train)))
+        x = Conv(12, dtype=self.dtype, name="conv3")(x)
+        x = channel_dropout(relu(x), dropout_keys, 0, 0.5)
         classes = self.num_classes
         x = Conv(classes, dilation=2, use_bias=True, dtype=self.dtype, name="classifier")(x)
         return x.astype(jnp.float32)

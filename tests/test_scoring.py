@@ -151,7 +151,8 @@ class Normed(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         scale = self.param("scale", nn.initializers.constant(2.0), ())
-        return BatchNorm(name="norm")(scale * x, not train)
+        norm = BatchNorm(x.shape[-1], name="norm")
+        return norm(scale * x) if train else norm.affine()
 
 
 def test_source_statistics_become_the_sources_and_leave_the_weights():

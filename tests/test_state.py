@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dasac_jax import optim, state
-from dasac_jax.models.layers import BatchNorm, Conv
+from dasac_jax.models.layers import BatchNorm, Conv, conv_norm
 
 
 class Network(nn.Module):
@@ -15,7 +15,8 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images):
-        return BatchNorm(name="bn1")(Conv(self.num_classes, name="conv1")(images), True)
+        conv = Conv(self.num_classes, name="conv1")
+        return conv_norm(conv, BatchNorm(self.num_classes, name="bn1"), images, True)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dasac_jax.models.layers import BatchNorm, Conv, materialised, max_pool_ceil, normal_001
+from dasac_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    conv_norm,
+    materialised,
+    max_pool_ceil,
+    normal_001,
+    relu,
+)
 from dasac_jax.models.vgg import VGGFeatures
 
 ATROUS_RATES = (6, 12, 18, 24)
@@ -40,8 +48,8 @@ class Shortcut(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
-        x = self.conv(self.features, 1, stride=self.stride, name="0")(x)
-        return self.norm(name="1")(x, use_running)
+        conv = self.conv(self.features, 1, stride=self.stride, name="0")
+        return conv_norm(conv, self.norm(self.features, name="1"), x, use_running)
 
 
 class Bottleneck(nn.Module):
@@ -61,12 +69,13 @@ class Bottleneck(nn.Module):
             shortcut = Shortcut(
                 4 * self.width, self.stride, self.conv, self.norm, name="downsample"
             )(x, use_running)
-        y = self.conv(self.width, 1, stride=self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, use_running))
-        y = self.conv(self.width, 3, dilation=self.dilation, name="conv2")(y)
-        y = nn.relu(self.norm(name="bn2")(y, use_running))
-        y = self.conv(4 * self.width, 1, name="conv3")(y)
-        return materialised(nn.relu(self.norm(name="bn3")(y, use_running) + shortcut))
+        conv1 = self.conv(self.width, 1, stride=self.stride, name="conv1")
+        conv2 = self.conv(self.width, 3, dilation=self.dilation, name="conv2")
+        conv3 = self.conv(4 * self.width, 1, name="conv3")
+        y = relu(conv_norm(conv1, self.norm(self.width, name="bn1"), x, use_running))
+        y = relu(conv_norm(conv2, self.norm(self.width, name="bn2"), y, use_running))
+        y = conv_norm(conv3, self.norm(4 * self.width, name="bn3"), y, use_running)
+        return materialised(relu(y + shortcut))
 
 
 class Stage(nn.Module):
@@ -133,8 +142,9 @@ class DeepLabV2ResNet(nn.Module):
         return AtrousHead(self.num_classes, self.dtype, name="layer5")(x)
 
     def _begin(self, images, use_running, conv, norm):
-        x = conv(self.stem, 7, stride=2, name="conv1")(images)
-        return max_pool_ceil(nn.relu(norm(name="bn1")(x, use_running)))
+        conv1 = conv(self.stem, 7, stride=2, name="conv1")
+        x = conv_norm(conv1, norm(self.stem, name="bn1"), images, use_running)
+        return max_pool_ceil(relu(x))
 
 
 class DeepLabV2VGG(nn.Module):

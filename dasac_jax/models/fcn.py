@@ -7,7 +7,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dasac_jax.models.layers import BatchNorm, Conv, channel_dropout, torch_default, upsample
+from dasac_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    channel_dropout,
+    conv_norm,
+    relu,
+    torch_default,
+    upsample,
+)
 from dasac_jax.models.vgg import VGGFeatures
 
 DROPOUT_RATE = 0.1
@@ -26,12 +34,12 @@ class VGGHead(nn.Module):
         self, x: jax.Array, use_running: bool, dropout_keys: jax.Array | None
     ) -> jax.Array:
         conv = partial(Conv, use_bias=True, dtype=self.dtype, kernel_init=torch_default)
-        norm = partial(BatchNorm, self.axis_name, self.dtype)
-        x = conv(self.width, 7, padding=3, name="0")(x)
-        x = nn.relu(norm(name="1")(x, use_running))
+        norm = partial(BatchNorm, self.width, self.axis_name, self.dtype)
+        fc6 = conv(self.width, 7, padding=3, name="0")
+        fc7 = conv(self.width, 1, name="4")
+        x = relu(conv_norm(fc6, norm(name="1"), x, use_running))
         x = channel_dropout(x, dropout_keys, 0, DROPOUT_RATE)
-        x = conv(self.width, 1, name="4")(x)
-        x = nn.relu(norm(name="5")(x, use_running))
+        x = relu(conv_norm(fc7, norm(name="5"), x, use_running))
         x = channel_dropout(x, dropout_keys, 1, DROPOUT_RATE)
         return conv(self.num_classes, 1, name="8")(x)
 

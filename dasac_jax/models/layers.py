@@ -54,9 +54,14 @@ class Conv(nn.Module):
     bias_init: Callable[..., jax.Array] | None = None  # None: PyTorch's default
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, affine: tuple[jax.Array, jax.Array] | None = None
+    ) -> jax.Array:
+        """The convolution; of `affine` = (factor, shift), (features,) each, factor · it + shift."""
         k, channels = self.size, x.shape[-1]
         kernel = parameter(self, "kernel", self.kernel_init, (k, k, channels, self.features))
+        if affine is not None:
+            kernel = kernel * affine[0]
         padding = self.dilation * (k // 2) if self.padding is None else self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if k == 1:
@@ -82,11 +87,12 @@ class Conv(nn.Module):
                 rhs_dilation=(self.dilation, self.dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
+        bias = None if affine is None else affine[1]
         if self.use_bias:
             bias_init = self.bias_init or uniform_fan_in(k * k * channels)
-            bias = parameter(self, "bias", bias_init, (self.features,))
-            y = y + bias.astype(self.dtype)
-        return y
+            own = parameter(self, "bias", bias_init, (self.features,))
+            bias = own if affine is None else own * affine[0] + bias
+        return y if bias is None else y + bias.astype(self.dtype)
 
     def _same(self, padding: int) -> bool:
         """Whether it is 3×3 and its results are as many as its inputs."""
@@ -157,34 +163,70 @@ def _moved(x: jax.Array, axis: int, shift: int, length: int) -> jax.Array:
 class BatchNorm(nn.Module):
     """Batch norm as PyTorch computes it, in float32 whatever the compute dtype.
 
-    In training it normalises with the biased variance of the batch over all devices of
-    `axis_name` and moves the running statistics by a tenth, the variance with its unbiased
-    estimate. Otherwise (`use_running`) it normalises with the running statistics.
+    Called, it normalises with the biased variance of the batch over all devices of `axis_name`
+    and moves the running statistics by a tenth, the variance with its unbiased estimate.
     """
 
+    features: int
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
-        channels = x.shape[-1]
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+    def setup(self) -> None:
+        shape = (self.features,)
+        self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        self.var = self.variable("batch_stats", "var", jnp.ones, shape)
+        self.scale = self.param("scale", nn.initializers.ones, shape)
+        self.bias = self.param("bias", nn.initializers.zeros, shape)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, features), normalised with the batch's own statistics."""
         x = x.astype(jnp.float32)
-        if use_running:
-            mean, var = running_mean.value, running_var.value
-        else:
-            # init runs outside pmap, where the axis does not exist.
-            axis = None if self.is_initializing() else self.axis_name
-            mean, var, count = batch_moments(x, axis)
-            if not self.is_initializing():
-                unbiased = var * (count / (count - 1))
-                running_mean.value += BN_MOMENTUM * (lax.stop_gradient(mean) - running_mean.value)
-                running_var.value += BN_MOMENTUM * (lax.stop_gradient(unbiased) - running_var.value)
-        y = (x - mean) * (lax.rsqrt(var + BN_EPSILON) * scale) + bias
+        # init runs outside pmap, where the axis does not exist.
+        axis = None if self.is_initializing() else self.axis_name
+        mean, var, count = batch_moments(x, axis)
+        if not self.is_initializing():
+            unbiased = var * (count / (count - 1))
+            self.mean.value += BN_MOMENTUM * (lax.stop_gradient(mean) - self.mean.value)
+            self.var.value += BN_MOMENTUM * (lax.stop_gradient(unbiased) - self.var.value)
+        y = (x - mean) * (lax.rsqrt(var + BN_EPSILON) * self.scale) + self.bias
         return y.astype(self.dtype)
+
+    def affine(self) -> tuple[jax.Array, jax.Array]:
+        """Factor and shift (features,) that normalise with the running statistics."""
+        factor = lax.rsqrt(self.var.value + BN_EPSILON) * self.scale
+        return factor, self.bias - self.mean.value * factor
+
+
+def conv_norm(conv: Conv, norm: BatchNorm, x: jax.Array, use_running: bool) -> jax.Array:
+    """A convolution and its batch norm: (B, H, W, C) → (B, H', W', features).
+
+    With running statistics the norm only multiplies and adds, and the convolution does so: its
+    own results are then neither written nor kept for the gradient.
+    """
+    return conv(x, norm.affine()) if use_running else norm(conv(x))
+
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), of which only the result is kept for the gradient.
+
+    The next layer keeps it too, while x is then needed by nobody: a GPU's library can take the
+    ReLU together with the convolution before it.
+    """
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x):
+    y = relu(x)
+    return y, y
+
+
+def _relu_backward(y, upstream):
+    # Not y > 0, which XLA turns into x > 0.
+    return (jnp.where(y != 0, upstream, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
 
 
 def batch_moments(
@@ -222,13 +264,15 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 
 
 def materialised(x: jax.Array) -> jax.Array:
-    """x (…), computed once and kept for all who read it, and so its gradient.
+    """x (…), on CPU computed once and kept for all who read it, and so its gradient.
 
-    On CPU XLA fuses sums into their readers: in a chain of residual blocks each would compute all
+    There XLA fuses sums into their readers: in a chain of residual blocks each would compute all
     sums before it anew. An optimization barrier goes before it fuses; a division is an operation
     that it does not repeat. It is by 1, but for NaN, and so exact. By a scalar it would become a
-    product, which is repeated.
+    product, which is repeated. On GPUs it would keep the sum out of their library's products.
     """
+    if jax.default_backend() != "cpu":
+        return x
     one = jnp.where(jnp.isnan(x), 2, 1).astype(x.dtype)
     return x / lax.stop_gradient(one)
 

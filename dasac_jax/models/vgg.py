@@ -6,7 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dasac_jax.models.layers import BatchNorm, Conv, max_pool_2x2, torch_default
+from dasac_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    conv_norm,
+    max_pool_2x2,
+    relu,
+    torch_default,
+)
 
 torchvision_vgg = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -40,7 +47,7 @@ class VGGFeatures(nn.Module):
         """One layer of the plan with its pool: in one, so that `remat` keeps one input."""
         kind, features = layer.strip("0123456789P"), int(layer.strip("DFP"))
         new = kind == "F"
-        x = Conv(
+        conv = Conv(
             features,
             dilation={"": 1, "D": 2, "F": 4}[kind],
             use_bias=True,
@@ -48,9 +55,11 @@ class VGGFeatures(nn.Module):
             kernel_init=torch_default if new else torchvision_vgg,
             bias_init=None if new else nn.initializers.zeros,
             name=str(index),
-        )(x)
-        if not new:
-            norm = BatchNorm(self.axis_name, self.dtype, name=str(index + 1))
-            x = norm(x, use_running)
-        x = nn.relu(x)
+        )
+        if new:
+            x = conv(x)
+        else:
+            norm = BatchNorm(features, self.axis_name, self.dtype, name=str(index + 1))
+            x = conv_norm(conv, norm, x, use_running)
+        x = relu(x)
         return max_pool_2x2(x) if layer.endswith("P") else x

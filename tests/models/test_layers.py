@@ -1,5 +1,6 @@
-"""Batch norm over devices, dropout per image, pools and upsampling by hand."""
+"""Batch norm over devices and in convolutions, ReLU, dropout per image, pools, upsampling."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +13,12 @@ from dasac_jax.models.layers import (
     Conv,
     batch_moments,
     channel_dropout,
+    conv_norm,
     corner_aligned_matrix,
     materialised,
     max_pool_2x2,
     max_pool_ceil,
+    relu,
     upsample,
 )
 
@@ -44,7 +47,7 @@ class TestBatchNorm:
             "params": {"scale": np.full(4, 2, np.float32), "bias": np.ones(4, np.float32)},
             "batch_stats": statistics,
         }
-        y, updated = BatchNorm().apply(variables, x, False, mutable=["batch_stats"])
+        y, updated = BatchNorm(4).apply(variables, x, mutable=["batch_stats"])
         pixels = x.reshape(-1, 4).astype(np.float64)
         expected = 2 * (pixels - pixels.mean(0)) / np.sqrt(pixels.var(0) + 1e-5) + 1
         np.testing.assert_allclose(y.reshape(-1, 4), expected, rtol=1e-4, atol=1e-5)
@@ -54,20 +57,88 @@ class TestBatchNorm:
         np.testing.assert_allclose(updated["var"], 0.9 * 2 + 0.1 * unbiased, rtol=1e-6)
 
     def test_initialisation_needs_no_devices_and_keeps_the_statistics(self, x):
-        variables = BatchNorm(axis_name="batch").init(jax.random.key(0), x, False)
+        variables = BatchNorm(4, axis_name="batch").init(jax.random.key(0), x)
         assert not variables["batch_stats"]["mean"].any()
         assert (variables["batch_stats"]["var"] == 1).all()
 
     def test_statistics_stay_float32_for_bfloat16(self, x):
-        norm, x = BatchNorm(dtype=jnp.bfloat16), jnp.asarray(x, jnp.bfloat16)
-        variables = norm.init(jax.random.key(0), x, False)
-        y, updated = norm.apply(variables, x, False, mutable=["batch_stats"])
+        norm, x = BatchNorm(4, dtype=jnp.bfloat16), jnp.asarray(x, jnp.bfloat16)
+        variables = norm.init(jax.random.key(0), x)
+        y, updated = norm.apply(variables, x, mutable=["batch_stats"])
         assert y.dtype == jnp.bfloat16
         leaves = jax.tree.leaves((variables, updated))
         assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
         # Not a bfloat16 mean of values around 3, which could be off by 1e-2.
         expected = np.asarray(x, np.float64).reshape(-1, 4).mean(0) * 0.1
         np.testing.assert_allclose(updated["batch_stats"]["mean"], expected, rtol=1e-5)
+
+
+class Normed(nn.Module):
+    """A convolution and its batch norm, as one or one after the other."""
+
+    conv: dict
+    together: bool
+
+    @nn.compact
+    def __call__(self, x, use_running):
+        conv = Conv(5, **self.conv, name="conv")
+        norm = BatchNorm(5, name="norm")
+        if self.together or not use_running:
+            return conv_norm(conv, norm, x, use_running)
+        factor, shift = norm.affine()
+        return factor * conv(x) + shift
+
+
+# The ways that a layer can go, see test_winograd.py for the one of many pixels.
+@pytest.mark.parametrize(
+    "conv",
+    [
+        {"size": 1, "stride": 2},
+        {"dilation": 2, "use_bias": True},
+        {"size": 7, "stride": 2, "padding": 3},
+        {"size": 7, "padding": 3, "use_bias": True},
+    ],
+    ids=str,
+)
+def test_a_norm_with_running_statistics_is_part_of_its_convolution(conv):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 9, 11, 6)).astype(np.float32)
+    together, apart = Normed(conv, True), Normed(conv, False)
+    variables = together.init(jax.random.key(0), x, True)
+    fresh = apart.init(jax.random.key(0), x, False)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, fresh)
+    variables = jax.tree.map(lambda v: np.float32(0.5 + random.random(v.shape)), variables)
+
+    def both(model):
+        y, pull_back = jax.vjp(lambda v, x: model.apply(v, x, True), variables, x)
+        upstream = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+        return jax.tree.leaves((y, pull_back(upstream)))
+
+    for ours, expected in zip(both(together), both(apart), strict=True):
+        assert np.linalg.norm(ours - expected) < 3e-6 * np.linalg.norm(expected)
+
+
+class TestRelu:
+    @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+    def test_values_and_gradients(self, dtype):
+        x = jnp.array([-2, -0.0, 0, 1e-30, 0.5, 3, jnp.inf, -jnp.inf], dtype)
+        y, pull_back = jax.vjp(relu, x)
+        expected, pull_back_theirs = jax.vjp(nn.relu, x)
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y, expected)
+        upstream = jnp.arange(1, 9, dtype=dtype)
+        np.testing.assert_array_equal(pull_back(upstream)[0], pull_back_theirs(upstream)[0])
+
+    def test_only_the_result_is_kept(self):
+        x = jnp.linspace(-1, 1, 9)
+        y, pull_back = jax.vjp(relu, x)
+        (kept,) = jax.tree.leaves(pull_back)
+        np.testing.assert_array_equal(kept, y)
+
+    def test_xla_does_not_ask_what_went_in(self):
+        gradient = jax.jit(jax.grad(lambda x: jnp.square(relu(x @ x)).sum()))
+        program = gradient.lower(jnp.ones((16, 16))).compile().as_text()
+        assert "direction=NE" in program and "direction=GT" not in program
 
 
 class TestDropout:
@@ -176,6 +247,11 @@ def test_materialised_is_exact_and_so_is_its_gradient():
         assert y.dtype == start.dtype
         for same in (y, pull_back(start)[0]):
             np.testing.assert_array_equal(same.astype(jnp.float32), start.astype(jnp.float32))
+
+
+def test_materialised_is_nothing_on_gpus(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not jax.make_jaxpr(materialised)(jnp.ones(3)).eqns
 
 
 def test_residual_sums_are_computed_once():
