@@ -150,6 +150,18 @@ def adapt_errors(
     }
 
 
+def adapt_end_errors(
+    arch: str, end: Any, begin: dict[str, np.ndarray], recorded: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Errors of an adaptation's last state: norms of student and teacher, and their change."""
+    keys, errors = recorded["keys"], {}
+    for name, ours in (("student", end.student), ("teacher", end.teacher)):
+        norms = tensor_errors(arch, ours, recorded[name], keys)
+        errors[name] = max(norms[kind] for kind in ("weights", "biases", "statistics"))
+    errors["change"] = change_error(arch, end.student, begin, recorded["student"], keys)
+    return errors
+
+
 def relative(ours: Any, theirs: Any) -> float:
     """‖ours − theirs‖ / ‖theirs‖."""
     theirs = np.asarray(theirs, np.float64)

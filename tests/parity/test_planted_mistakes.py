@@ -192,7 +192,7 @@ class Adaptation:
             "teacher_every_steps": settings["teacher_interval"],
             "teacher_momentum": 0.99,
         }
-        self.batches = [runs.adapt_batch(recipe, i, settings) for i in range(3)]
+        self.batches = [runs.adapt_batch(recipe, i, settings) for i in range(settings["steps"])]
         model, optimiser = create_model(ARCH, frozen_norm=True), optim.create(settings["lr"])
         fixed = {"group_size": settings["group_size"], "steps_per_epoch": 1000}
 
@@ -205,15 +205,28 @@ class Adaptation:
 
         self.step = jax.jit(step)
         self.look = jax.jit(look)  # what does not need the update: XLA leaves the gradient out
-        variables = runs.variables(ARCH, runs.start(recipe, ARCH))
+        self.beginning = runs.start(recipe, ARCH)
+        variables = runs.variables(ARCH, self.beginning)
         self.right = [state.create(model, optimiser, seed=0, variables=variables)]
-        for batch in self.batches[:2]:
-            self.right.append(self.step(self.right[-1], batch, self.values)[0])
+        self.log = []
+        for batch in self.batches:
+            run, metrics = self.step(self.right[-1], batch, self.values)
+            self.right.append(run)
+            self.log.append([float(metrics[column]) for column in runs.ADAPT_LOG])
 
 
 @pytest.fixture(scope="module")
 def adaptation(runs, recipe, golden):
     return Adaptation(runs, recipe, golden)
+
+
+def test_the_whole_adaptation(adaptation, runs):
+    priors = [np.asarray(run.class_prior) for run in adaptation.right[1:]]
+    recorded = adaptation.recorded
+    errors = runs.adapt_errors(np.array(adaptation.log), np.array(priors), recorded)
+    errors |= runs.adapt_end_errors(ARCH, adaptation.right[-1], adaptation.beginning, recorded)
+    print(errors)
+    assert not runs.exceeded(errors, runs.ADAPT_BOUNDS), errors
 
 
 @pytest.mark.parametrize("name", METHOD)
