@@ -161,7 +161,7 @@ def _moved(x: jax.Array, axis: int, shift: int, length: int) -> jax.Array:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm as PyTorch computes it, in float32 whatever the compute dtype.
+    """Batch norm as PyTorch computes it, its statistics in float32 whatever the compute dtype.
 
     Called, it normalises with the biased variance of the batch over all devices of `axis_name`
     and moves the running statistics by a tenth, the variance with its unbiased estimate.
@@ -200,8 +200,8 @@ class BatchNorm(nn.Module):
 def conv_norm(conv: Conv, norm: BatchNorm, x: jax.Array, use_running: bool) -> jax.Array:
     """A convolution and its batch norm: (B, H, W, C) → (B, H', W', features).
 
-    With running statistics the norm only multiplies and adds, and the convolution does so: its
-    own results are then neither written nor kept for the gradient.
+    With running statistics the norm only multiplies and adds, and the convolution does so, in its
+    dtype: its own results are then neither written nor kept for the gradient.
     """
     return conv(x, norm.affine()) if use_running else norm(conv(x))
 

@@ -9,22 +9,11 @@ from dasac_jax.models import dilated
 from dasac_jax.models.layers import Conv
 
 
-def direct(x, kernel, dilation):
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        [(dilation, dilation)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
 # Sizes that the dilation divides, does not divide, and exceeds.
 @pytest.mark.parametrize(
     ("height", "width", "dilation"), [(8, 12, 2), (13, 25, 2), (9, 17, 4), (3, 5, 4)]
 )
-def test_results_and_gradients_are_the_convolutions(height, width, dilation):
+def test_results_and_gradients_are_the_convolutions(height, width, dilation, direct):
     random = np.random.default_rng(0)
     x, kernel, upstream = (
         random.normal(size=shape).astype(np.float32)

@@ -13,23 +13,11 @@ from dasac_jax.models.layers import Conv
 quickly_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def direct(x, kernel, dilation):
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        [(dilation, dilation)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision="highest",
-    )
-
-
 # Between them they have tiles of 2, 3 and 4 results, full ones and ones that reach over the edge.
 @pytest.mark.parametrize(
     ("height", "width", "dilation"), [(6, 13, 1), (13, 25, 2), (9, 17, 4), (3, 5, 4)]
 )
-def test_results_and_gradients_are_the_convolutions(height, width, dilation):
+def test_results_and_gradients_are_the_convolutions(height, width, dilation, direct):
     random = np.random.default_rng(0)
     x, kernel, upstream = (
         random.normal(size=shape).astype(np.float32)
