@@ -25,8 +25,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import ours, problem, report
-from dasac_jax import parallel
 from dasac_jax.models import create_model
+from dasac_jax.runtime import data_parallel
 
 # In the words of XLA's TargetConfig.
 H100 = """
@@ -69,9 +69,9 @@ def compiled(task: problem.Problem) -> jax.stages.Compiled:
     dtype, precision = ours.PRECISIONS[task.dtype]
     jax.config.update("jax_default_matmul_precision", precision)
     model = create_model(task.network, dtype=dtype, frozen_norm=True, remat=task.remat)
-    step = partial(ours.adaptation(model), accumulate=task.accumulate, axis_name=parallel.AXIS)
+    step = partial(ours.adaptation(model), accumulate=task.accumulate, axis_name=data_parallel.AXIS)
     whole = PartitionSpec()
-    mesh = Mesh(np.array(topology.devices), (parallel.AXIS,))
+    mesh = Mesh(np.array(topology.devices), (data_parallel.AXIS,))
     placed = NamedSharding(mesh, whole)
     step = jax.shard_map(step, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     program = jax.jit(step, donate_argnums=0, in_shardings=placed, out_shardings=placed)

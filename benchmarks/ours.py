@@ -10,10 +10,13 @@ import jax.numpy as jnp
 
 from benchmarks import problem
 from benchmarks.problem import Problem
-from dasac_jax import interop, optim, parallel, prediction, state, steps
+from dasac_jax import interop
+from dasac_jax.inference import predictor
 from dasac_jax.interop import names
+from dasac_jax.method import optim, state, steps
 from dasac_jax.models import create_model
 from dasac_jax.models.layers import Conv
+from dasac_jax.runtime import data_parallel
 
 # What the names of precisions mean to JAX: the network's type, and that of float32 products.
 PRECISIONS = {
@@ -36,13 +39,13 @@ def make(task: Problem) -> Callable[[], dict[str, Any]]:
     jax.config.update("jax_default_matmul_precision", precision)
     model = create_model(task.network, dtype=dtype, frozen_norm=True, remat=task.remat)
     if task.task == "predict":
-        start = prediction.predictor(model, variables(task.network), prediction.Options())
+        start = predictor.predictor(model, variables(task.network), predictor.Options())
         images = problem.image(task)
         return lambda: {"labels": start(images)().labels}
     step, batch = adaptation(model), problem.adapt_batch(task)
-    step = partial(step, accumulate=task.accumulate, axis_name=parallel.AXIS)
-    program = parallel.data_parallel(step)
-    current = parallel.replicate(begin(model, task.network))
+    step = partial(step, accumulate=task.accumulate, axis_name=data_parallel.AXIS)
+    program = data_parallel.data_parallel(step)
+    current = data_parallel.replicate(begin(model, task.network))
     batch = jax.pmap(lambda x: x)(jax.tree.map(lambda x: x[None], batch))
 
     def run():

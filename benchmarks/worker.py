@@ -25,9 +25,9 @@ def main(side: str, task: Problem) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     if side == "ours":
-        from dasac_jax import allocation
+        from dasac_jax.runtime import malloc
 
-        allocation.keep_memory()  # as the commands do, before JAX computes
+        malloc.keep_memory()  # as the commands do, before JAX computes
         from benchmarks import ours as module
 
         make = module.make

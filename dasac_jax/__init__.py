@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-    from dasac_jax.inference import Network
+    from dasac_jax.inference.trained_network import Network
 
 __version__ = "0.1.0"
 
@@ -19,6 +19,8 @@ def load(checkpoint: str | os.PathLike[str], *, teacher: bool = False) -> Networ
     teacher: whether to take the teacher instead of the student. Images are (H, W, 3) or
     (B, H, W, 3) uint8 RGB; results have their size. Raises UserError where there is no checkpoint.
     """
-    from dasac_jax import inference  # late: the version alone is to be had without JAX
+    from dasac_jax.inference import (
+        trained_network,  # late: the version alone is to be had without JAX
+    )
 
-    return inference.load(checkpoint, teacher=teacher)
+    return trained_network.load(checkpoint, teacher=teacher)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dasac_jax import allocation
-from dasac_jax.command_line import INTERRUPTED, Parser
+from dasac_jax.cli import INTERRUPTED, Parser
 from dasac_jax.errors import UserError
+from dasac_jax.runtime import malloc
 
 _SPLITS = ("val", "selection", "source_val", "source_train")
 _IDS = ("train", "cityscapes")
@@ -61,22 +61,23 @@ _DESCRIPTION = (
 def run(flags: argparse.Namespace, console: Console | None = None) -> None:
     """Score what the flags name and write the report. Raises UserError."""
     # Imported late: a mistake on the command line is answered at once.
-    from dasac_jax import compilation, evaluation, evaluation_report, logs
+    from dasac_jax.evaluation import report, scores
+    from dasac_jax.runtime import logs, program_cache
 
     names = named(flags.inputs)
     with logs.logging_to(None, primary=False, console=Console(stderr=True)):
-        compilation.keep_programs()
+        program_cache.keep_programs()
         if flags.truth is not None:
             facts, without = {"truth": str(flags.truth)}, ()
             results = _of_folders(flags, names)
         else:
             facts, results = _of_checkpoints(flags, names)
-            without = evaluation.left_out(flags.inputs[0])
+            without = scores.left_out(flags.inputs[0])
     facts |= {"versions": {"dasac-jax": version("dasac-jax"), "jax": version("jax")}}
-    means = evaluation.means(results[0].class_names, without)
+    means = scores.means(results[0].class_names, without)
     console = console or Console()
-    evaluation_report.write(flags.output, results, means, facts=facts, console=console)
-    told = f"report: {flags.output / evaluation_report.MARKDOWN_FILE}"
+    report.write(flags.output, results, means, facts=facts, console=console)
+    told = f"report: {flags.output / report.MARKDOWN_FILE}"
     console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -140,12 +141,12 @@ def _class_names(flags: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _of_folders(flags, names):
-    from dasac_jax import evaluation
+    from dasac_jax.evaluation import scores
 
     classes = _class_names(flags)
     ids = flags.ids or "train"
     return [
-        evaluation.of_folder(
+        scores.of_folder(
             name, path, flags.truth, class_names=classes, ids=ids, truth_ids=flags.truth_ids
         )
         for name, path in names.items()
@@ -153,20 +154,20 @@ def _of_folders(flags, names):
 
 
 def _of_checkpoints(flags, names):
-    from dasac_jax import evaluation
+    from dasac_jax.evaluation import scores
 
     classes, pairs, results = _class_names(flags), None, []
     split = flags.split or "val"
     for name, path in names.items():
-        network = evaluation.open_network(path, teacher=bool(flags.teacher), class_names=classes)
+        network = scores.open_network(path, teacher=bool(flags.teacher), class_names=classes)
         classes = network.class_names  # the others have to have as many
-        pairs = pairs or evaluation.open_pairs(
+        pairs = pairs or scores.open_pairs(
             path, root=flags.data_root, split=split, list_file=flags.list
         )
-        results.append(evaluation.of_network(name, network, pairs, batch=flags.batch))
+        results.append(scores.of_network(name, network, pairs, batch=flags.batch))
     return {"data": f"{pairs.name} in {pairs.root}"}, results
 
 
 if __name__ == "__main__":
-    allocation.keep_memory()
+    malloc.keep_memory()
     main()

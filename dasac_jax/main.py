@@ -10,9 +10,11 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from dasac_jax import allocation, cluster, cluster_watch, lock, logs, record, stopping, workdir
 from dasac_jax import config as recipe
 from dasac_jax.errors import UserError
+from dasac_jax.reporting import start_log
+from dasac_jax.runtime import lock, logs, malloc, processes, stop_requests, watchdog
+from dasac_jax.training import workdir
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
@@ -28,33 +30,34 @@ def run(config: ConfigDict, folder: Path) -> None:
     Raises UserError, and Stopped where a stop was requested: all is saved then.
     """
     # Imported late: a mistake on the command line is answered at once.
-    from dasac_jax import comparison, compilation, stages
+    from dasac_jax.runtime import program_cache
+    from dasac_jax.training import final_scores, stages
 
     recipe.check(config)
-    cluster.check_alike(json.dumps(recipe.flatten(config)), "configuration")
+    processes.check_alike(json.dumps(recipe.flatten(config)), "configuration")
     job = workdir.open_run(config, folder)
     stages.check_devices(config)
-    primary = cluster.is_first()
+    primary = processes.is_first()
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.logging_to(folder, primary=primary))
-        compilation.keep_programs()
-        stack.enter_context(stopping.agreeing(cluster_watch.stop_request))
-        stack.enter_context(stopping.time_limit(config.max_minutes))
+        program_cache.keep_programs()
+        stack.enter_context(stop_requests.agreeing(watchdog.stop_request))
+        stack.enter_context(stop_requests.time_limit(config.max_minutes))
         if primary:  # for all processes of this run
             stack.enter_context(lock.held(folder))
-            record.add(folder, config)
-        cluster.check_shared(folder)
-        cluster.from_first(lambda: workdir.make_demo(job))
+            start_log.add(folder, config)
+        processes.check_shared(folder)
+        processes.from_first(lambda: workdir.make_demo(job))
         stages.check_data(job)
         # Not earlier: whoever has to mend a mistake can do so in the same folder.
         if primary:
             workdir.claim(job, config)
         for stage in recipe.stages(config):
             stages.RUNNERS[stage](job)
-        comparison.report_run(job)
+        final_scores.report_run(job)
 
 
-@cluster_watch.ending_together()
+@watchdog.ending_together()
 def main(argv: list[str]) -> None:
     """Run what the flags say; a mistake ends with one line on stderr and code 2."""
     del argv
@@ -64,15 +67,15 @@ def main(argv: list[str]) -> None:
         for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
             if not flag.value:
                 raise UserError(f"--{name} is missing: give --config FILE and --workdir FOLDER")
-        cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        with stopping.on_signals():
+        processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        with stop_requests.on_signals():
             run(_CONFIG.value, Path(_WORKDIR.value))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except stopping.Stopped as reason:
+    except stop_requests.Stopped as reason:
         print(f"stopped by {reason}: all is saved, the same command goes on", file=sys.stderr)
-        sys.exit(stopping.RESUME)
+        sys.exit(stop_requests.RESUME)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.stdout.flush()
@@ -80,5 +83,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    allocation.keep_memory()
+    malloc.keep_memory()
     app.run(main, flags_parser=recipe.parse_flags)

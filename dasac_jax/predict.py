@@ -14,27 +14,20 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from dasac_jax import allocation
-from dasac_jax.command_line import INTERRUPTED, Parser
+from dasac_jax.cli import INTERRUPTED, Parser
 from dasac_jax.errors import UserError
+from dasac_jax.runtime import malloc
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Do what the command line says; returns what was done, in words. Raises UserError."""
     # Imported late: a mistake on the command line is answered at once.
-    from dasac_jax import (
-        compilation,
-        image_files,
-        inference,
-        logs,
-        prediction,
-        prediction_files,
-        video,
-    )
+    from dasac_jax.inference import image_files, prediction_files, predictor, trained_network, video
+    from dasac_jax.runtime import logs, program_cache
 
     folder = Path(arguments.output)
     kinds = _kinds(arguments)
-    options = prediction.Options(
+    options = predictor.Options(
         scales=arguments.scales,
         flip=arguments.flip,
         window=arguments.window,
@@ -46,17 +39,21 @@ def run(arguments: argparse.Namespace) -> str:
         video.check_video(arguments.video)
     images = image_files.find_images(arguments.images, outside=folder)
     with logs.logging_to(None, console=Console(stderr=True)):
-        compilation.keep_programs()
-        model, networks, facts = inference.open_checkpoint(arguments.checkpoint)
-        variables = inference.choose(networks, arguments.checkpoint, teacher=arguments.teacher)
-        look = prediction_files.Look(inference.class_names(facts), inference.class_palette(facts))
+        program_cache.keep_programs()
+        model, networks, facts = trained_network.open_checkpoint(arguments.checkpoint)
+        variables = trained_network.choose(
+            networks, arguments.checkpoint, teacher=arguments.teacher
+        )
+        look = prediction_files.Look(
+            trained_network.class_names(facts), trained_network.class_palette(facts)
+        )
         prediction_files.check(images, kinds, look.names, zipped=arguments.zip)
         prediction_files.claim(folder, _record(facts, variables, options, look))
         left = prediction_files.unfinished(folder, images, kinds)
         there, started = len(images) - len(left), time.monotonic()
         with logs.progress("predict", len(images), there, log_every=10) as update:
-            start = prediction.predictor(model, variables, options)
-            batch = prediction.batch_size(options)
+            start = predictor.predictor(model, variables, options)
+            batch = predictor.batch_size(options)
             for done in prediction_files.predict_files(
                 start, left, folder, kinds, look, batch=batch
             ):
@@ -173,5 +170,5 @@ def _fps(text: str) -> float:
 
 
 if __name__ == "__main__":
-    allocation.keep_memory()
+    malloc.keep_memory()
     main()

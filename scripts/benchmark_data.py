@@ -18,9 +18,10 @@ import numpy as np
 import PIL
 from PIL import Image, ImageEnhance, ImageFilter
 
-from dasac_jax.data import demo, loader
+from dasac_jax.data import loader
+from dasac_jax.data.demo import render
 from dasac_jax.data.pairs import PairSource
-from dasac_jax.data.prepare import prepare_gta
+from dasac_jax.data.preparation.train_ids import prepare_gta
 from dasac_jax.image import views
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, source_statistics
 
@@ -112,7 +113,7 @@ def table(seconds: dict[str, tuple[float, float]]) -> str:
 def make_data(folder: Path, source_size: Size, target_size: Size) -> tuple[PairSource, PairSource]:
     """A step's images of both domains: the demo's scenes enlarged, with noise like a camera's."""
     numbers = {"num_source": SOURCE_BATCH, "num_train": GROUPS, "num_val": 1, "num_test": 1}
-    demo.render(folder, height=128, width=256, workers=1, **numbers)
+    render.render(folder, height=128, width=256, workers=1, **numbers)
     prepare_gta(folder)
     rng = np.random.default_rng(0)
     source, target = [], []

@@ -2,7 +2,7 @@
 
 import sys
 
-from dasac_jax.data.predicted import main
+from dasac_jax.data.preparation.count_predictions import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from dasac_jax.interop.download import main
+from dasac_jax.interop.downloads.download import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from dasac_jax import checkpoint, history
+from dasac_jax.checkpoints import store
+from dasac_jax.reporting import metrics_log
 
 ROOT = Path(__file__).resolve().parents[1]
 # Compiling is most of a start, and every program is compiled once.
@@ -191,10 +192,10 @@ def log_lines(run: Path) -> list[str]:
 def lost(run: Path) -> int:
     """Steps that metrics.jsonl tells of and no checkpoint holds."""
     done: dict[str, int] = {}
-    for line in history.read(run):
+    for line in metrics_log.read(run):
         done[line["stage"]] = max(done.get(line["stage"], 0), line["step"])
     return sum(
-        max(0, step - (checkpoint.latest_step(run / stage / "checkpoints") or 0))
+        max(0, step - (store.latest_step(run / stage / "checkpoints") or 0))
         for stage, step in done.items()
     )
 
@@ -205,7 +206,7 @@ def differences(reference: Path, run: Path) -> list[str]:
     for stage in ("baseline", "adapt"):
         for kept in ("checkpoints", "best"):
             (ours, told), (theirs, expected) = (
-                checkpoint.read(folder / stage / kept) for folder in (run, reference)
+                store.read(folder / stage / kept) for folder in (run, reference)
             )
             ours, theirs = (flatten_dict(arrays, sep="/") for arrays in (ours, theirs))
             names = sorted(ours.keys() | theirs.keys())
@@ -214,7 +215,7 @@ def differences(reference: Path, run: Path) -> list[str]:
                 if name not in ours or name not in theirs or not same(ours[name], theirs[name])
             ]  # fmt: skip
             found += [f"{stage}/{kept}: facts"] * (told != expected)
-    steps = [[{**line, "seconds": 0} for line in history.read(x)] for x in (run, reference)]
+    steps = [[{**line, "seconds": 0} for line in metrics_log.read(x)] for x in (run, reference)]
     found += ["metrics.jsonl"] * (json.dumps(steps[0]) != json.dumps(steps[1]))
     texts = [(folder / "weights.tsv").read_text() for folder in (run, reference)]
     found += ["weights.tsv"] * (texts[0] != texts[1])

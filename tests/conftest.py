@@ -257,7 +257,7 @@ def get_config():
 
 # Minutes long: the last one would keep one worker busy while the others have nothing left to do.
 _LONGEST = (
-    "test_short_trainings.py", "test_stages.py", "test_planted_mistakes.py", "test_cluster.py",
+    "test_short_trainings.py", "test_stages.py", "test_planted_mistakes.py", "test_processes.py",
     "test_torture.py", "test_devices.py", "test_bfloat16.py", "test_steps.py",
 )  # fmt: skip
 

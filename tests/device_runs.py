@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasac_jax import consistency, optim, parallel, state, steps
+from dasac_jax.method import consistency, optim, state, steps
 from dasac_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -22,6 +22,7 @@ from dasac_jax.models.layers import (
     max_pool_ceil,
     relu,
 )
+from dasac_jax.runtime import data_parallel
 
 STEPS, ITEMS, SIZE, CLASSES = 10, 8, (24, 40), 5
 STAGES = ("baseline", "adapt")
@@ -133,8 +134,8 @@ def train(
     log = []
     for shard in shards:
         run, metrics = step(run, shard)
-        log.append({name: float(parallel.first(value)) for name, value in metrics.items()})
-        for label, share in enumerate(parallel.fetch(run.class_prior)):
+        log.append({name: float(data_parallel.first(value)) for name, value in metrics.items()})
+        for label, share in enumerate(data_parallel.fetch(run.class_prior)):
             log[-1][f"class prior {label}"] = float(share)
     result = {name: np.array([entry[name] for entry in log]) for name in log[0]}
     for field in ("params", "batch_stats", "teacher", "opt_state"):
@@ -156,7 +157,7 @@ def main(port: str, processes: str, process: str, output: str) -> None:
     )
     results = {}
     for stage in STAGES:
-        step, run = step_and_state(stage, ITEMS, parallel.AXIS)
+        step, run = step_and_state(stage, ITEMS, data_parallel.AXIS)
         first, rows = jax.process_index(), ITEMS // jax.process_count()
         shards = [
             split(
@@ -166,8 +167,8 @@ def main(port: str, processes: str, process: str, output: str) -> None:
             for batch in batches(stage, ITEMS)
         ]
         # Host copies: a process may not hand its own device's arrays to all of them.
-        run = parallel.replicate(jax.device_get(run))
-        _, result = train(parallel.data_parallel(step), run, shards)
+        run = data_parallel.replicate(jax.device_get(run))
+        _, result = train(data_parallel.data_parallel(step), run, shards)
         results |= {f"{stage}/{name}": value for name, value in result.items()}
     np.savez(output, **results)
 

@@ -14,7 +14,8 @@ from absl import app
 from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
-from dasac_jax import loop, main
+from dasac_jax import main
+from dasac_jax.training import loop
 
 
 def interrupt(stage: str, step: str, number: str) -> None:

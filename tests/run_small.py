@@ -11,8 +11,9 @@ import run_hooked
 from absl import app
 from device_runs import TinyNetwork
 
-from dasac_jax import comparison, main, models
 from dasac_jax import config as recipe
+from dasac_jax import main, models
+from dasac_jax.training import final_scores
 
 
 def create_model(
@@ -25,7 +26,7 @@ def create_model(
 
 if __name__ == "__main__":
     models.create_model = create_model
-    comparison.STATISTICS_STEPS = 5
+    final_scores.STATISTICS_STEPS = 5
     flags_from = next(i for i, x in enumerate(sys.argv) if x.startswith("--"))
     if flags_from > 1:
         run_hooked.interrupt(*sys.argv[1:flags_from])

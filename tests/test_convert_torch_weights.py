@@ -17,11 +17,12 @@ import optax
 import pytest
 from rich.console import Console
 
-from dasac_jax import checkpoint, stages, start
+from dasac_jax.checkpoints import store
 from dasac_jax.interop import load_torch_file, save_torch_file, state_dict_from_variables
 from dasac_jax.interop.command import main
 from dasac_jax.interop.names import entries
-from dasac_jax.workdir import Run
+from dasac_jax.training import initial_state, stages
+from dasac_jax.training.workdir import Run
 
 ROOT = Path(__file__).parents[1]
 SNAPSHOTS = SimpleNamespace(
@@ -194,7 +195,7 @@ class TestTraining:
         flags = tiny(run, stages="adapt", init=init, select="last")
         ended = command(*flags, compiled=whole.compiled)
         assert ended.code == 0, ended.err
-        arrays, facts = checkpoint.read(run / "adapt" / "checkpoints")
+        arrays, facts = store.read(run / "adapt" / "checkpoints")
         assert (int(arrays["step"]), facts["epoch"], facts["first_epoch"]) == (18, 9, 0)
         # Two steps on: the teacher followed once, and the class prior and weights moved a little.
         stem = ("conv1", "kernel")
@@ -213,7 +214,7 @@ class TestTraining:
         model = {name: x for name, x in final().items() if "backbone" in name}
         config = tiny_config(init=str(convert(model)), stages="weights,adapt")
         fresh = partial(stages.create_state, config, "adapt")
-        state, facts = start.of_adapt(Run(config, tmp_path / "run"), fresh)
+        state, facts = initial_state.of_adapt(Run(config, tmp_path / "run"), fresh)
         assert facts == {"first_epoch": 8, "best_score": 0.25}
         ours = state_dict_from_variables(DEMO, state.student)
         for name, array in numbers(0).items():

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dasac_jax import lock, main, record, stopping
+from dasac_jax import main
 from dasac_jax.errors import UserError
+from dasac_jax.reporting import start_log
+from dasac_jax.runtime import lock, stop_requests
 
 ROOT = Path(__file__).parents[1]
 NEWEST = {"baseline": {10, 12}, "adapt": {5, 6}}  # steps of the checkpoints kept
@@ -190,17 +192,17 @@ def test_run_refuses_an_adaptation_without_a_baseline(tiny_config, tmp_path):
 
 def test_a_time_limit_ends_the_rendering_too(tiny_config, tmp_path):
     config = tiny_config(max_minutes=1e-6)
-    with pytest.raises(stopping.Stopped, match=r"^the time limit of 1e-06 minutes$"):
+    with pytest.raises(stop_requests.Stopped, match=r"^the time limit of 1e-06 minutes$"):
         main.run(config, tmp_path / "run")
-    assert len(record.read(tmp_path / "run")) == 1
+    assert len(start_log.read(tmp_path / "run")) == 1
     assert not (tmp_path / "run/data/demo.json").exists()
-    stopping.check()
+    stop_requests.check()
 
 
 def test_a_folder_in_use_is_refused(tiny_config, tmp_path):
     with lock.held(tmp_path), pytest.raises(UserError, match="is in use by process"):
         main.run(tiny_config(), tmp_path)
-    assert record.read(tmp_path) == [] and not (tmp_path / "data").exists()
+    assert start_log.read(tmp_path) == [] and not (tmp_path / "data").exists()
 
 
 def test_ctrl_c_twice_ends_at_once(tiny, tmp_path):

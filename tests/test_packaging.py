@@ -73,7 +73,7 @@ def test_imports_are_declared(settings):
 
 def test_only_the_checkpoint_module_imports_orbax():
     users = [p.name for p in (ROOT / "dasac_jax").rglob("*.py") if "import orbax" in p.read_text()]
-    assert users == ["checkpoint_orbax.py"]
+    assert users == ["orbax_files.py"]
 
 
 def test_nothing_imports_torch_or_tensorflow():

@@ -21,10 +21,12 @@ from flax import struct
 from PIL import Image
 
 import dasac_jax
-from dasac_jax import checkpoint, models, predict, prediction_files
+from dasac_jax import models, predict
+from dasac_jax.checkpoints import store
 from dasac_jax.data.labels import CLASS_NAMES, label_ids, palette
 from dasac_jax.errors import UserError
 from dasac_jax.image.normalise import normalise
+from dasac_jax.inference import prediction_files
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("aachen_000000_000019_leftImg8bit", "aachen_000001_000019_leftImg8bit")
@@ -51,18 +53,18 @@ class State:
 
 
 def save(folder, weight=10.0, teacher=2.0, **facts):
-    manager = checkpoint.open_manager(folder)
+    manager = store.open_manager(folder)
     state = State(
         {"weight": np.float32(weight)},
         np.int32(1),
         {"params": {"weight": np.float32(teacher)}},
     )
-    checkpoint.save(
+    store.save(
         manager,
         state,
         metadata={"arch": "reads_green", "num_classes": 19, "stage": "adapt"} | facts,
     )
-    checkpoint.finish(manager)
+    store.finish(manager)
     return folder
 
 
@@ -360,10 +362,10 @@ def demo(tmp_path_factory):
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), dict(shapes))
     variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
-    manager = checkpoint.open_manager(folder / "trained")
+    manager = store.open_manager(folder / "trained")
     facts = {"arch": "deeplabv2_demo", "num_classes": 19}
-    checkpoint.save(manager, FullState(**variables, step=np.int32(1)), metadata=facts)
-    checkpoint.finish(manager)
+    store.save(manager, FullState(**variables, step=np.int32(1)), metadata=facts)
+    store.finish(manager)
     for i in range(150):
         picture(folder / "in" / f"{i}.png", i, (48, 40))
     return folder

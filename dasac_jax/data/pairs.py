@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dasac_jax.data import classes, labels, png
-from dasac_jax.data.prepare import DECODE_ERRORS, read_ids
+from dasac_jax.data.preparation.train_ids import DECODE_ERRORS, read_ids
 from dasac_jax.errors import UserError
 
 Pair = tuple[str, str | None]

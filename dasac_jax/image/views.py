@@ -10,7 +10,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from dasac_jax.consistency import view_matrices
 from dasac_jax.image import colour
 from dasac_jax.image.blur import gaussian_blur
 from dasac_jax.image.draw import (
@@ -30,6 +29,7 @@ from dasac_jax.image.resize import (
     resize_matrix,
     zoom_axis,
 )
+from dasac_jax.method.consistency import view_matrices
 
 IGNORED = 255
 SOURCE, TARGET = 0, 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dasac_jax.command_line import Parser, code_of
+from dasac_jax.cli import Parser, code_of
 from dasac_jax.errors import UserError
 
 

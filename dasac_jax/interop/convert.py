@@ -16,17 +16,18 @@ import numpy as np
 import optax
 from rich.table import Table
 
-from dasac_jax import checkpoint, optim
+from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
-from dasac_jax.interop import published
 from dasac_jax.interop.contents import Contents, recognise
+from dasac_jax.interop.downloads import published
 from dasac_jax.interop.fresh import fresh
 from dasac_jax.interop.names import entries, flax_path, variables_from_state_dict
-from dasac_jax.interop.torch_file import load_torch_file, release_pages
-from dasac_jax.state import TrainState
+from dasac_jax.interop.torch_files.file import load_torch_file, release_pages
+from dasac_jax.method import optim
+from dasac_jax.method.state import TrainState
 
-# An epoch of the authors' adaptation: 9000 GTA5 images, 8 a step. `dasac_jax.start` counts anew
-# with the data at hand.
+# An epoch of the authors' adaptation: 9000 GTA5 images, 8 a step. A run counts anew with the data
+# at hand (`dasac_jax.training.initial_state`).
 STEPS_PER_EPOCH = 1125
 _BETA = 1e-3
 _RELEASE_EVERY_SECONDS = 0.25
@@ -64,9 +65,9 @@ def convert(
     try:
         shutil.rmtree(beside, ignore_errors=True)
         with _pages_released(contents):
-            manager = checkpoint.open_manager(beside, keep=1)
-            checkpoint.save(manager, train_state(contents), metadata=metadata, copy=False)
-            checkpoint.finish(manager)
+            manager = store.open_manager(beside, keep=1)
+            store.save(manager, train_state(contents), metadata=metadata, copy=False)
+            store.finish(manager)
         os.replace(beside, output)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from error

@@ -9,10 +9,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from dasac_jax import inference
 from dasac_jax.errors import UserError
+from dasac_jax.inference import trained_network
 from dasac_jax.interop.names import state_dict_from_variables
-from dasac_jax.interop.torch_write import save_torch_file
+from dasac_jax.interop.torch_files.writer import save_torch_file
 
 
 def state_dict(
@@ -25,8 +25,8 @@ def state_dict(
     them with strict=True; PyTorch's counts of batches are those of the file that it was converted
     from, else zero. Raises UserError where there is no such checkpoint or no teacher in it.
     """
-    _, networks, facts = inference.open_checkpoint(checkpoint)
-    variables = inference.choose(networks, checkpoint, teacher=teacher)
+    _, networks, facts = trained_network.open_checkpoint(checkpoint)
+    variables = trained_network.choose(networks, checkpoint, teacher=teacher)
     which = "teacher" if teacher else "student"
     found = state_dict_from_variables(facts["arch"], variables)
     for name, count in facts.get("batches_counted", {}).get(which, {}).items():

@@ -11,7 +11,7 @@ import numpy as np
 from dasac_jax.data import sampling
 from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
-from dasac_jax.interop.torch_file import load_torch_file
+from dasac_jax.interop.torch_files.file import load_torch_file
 
 _TOLERANCE = 1e-3  # of a class's sum of shares
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dasac_jax import optim
 from dasac_jax.errors import UserError
 from dasac_jax.interop.fitting import is_floating
 from dasac_jax.interop.names import flax_path
+from dasac_jax.method import optim
 
 _SETTINGS = {"learning_rate": "lr", "momentum": "momentum", "weight_decay": "weight_decay"}
 _WEIGHTS_ALONE = "save the file without 'opt' to convert the weights alone"

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from dasac_jax import consistency, interop
+from dasac_jax import interop
+from dasac_jax.method import consistency
 from dasac_jax.models import create_model
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dasac_jax import steps
 from dasac_jax.image import views
-from dasac_jax.image.contact_sheet import drawn_views
 from dasac_jax.image.draw import draw_crop, draw_jittered_crop
+from dasac_jax.method import steps
+from dasac_jax.reporting.contact_sheet import drawn_views
 
 SEEDS, STEPS, GROUPS, VIEWS, ROWS = 6, 16, 4, 4, 8
 SIZE, SHAPE = (512, 1024), (1052, 1914)  # as published: only numbers are drawn here

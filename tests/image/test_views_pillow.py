@@ -8,10 +8,10 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from dasac_jax.image import views
-from dasac_jax.image.contact_sheet import drawn_views, warped_back
 from dasac_jax.image.draw import draw_crop, draw_jittered_crop
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, source_statistics
 from dasac_jax.image.warp import warp_affine
+from dasac_jax.reporting.contact_sheet import drawn_views, warped_back
 
 SIZE, GROUPS, VIEWS, ROWS = (64, 128), 2, 4, 4
 SHAPE = (97, 163)  # odd, so that no pixel of a crop lies just between two pixels of the label

@@ -10,11 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from dasac_jax import checkpoint, models, optim
-from dasac_jax import state as states
+from dasac_jax import models
+from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
 from dasac_jax.interop import convert, save_torch_file, state_dict_from_variables
 from dasac_jax.interop.names import entries
+from dasac_jax.method import optim
+from dasac_jax.method import state as states
 
 SNAPSHOTS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("snapshots.py"))))
 DEMO = "deeplabv2_demo"
@@ -62,7 +64,7 @@ def test_a_final_snapshot_of_full_size(arch, legacy, torch, tmp_path):
     torch.save(as_saved, path, _use_new_zipfile_serialization=not legacy)
     done = convert.convert(path, tmp_path / "out")
     path.unlink()
-    state, facts = checkpoint.restore(tmp_path / "out", empty(arch))
+    state, facts = store.restore(tmp_path / "out", empty(arch))
     model = snapshot["model"]
     for prefix, variables in (("backbone.", state.student), ("slow_net.", state.teacher)):
         ours = SNAPSHOTS.prefixed(f"module.{prefix}", state_dict_from_variables(arch, variables))
@@ -153,7 +155,7 @@ class TestGoingOn:
         snapshot = {"model": model, "opt": sgd.state_dict(), "score": 0.4, "epoch": 40}
         torch.save(snapshot, tmp_path / "e040.pth")
         convert.convert(tmp_path / "e040.pth", tmp_path / "out")
-        state, _ = checkpoint.restore(tmp_path / "out", empty(DEMO))
+        state, _ = store.restore(tmp_path / "out", empty(DEMO))
         assert_same(momentum(DEMO, state).keys() and momentum(DEMO, state), {
             name: sgd.state[values]["momentum_buffer"].numpy() if steps else np.zeros(values.shape)
             for name, values in network.named_parameters()
@@ -174,7 +176,7 @@ class TestWhatAFileLacks:
     def test_is_as_at_a_stage_start(self, demo, tmp_path):
         save_torch_file(tmp_path / "weights.pth", demo)
         convert.convert(tmp_path / "weights.pth", tmp_path / "out")
-        state, facts = checkpoint.restore(tmp_path / "out", empty(DEMO))
+        state, facts = store.restore(tmp_path / "out", empty(DEMO))
         assert_same(state_dict_from_variables(DEMO, state.student), demo)
         assert_same(state_dict_from_variables(DEMO, state.teacher), demo)
         assert (state.class_prior == np.float32(1e-3)).all() and state.step == 0
@@ -185,7 +187,7 @@ class TestWhatAFileLacks:
         body = {name: array for name, array in demo.items() if "layer5" not in name}
         save_torch_file(tmp_path / "weights.pth", body)
         done = convert.convert(tmp_path / "weights.pth", tmp_path / "out", allow_missing=True)
-        state, facts = checkpoint.restore(tmp_path / "out", empty(DEMO))
+        state, facts = store.restore(tmp_path / "out", empty(DEMO))
         student = state_dict_from_variables(DEMO, state.student)
         assert_same({name: student[name] for name in body}, body)
         assert all(student[name].std() > 0 for name in done.contents.missing)

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from dasac_jax import consistency
 from dasac_jax.interop import state_dict_from_variables, variables_from_state_dict
+from dasac_jax.method import consistency
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

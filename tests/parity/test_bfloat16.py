@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dasac_jax import optim, state, steps
+from dasac_jax.method import optim, state, steps
 from dasac_jax.models import create_model
 
 BOUND = 3e-2

@@ -14,8 +14,8 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dasac_jax import optim, state, steps
-from dasac_jax.losses import cross_entropy
+from dasac_jax.method import optim, state, steps
+from dasac_jax.method.losses import cross_entropy
 from dasac_jax.models import create_model, layers, upsample
 
 ARCH = "deeplabv2_vgg16_bn"

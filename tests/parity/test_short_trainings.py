@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dasac_jax import consistency, optim, state, steps
+from dasac_jax.method import consistency, optim, state, steps
 from dasac_jax.models import create_model
 
 # Those of deeplabv2_vgg16_bn are the ones without a mistake in test_planted_mistakes.py.

@@ -15,11 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
-from dasac_jax import logs
-from dasac_jax.command_line import Parser, code_of, jobs
+from dasac_jax.cli import Parser, code_of, jobs
 from dasac_jax.data.tfds import sets
 from dasac_jax.data.tfds.records import first_line, load_tfds, quiet
 from dasac_jax.errors import UserError
+from dasac_jax.runtime import logs
 
 
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:

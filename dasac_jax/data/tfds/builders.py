@@ -22,7 +22,7 @@ from PIL import Image
 
 from dasac_jax.data.labels import IGNORE
 from dasac_jax.data.pairs import PairSource
-from dasac_jax.data.prepare import DECODE_ERRORS
+from dasac_jax.data.preparation.train_ids import DECODE_ERRORS
 from dasac_jax.data.tfds import sets
 from dasac_jax.errors import UserError
 

@@ -1,0 +1,263 @@
+"""Looks through a prepared data root: what is there, what is missing, what cannot be read.
+
+Every image and label is decoded, as training will do it, and its checksums are compared.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dasac_jax.data import labels
+from dasac_jax.data.preparation.originals import (
+    CITYSCAPES_IMAGES,
+    CITYSCAPES_LABELLED,
+    GTA5_NUMBERS,
+    SYNTHIA_NUMBERS,
+    missing_numbers,
+)
+from dasac_jax.data.preparation.run import in_threads
+from dasac_jax.data.preparation.train_ids import DECODE_ERRORS, UNFINISHED, read_ids
+from dasac_jax.errors import UserError
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A set, or a split of one: its images and labels by a name that belonging ones share.
+
+    labelled: whether it should have labels. may_lack_labels: whether it is of use without any.
+    sizes_agree: whether a label has to have its image's size.
+    """
+
+    name: str
+    folders: tuple[Path, Path]
+    images: dict[str, Path]
+    labels: dict[str, Path]
+    labelled: bool = True
+    may_lack_labels: bool = False
+    sizes_agree: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Survey:
+    """What was found in a part.
+
+    counts: (256,) int64 pixels by label value. faults: kind -> files with what is wrong; training
+    would stumble over these. notes: what is worth knowing.
+    """
+
+    name: str
+    images: int
+    labels: int
+    image_sizes: Counter = field(default_factory=Counter)
+    label_sizes: Counter = field(default_factory=Counter)
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+NO_LABEL, NO_IMAGE = "images without label", "labels without image"
+UNREADABLE, FOREIGN = "unreadable files", "labels with other values"
+SIZES, NOTHING = "pairs of different size", "empty folders"
+FAULTS = (NO_LABEL, NO_IMAGE, UNREADABLE, FOREIGN, SIZES, NOTHING)
+"""The kinds of faults."""
+
+
+class _Seen(NamedTuple):
+    """One name of a part: sizes, pixels by label value, and errors in words."""
+
+    image_size: Size | None
+    label_size: Size | None
+    counts: np.ndarray | None
+    errors: tuple[str, ...]
+
+
+def find_parts(root: Path) -> list[Part]:
+    """The sets and splits that have a folder below `root`. Raises UserError if there is none."""
+    parts = []
+    if (root / "cityscapes").is_dir():
+        parts += [_cityscapes(root / "cityscapes", split) for split in CITYSCAPES_IMAGES]
+    if (root / "game").is_dir():
+        parts.append(_numbered("gta5", root / "game", "images", GTA5_NUMBERS, 5))
+    if (root / "synthia").is_dir():
+        parts.append(_numbered("synthia", root / "synthia", "RGB", SYNTHIA_NUMBERS, 7))
+    if not parts:
+        raise UserError(
+            f"{root} holds none of cityscapes, game and synthia: give the folder with the prepared "
+            "data by --root"
+        )
+    return parts
+
+
+def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = None) -> Survey:
+    """Decode everything of a part; `update` is told how many names are done."""
+    found = Survey(part.name, len(part.images), len(part.labels), notes=list(part.notes))
+    _compare_names(part, found)
+    names = sorted(part.images.keys() | part.labels.keys())
+
+    def see(name: str) -> _Seen:
+        return _see(part.images.get(name), part.labels.get(name))
+
+    differing = []
+    for name, seen in zip(names, in_threads(see, names, jobs, update), strict=True):
+        for error in seen.errors:
+            found.faults.setdefault(UNREADABLE, []).append(error)
+        if seen.image_size:
+            found.image_sizes[seen.image_size] += 1
+        if seen.label_size:
+            found.label_sizes[seen.label_size] += 1
+            found.counts += seen.counts
+            wrong = [v for v in np.flatnonzero(seen.counts).tolist() if not _is_train_id(v)]
+            if wrong:
+                values = ", ".join(map(str, wrong[:5])) + (" …" if len(wrong) > 5 else "")
+                found.faults.setdefault(FOREIGN, []).append(f"{part.labels[name]}: {values}")
+        if seen.image_size and seen.label_size and seen.image_size != seen.label_size:
+            sizes = f"image {size_text(seen.image_size)}, label {size_text(seen.label_size)}"
+            differing.append(f"{name} ({sizes})")
+    if differing and part.sizes_agree:
+        found.faults[SIZES] = differing
+    elif differing:
+        found.notes.append(
+            f"{len(differing)} {SIZES}, brought to one when they are read: {shortened(differing)}"
+        )
+    return found
+
+
+def share(counts: np.ndarray) -> np.ndarray:
+    """(256,) pixels by value -> (256,) shares that sum to 1, or zeros where there are none."""
+    return counts / max(int(counts.sum()), 1)
+
+
+def size_text(size: Size) -> str:
+    """As in "2048×1024", width first."""
+    return f"{size[1]}×{size[0]}"
+
+
+def shortened(items: list[str], most: int = 10) -> str:
+    """The first `most` with commas between them, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def _is_train_id(value: int) -> bool:
+    return value < labels.NUM_CLASSES or value == labels.IGNORE
+
+
+def _compare_names(part: Part, found: Survey) -> None:
+    """Adds what is missing on either side."""
+    if not part.images and (part.labels or part.labelled):
+        found.faults[NOTHING] = [f"no images in {part.folders[0]}"]
+    if not part.labels and part.images and part.labelled:
+        if part.may_lack_labels:
+            found.notes.append(
+                f"no labels in {part.folders[1]}: data.selection_images has to be 0 then"
+            )
+        else:
+            found.faults[NOTHING] = [
+                f"no labels in {part.folders[1]}: scripts/prepare_data.py makes them"
+            ]
+    elif part.labelled:
+        _add(found, NO_LABEL, part.images.keys() - part.labels.keys())
+    if part.images:
+        _add(found, NO_IMAGE, part.labels.keys() - part.images.keys())
+
+
+def _add(found: Survey, kind: str, names: Iterable[str]) -> None:
+    names = sorted(names)
+    if names:
+        found.faults[kind] = names
+
+
+def _see(image: Path | None, label: Path | None) -> _Seen:
+    errors, image_size, ids = [], None, None
+    try:
+        if image is not None:
+            image_size = _decode(image)
+    except UserError as error:
+        errors.append(str(error))
+    try:
+        if label is not None:
+            ids = read_ids(label)
+            _verify(label, "label file")
+    except UserError as error:
+        errors.append(str(error))
+    counts = None if ids is None else np.bincount(ids.ravel(), minlength=256)
+    return _Seen(image_size, None if ids is None else ids.shape, counts, tuple(errors))
+
+
+def _decode(path: Path) -> Size:
+    """The size of an image all of which can be decoded. Raises UserError."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"cannot read image {path}: it is a link to {path.readlink()}, not there")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            mode, size = image.mode, (image.height, image.width)
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+    if mode.startswith(("I", "F")):
+        raise UserError(f"image {path} has pixel format {mode}: 8 bits per channel are needed")
+    _verify(path, "image")
+    return size
+
+
+def _verify(path: Path, kind: str) -> None:
+    """Compares a file's checksums, which decoding passes over, and looks for its end."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except DECODE_ERRORS as error:
+        raise UserError(f"{kind} {path} is damaged or cut off: {error}") from error
+
+
+def _cityscapes(folder: Path, split: str) -> Part:
+    folders = folder / "leftImg8bit" / split, folder / "gtFine2" / split
+    images = _by_frame(folders[0], "_leftImg8bit.png")
+    published = CITYSCAPES_IMAGES[split]
+    note = f"{len(images)} of {published} published images"
+    return Part(
+        f"cityscapes {split}",
+        folders,
+        images,
+        _by_frame(folders[1], "_gtFine_labelIds.png"),
+        labelled=split in CITYSCAPES_LABELLED,
+        may_lack_labels=split == "train",
+        notes=_unfinished(folders, "*/") + ((note,) if len(images) != published else ()),
+    )
+
+
+def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
+    paths = (path for path in folder.glob(f"*/*{ending}") if not path.name.startswith("."))
+    return {f"{path.parent.name}/{path.name.removesuffix(ending)}": path for path in paths}
+
+
+def _numbered(name: str, folder: Path, images: str, published: range, digits: int) -> Part:
+    folders = folder / images, folder / "labels_cs"
+    found, truth = (
+        {path.stem: path for path in place.glob("*.png") if not path.name.startswith(".")}
+        for place in folders
+    )
+    stems = [stem for stem in found.keys() | truth.keys() if stem.isdecimal()]
+    return Part(
+        name,
+        folders,
+        found,
+        truth,
+        sizes_agree=name != "gta5",  # some of its images and labels do differ
+        notes=_unfinished(folders, "") + tuple(missing_numbers(stems, published, digits)),
+    )
+
+
+def _unfinished(folders: Iterable[Path], below: str) -> tuple[str, ...]:
+    paths = [path for place in folders for path in place.glob(f"{below}.*.png{UNFINISHED}")]
+    if not paths:
+        return ()
+    return (f"{len(paths)} unfinished files, first {paths[0]}: prepare the set again",)

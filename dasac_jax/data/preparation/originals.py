@@ -1,0 +1,281 @@
+"""Where the data sets' own archives put their files, and where these belong below the data root."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dasac_jax.data import labels
+from dasac_jax.data.png16 import read_sixteen_bits
+from dasac_jax.data.preparation.train_ids import read_ids
+from dasac_jax.errors import UserError
+
+GTA5_NUMBERS = range(1, 24967)
+"""The numbers of the published GTA5 images. Copies lack some of them, each its own."""
+
+GTA5_SIZE = (1052, 1914)
+"""(h, w) that GTA5's images and labels are brought to for training."""
+
+SYNTHIA_NUMBERS = range(9400)
+"""The numbers of the published SYNTHIA-RAND-CITYSCAPES images."""
+
+CITYSCAPES_IMAGES = {"train": 2975, "val": 500, "test": 1525}
+"""How many images each split of Cityscapes was published with."""
+
+CITYSCAPES_LABELLED = ("train", "val")
+"""The splits with labels. What lies in gtFine/test is a placeholder without classes."""
+
+_MOST_RANGES = 100
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image with its label, and the places of both relative to the data root."""
+
+    image: Path
+    image_place: str
+    label: Path | None = None
+    label_place: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be prepared: `originals`, sorted.
+
+    read_label: a label file -> (h, w) uint8 train ids. label_size: (h, w) given to labels whose
+    size is not their image's; None where this is a fault. notes: what was found besides, in words.
+    """
+
+    name: str
+    originals: tuple[Original, ...]
+    read_label: Callable[[Path], np.ndarray]
+    label_size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def plan_cityscapes(source: Path) -> Plan:
+    """leftImg8bit and gtFine below `source`, or below folders called as their archives.
+
+    Images without label are taken along: training uses them. Raises UserError naming what is
+    missing.
+    """
+    images = _folder(source, "leftImg8bit", "leftImg8bit_trainvaltest.zip")
+    truth = _folder(source, "gtFine", "gtFine_trainvaltest.zip")
+    originals, notes = [], []
+    for split, published in CITYSCAPES_IMAGES.items():
+        found = _visible(images.glob(f"{split}/*/*_leftImg8bit.png"))
+        ids = set(_visible(truth.glob(f"{split}/*/*_gtFine_labelIds.png")))
+        if split not in CITYSCAPES_LABELLED:
+            ids = set()
+        if len(found) != published:
+            notes.append(f"{split}: {published} images were published, {len(found)} are here")
+        alone = []
+        for image in found:
+            place = image.relative_to(images)
+            label_place = place.with_name(
+                place.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
+            )
+            label = truth / label_place
+            has_label = label in ids
+            ids.discard(label)
+            if not has_label and split in CITYSCAPES_LABELLED:
+                alone.append(image.name)
+            originals.append(
+                Original(
+                    image,
+                    f"cityscapes/leftImg8bit/{place.as_posix()}",
+                    label if has_label else None,
+                    f"cityscapes/gtFine2/{label_place.as_posix()}" if has_label else None,
+                )
+            )
+        notes += _left_over(f"{split}: images without label", alone)
+        notes += _left_over(f"{split}: labels without image, left out", [p.name for p in ids])
+    if not originals:
+        raise UserError(f"{images} holds no {{train,val,test}}/<city>/*_leftImg8bit.png")
+    return Plan("cityscapes", tuple(originals), read_cityscapes, notes=tuple(notes))
+
+
+def plan_gta5(source: Path) -> Plan:
+    """images and labels below `source`, or below folders such as 01_images and 01_labels.
+
+    Images and labels without each other are left out and noted. Raises UserError naming what is
+    missing, and for a number that is there twice.
+    """
+    return _numbered(
+        "gta5",
+        _parts(source, "images"),
+        _parts(source, "labels"),
+        "game/images",
+        GTA5_NUMBERS,
+        digits=5,
+        read_label=read_cityscapes,
+        label_size=GTA5_SIZE,
+    )
+
+
+def plan_synthia(source: Path) -> Plan:
+    """RGB and GT/LABELS below `source` or below its folder RAND_CITYSCAPES.
+
+    Images and labels without each other are left out and noted. Raises UserError naming what is
+    missing.
+    """
+    below = source / "RAND_CITYSCAPES"
+    top = below if below.is_dir() else source
+    archive = "SYNTHIA_RAND_CITYSCAPES.rar"
+    return _numbered(
+        "synthia",
+        [_folder(top, "RGB", archive)],
+        [_folder(top, "GT/LABELS", archive)],
+        "synthia/RGB",
+        SYNTHIA_NUMBERS,
+        digits=7,
+        read_label=read_synthia,
+    )
+
+
+PLANS: Mapping[str, Callable[[Path], Plan]] = {
+    "cityscapes": plan_cityscapes,
+    "gta5": plan_gta5,
+    "synthia": plan_synthia,
+}
+"""How to look for the originals of each set."""
+
+
+def read_cityscapes(path: Path) -> np.ndarray:
+    """A label file of Cityscapes or GTA5 -> (h, w) uint8 train ids. Raises UserError."""
+    return labels.train_ids(read_ids(path))
+
+
+def read_synthia(path: Path) -> np.ndarray:
+    """A 16-bit label file of SYNTHIA -> (h, w) uint8 train ids. Raises UserError."""
+    return labels.synthia_train_ids(read_sixteen_bits(path)[:, :, 0])
+
+
+def ranges(numbers: Iterable[int], digits: int) -> str:
+    """Sorted numbers as in "00003, 00007 to 00012"; after 100 such items, how many more."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    items = [
+        f"{first:0{digits}d}" + (f" to {last:0{digits}d}" if last > first else "")
+        for first, last in found
+    ]
+    more = items[_MOST_RANGES:]
+    return ", ".join(items[:_MOST_RANGES]) + (f" and {len(more)} more" if more else "")
+
+
+def missing_numbers(stems: Iterable[str], published: range, digits: int) -> list[str]:
+    """A note on the published numbers that no file is called by; empty where all are there."""
+    there = {int(stem) for stem in stems}
+    absent = [number for number in published if number not in there]
+    if not absent:
+        return []
+    return [f"{len(absent)} of {len(published)} numbers are missing: {ranges(absent, digits)}"]
+
+
+def _numbered(
+    name: str,
+    image_folders: Sequence[Path],
+    label_folders: Sequence[Path],
+    place: str,
+    published: range,
+    *,
+    digits: int,
+    read_label: Callable[[Path], np.ndarray],
+    label_size: tuple[int, int] | None = None,
+) -> Plan:
+    """The plan for a set whose images and labels are called by the same numbers."""
+    images, strange = _by_number(image_folders, digits)
+    truth, strange_labels = _by_number(label_folders, digits)
+    both = sorted(images.keys() & truth.keys())
+    if not both:
+        raise UserError(
+            f"{image_folders[0]} and {label_folders[0]} share no file called like "
+            f"{published[0]:0{digits}d}.png: {len(images)} images, {len(truth)} labels"
+        )
+    notes = missing_numbers(images.keys() | truth.keys(), published, digits)
+    notes += _left_over("images without label, left out", images.keys() - truth.keys())
+    notes += _left_over("labels without image, left out", truth.keys() - images.keys())
+    notes += _left_over(f"files not called by {digits} digits, left out", strange + strange_labels)
+    truth_place = Path(place).with_name("labels_cs").as_posix()
+    originals = tuple(
+        Original(images[stem], f"{place}/{stem}.png", truth[stem], f"{truth_place}/{stem}.png")
+        for stem in both
+    )
+    return Plan(name, originals, read_label, label_size, tuple(notes))
+
+
+def _by_number(folders: Sequence[Path], digits: int) -> tuple[dict[str, Path], list[str]]:
+    """The PNGs by stem, and the names of those that are not called by so many digits."""
+    found: dict[str, Path] = {}
+    strange = []
+    for folder in folders:
+        for path in _visible(folder.glob("*.png")):
+            if not re.fullmatch(rf"[0-9]{{{digits}}}", path.stem):
+                strange.append(path.name)
+            elif path.stem in found:
+                raise UserError(
+                    f"{path.name} is there twice: {found[path.stem]} and {path}; remove one"
+                )
+            else:
+                found[path.stem] = path
+    return found, strange
+
+
+def _parts(source: Path, kind: str) -> list[Path]:
+    """GTA5's folders of a kind: where the ten parts were unpacked together, or each by itself."""
+    _check_folder(source)
+    candidates = [source / kind, *sorted(source.glob(f"[0-9][0-9]_{kind}"))]
+    found = [path / kind if (path / kind).is_dir() else path for path in candidates]
+    found = [path for path in found if path.is_dir()]
+    if not found:
+        raise _absent(source, kind, sorted(source.glob(f"*_{kind}.zip")), f"01_{kind}.zip …")
+    return found
+
+
+def _folder(source: Path, name: str, archive: str) -> Path:
+    """`source`/name, also where the archive was unpacked into a folder called as itself."""
+    _check_folder(source)
+    for path in (source / name, source / Path(archive).stem / name):
+        if path.is_dir():
+            return path
+    packed = [path for path in source.iterdir() if path.stem == Path(archive).stem]
+    raise _absent(source, name, packed, archive)
+
+
+def _check_folder(source: Path) -> None:
+    if not source.is_dir():
+        raise UserError(f"there is no folder {source}: give the one with the unpacked archives")
+
+
+def _absent(source: Path, name: str, packed: Sequence[Path], archive: str) -> UserError:
+    if packed:
+        return UserError(
+            f"{source} has no folder {name}, but archives: unpack {packed[0].name}"
+            + (f" and the {len(packed) - 1} others" if len(packed) > 1 else "")
+            + " there first"
+        )
+    entries = sorted(path.name for path in source.iterdir())
+    there = f"it holds {', '.join(entries[:5])}{' …' if len(entries) > 5 else ''}"
+    return UserError(
+        f"{source} has no folder {name}, which {archive} unpacks to: "
+        f"{there if entries else 'it is empty'}"
+    )
+
+
+def _visible(paths: Iterable[Path]) -> list[Path]:
+    """Sorted, without the hidden files that other systems leave beside the true ones."""
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _left_over(what: str, names: Iterable[str]) -> list[str]:
+    names = sorted(names)
+    if not names:
+        return []
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return [f"{len(names)} {what}: {', '.join(names[:10])}{more}"]

@@ -1,0 +1,202 @@
+"""Carries a preparation out: images linked or copied, labels converted, several at a time.
+
+What is finished is kept, so a preparation that was interrupted goes on where it stopped.
+"""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from dasac_jax.data.preparation.originals import Original, Plan
+from dasac_jax.data.preparation.train_ids import (
+    DECODE_ERRORS,
+    UNFINISHED,
+    CannotWriteError,
+    beside,
+    is_current,
+    write_train_ids,
+)
+from dasac_jax.errors import UserError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+KEPT, LINKED, COPIED, WRITTEN = "kept", "linked", "copied", "written"
+
+
+class Done(NamedTuple):
+    """What became of one original.
+
+    image, label: KEPT, LINKED, COPIED or WRITTEN; None for a label that is not there, and for
+    both where `error` says what is wrong. resized: image and label size where they differed.
+    """
+
+    image: str | None
+    label: str | None
+    resized: str | None = None
+    error: str | None = None
+
+
+@dataclass
+class Summary:
+    """Counts of what became of images and labels, resized labels and errors in words."""
+
+    images: Counter = field(default_factory=Counter)
+    labels: Counter = field(default_factory=Counter)
+    resized: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def in_threads(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    jobs: int,
+    update: Callable[[int], None] | None = None,
+) -> list[_Result]:
+    """The results in order; `update` is told how many there are. An error drops what has not begun.
+
+    Threads, because Pillow decodes and encodes without holding Python's lock.
+    """
+    results = []
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for result in pool.map(function, items):
+            results.append(result)
+            if update is not None:
+                update(len(results))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results
+
+
+def carry_out(
+    plan: Plan,
+    root: Path,
+    *,
+    copy: bool = False,
+    jobs: int = 1,
+    update: Callable[[int], None] | None = None,
+) -> Summary:
+    """Prepare everything of `plan` below `root`; `update` is told how many originals are done.
+
+    An original that cannot be read, or whose place is taken by another file, is left out and
+    noted among the errors; the originals themselves are never changed. Raises CannotWriteError as
+    soon as a file cannot be written.
+    """
+    remove_unfinished(plan, root)
+
+    def prepare(original: Original) -> Done:
+        return _guarded(lambda: _prepare(original, plan, root, copy))
+
+    return _sum(in_threads(prepare, plan.originals, jobs, update))
+
+
+def foresee(plan: Plan, root: Path, *, copy: bool = False) -> Summary:
+    """What `carry_out` would do, from names, sizes and times alone. Writes nothing."""
+    return _sum(_guarded(lambda o=o: Done(*_actions(o, root, copy))) for o in plan.originals)
+
+
+def remove_unfinished(plan: Plan, root: Path) -> int:
+    """Remove the unfinished files that a killed preparation left; how many there were."""
+    places = [p for o in plan.originals for p in (o.image_place, o.label_place) if p]
+    count = 0
+    for folder in sorted({(root / place).parent for place in places}):
+        for path in folder.glob(f".*.png{UNFINISHED}"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise CannotWriteError(f"cannot remove the unfinished {path}: {error}") from error
+            count += 1
+    return count
+
+
+def _guarded(prepare: Callable[[], Done]) -> Done:
+    """What became of an original, with what is wrong with its files as an error in words."""
+    try:
+        return prepare()
+    except CannotWriteError:
+        raise
+    except UserError as error:
+        return Done(None, None, error=str(error))
+    except OSError as error:
+        return Done(None, None, error=f"cannot read {error.filename}: {error.strerror}")
+
+
+def _sum(outcomes: Iterable[Done]) -> Summary:
+    summary = Summary()
+    for done in outcomes:
+        if done.error:
+            summary.errors.append(done.error)
+            continue
+        summary.images[done.image] += 1
+        if done.label:
+            summary.labels[done.label] += 1
+        if done.resized:
+            summary.resized.append(done.resized)
+    return summary
+
+
+def _prepare(original: Original, plan: Plan, root: Path, copy: bool) -> Done:
+    image_action, label_action = _actions(original, root, copy)
+    resized = None
+    # The label first: an image whose label turns out unreadable is not put among the others.
+    if label_action == WRITTEN:
+        train_ids, resized = _read(original, plan)
+        write_train_ids(root / original.label_place, train_ids)
+    if image_action != KEPT:
+        with beside(root / original.image_place) as part:
+            if copy:
+                shutil.copyfile(original.image, part)
+            else:
+                part.symlink_to(original.image.resolve())
+    return Done(image_action, label_action, resized)
+
+
+def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | None]:
+    """What has to be done for image and label. Raises UserError where the image's place is taken.
+
+    Raises OSError where an original cannot be looked at.
+    """
+    label = None
+    if original.label is not None:
+        label = KEPT if is_current(root / original.label_place, original.label) else WRITTEN
+    needed = COPIED if copy else LINKED
+    image, place = original.image, root / original.image_place
+    size = image.stat().st_size
+    if place.is_symlink():  # of an earlier preparation; the originals may have moved since
+        linked = not copy and os.path.realpath(place) == os.path.realpath(image)
+        return KEPT if linked else needed, label
+    if not place.exists():
+        return needed, label
+    # The originals may lie in their places from the beginning. They are never replaced.
+    if place.is_file() and place.stat().st_size == size:
+        return KEPT, label
+    raise UserError(
+        f"{place} is there already and is no copy of {image}: move it away, or choose another "
+        "--root"
+    )
+
+
+def _read(original: Original, plan: Plan) -> tuple[np.ndarray, str | None]:
+    """Train ids (h, w) uint8 as they are to be stored, and the sizes in words if they differed."""
+    train_ids = plan.read_label(original.label)
+    try:
+        with Image.open(original.image) as image:
+            size = image.height, image.width
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read image {original.image}: {error}") from error
+    if train_ids.shape == size:
+        return train_ids, None
+    sizes = f"image {size[1]}×{size[0]}, label {train_ids.shape[1]}×{train_ids.shape[0]}"
+    if plan.label_size is None:
+        raise UserError(f"{original.label} does not fit {original.image}: {sizes}")
+    resized = Image.fromarray(train_ids).resize(plan.label_size[::-1], Image.Resampling.NEAREST)
+    return np.array(resized), f"{original.image.stem} ({sizes})"

@@ -1,0 +1,160 @@
+"""Label maps on disk against label maps on disk: which belong together, and their counts.
+
+Files of Cityscapes are matched as the official evaluation does it: by city, sequence and frame,
+wherever they lie. Every file has to have its partner.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dasac_jax.data import labels
+from dasac_jax.data.preparation.train_ids import read_ids
+from dasac_jax.errors import UserError
+from dasac_jax.evaluation.metrics import confusion_on_host
+
+TRAIN, CITYSCAPES = "train", "cityscapes"
+IDS = (TRAIN, CITYSCAPES)
+
+_FRAME = re.compile(r"([^_]+_\d{6}_\d{6})(?:_.*)?")
+_LARGEST_LABEL_ID = max(entry.label_id for entry in labels.CLASSES)
+# What Cityscapes ships beside each other; of these the first that a folder has is its truth.
+_TRUTH = {
+    TRAIN: ("_gtFine_labelTrainIds", "_gtFine_labelIds"),
+    CITYSCAPES: ("_gtFine_labelIds",),
+}
+
+
+class Pair(NamedTuple):
+    """A prediction's file and that of its truth."""
+
+    prediction: Path
+    truth: Path
+
+
+def match(predictions: Path, truth: Path, *, truth_ids: str = TRAIN) -> list[Pair]:
+    """The PNG files of two folders and all folders below, in pairs, in the order of the truth.
+
+    Names that begin like Cityscapes' (`<city>_<sequence>_<frame>`) belong together by this
+    beginning. Others do by their whole name, or, where a folder has a name twice, by their path
+    below the folder. Of the files that Cityscapes ships for a frame the one with label ids is the
+    truth (with train ids: `…_labelTrainIds.png`, where there are such). Hidden files are
+    unfinished ones and are left out.
+
+    Raises UserError for folders that are missing or hold no image, for two files of one name, and
+    for the first file without a partner on either side.
+    """
+    given, wanted = _png(predictions), _png(truth)
+    for ending in _TRUTH[truth_ids]:
+        chosen = [path for path in wanted if path.stem.endswith(ending)]
+        if chosen:
+            wanted = chosen
+            break
+    by_path = any(len({p.stem for p in paths}) < len(paths) for paths in (given, wanted))
+    guesses = _keyed(given, predictions, by_path, "predictions")
+    truths = _keyed(wanted, truth, by_path, "truths")
+    _check_partners(truths, guesses, "prediction", predictions)
+    _check_partners(guesses, truths, "truth", truth)
+    return [Pair(guesses[key], path) for key, path in truths.items()]
+
+
+def confusion(
+    pairs: Sequence[Pair],
+    num_classes: int,
+    *,
+    ids: str = TRAIN,
+    truth_ids: str = TRAIN,
+    threads: int | None = None,
+    update: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Counts (C, C + 1) int64 over all pairs, the last column being predictions of no class.
+
+    ids, truth_ids: "train" (0..C-1, or 255 for no class) or "cityscapes" (0..33, of which those
+    that are not evaluated become 255): what predictions and truth hold. threads: that read and
+    count, by default one for each CPU. update: told how many pairs are done.
+
+    A few images are in memory at a time, however many there are. Raises UserError naming the
+    first file that cannot be read, is no 8-bit image of one channel or a palette, holds another
+    value, or differs from its partner in size.
+    """
+
+    def count(pair: Pair) -> np.ndarray:
+        guess = _read(pair.prediction, ids, num_classes, "--ids")
+        truth = _read(pair.truth, truth_ids, num_classes, "--truth-ids")
+        if guess.shape != truth.shape:
+            raise UserError(
+                f"prediction {pair.prediction} has {_size(guess)} pixels, "
+                f"its truth {pair.truth} has {_size(truth)}: sizes have to agree"
+            )
+        return confusion_on_host(truth, guess, num_classes)
+
+    total = np.zeros((num_classes, num_classes + 1), np.int64)
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        # In order, so that of several bad files it is always the same that is named.
+        for done, counts in enumerate(pool.map(count, pairs), start=1):
+            total += counts
+            if update is not None:
+                update(done)
+    return total
+
+
+def _png(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"folder {folder} is missing")
+    paths = sorted(path for path in folder.rglob("*.png") if not path.name.startswith("."))
+    if not paths:
+        raise UserError(f"folder {folder} holds no PNG images: nothing to evaluate")
+    return paths
+
+
+def _keyed(paths: Sequence[Path], folder: Path, by_path: bool, kind: str) -> dict[str, Path]:
+    """What a file's partner is looked for by → the file."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        frame = _FRAME.fullmatch(path.stem)
+        whole = str(path.relative_to(folder).with_suffix("")) if by_path else path.stem
+        key = frame[1] if frame else whole
+        if key in found:
+            raise UserError(f"two {kind} of {key}: {found[key]} and {path}; remove one of them")
+        found[key] = path
+    return found
+
+
+def _check_partners(
+    needing: dict[str, Path], partners: dict[str, Path], kind: str, folder: Path
+) -> None:
+    alone = [key for key in needing if key not in partners]
+    if alone:
+        raise UserError(
+            f"{len(alone)} of {len(needing)} files have no {kind} in {folder}, "
+            f"first: {needing[alone[0]]} (looked for by {alone[0]!r})"
+        )
+
+
+def _read(path: Path, ids: str, num_classes: int, flag: str) -> np.ndarray:
+    """A label file's train ids, (h, w) uint8; 255 is no class."""
+    stored = read_ids(path)
+    if ids == CITYSCAPES:
+        if stored.max() > _LARGEST_LABEL_ID:
+            raise UserError(
+                f"label file {path} holds {stored.max()}, which is no Cityscapes id "
+                f"(0..{_LARGEST_LABEL_ID}); if these are train ids, give {flag} train"
+            )
+        return labels.train_ids(stored)
+    beyond = stored[(stored >= num_classes) & (stored != labels.IGNORE)]
+    if beyond.size:
+        raise UserError(
+            f"label file {path} holds {beyond[0]}, which is no train id of {num_classes} classes "
+            f"(0..{num_classes - 1} or 255); if these are Cityscapes ids, "
+            f"give {flag} cityscapes"
+        )
+    return stored
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}×{array.shape[0]}"

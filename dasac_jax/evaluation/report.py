@@ -1,0 +1,261 @@
+"""An evaluation's report: markdown, JSON, CSV, pictures, and a table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dasac_jax.errors import UserError
+from dasac_jax.evaluation import plots
+from dasac_jax.evaluation.scores import Result, scores
+from dasac_jax.reporting.summary import plain, replace_file
+
+MARKDOWN_FILE = "evaluation.md"
+JSON_FILE = "evaluation.json"
+CSV_FILE = "evaluation.csv"
+BARS_FILE = "iou.png"
+
+_KEYS = {"iou": "IoU", "precision": "precision", "recall": "recall"}
+_ACCURACY = "pixel accuracy"
+_NOTE = (
+    "nan: the class is neither in the truth nor predicted on any scored pixel; it is left out of "
+    "the means, as in the official Cityscapes evaluation. A class that is predicted but not there "
+    "has IoU 0, and counts."
+)
+
+Cells = list[list[str]]
+
+
+def write(
+    folder: Path,
+    results: Sequence[Result],
+    means: Mapping[str, tuple[int, ...]],
+    *,
+    facts: Mapping[str, Any],
+    console: Console | None = None,
+) -> None:
+    """Write the report of one or several results to `folder` and print its table.
+
+    results: of the same classes, with names of their own; differences are to the first. means:
+    see `evaluation.means`. facts: what else belongs to it. Files are replaced whole,
+    evaluation.json, the last one, holds every number in 0..1 and the counts, null for nan.
+    Raises UserError for results of different classes, and where a file cannot be written.
+    """
+    names = results[0].class_names
+    for result in results[1:]:
+        if result.class_names != names:
+            raise UserError(
+                f"{results[0].name} has {len(names)} classes, {result.name} "
+                f"{len(result.class_names)} or others: only results of the same classes compare"
+            )
+    by_name = {result.name: scores(result, means) for result in results}
+    pictures = _pictures(results, by_name)
+    for file, content in pictures.items():
+        replace_file(folder / file, content)
+    text = _markdown(results, by_name, list(pictures), facts)
+    replace_file(folder / MARKDOWN_FILE, text.encode())
+    replace_file(folder / CSV_FILE, _csv(results, by_name).encode())
+    document = json.dumps(_document(results, by_name, means, facts), indent=2, allow_nan=False)
+    replace_file(folder / JSON_FILE, f"{document}\n".encode())
+    _show(console or Console(), results, by_name)
+
+
+def _pictures(results: Sequence[Result], by_name: Mapping[str, Any]) -> dict[str, bytes]:
+    """The pictures' files by their names."""
+    names = results[0].class_names
+    ious = {name: values["iou"] for name, values in by_name.items()}
+    pictures = {BARS_FILE: plots.iou_bars(names, ious)}
+    for number, result in enumerate(results, start=1):
+        file = "confusion.png" if len(results) == 1 else f"confusion_{number}.png"
+        pictures[file] = plots.confusion_matrix(names, result.counts, result.name)
+    return pictures
+
+
+def _document(results, by_name, means, facts) -> dict[str, Any]:
+    """What evaluation.json holds."""
+    names = results[0].class_names
+
+    def named(values: Mapping[str, Any]) -> dict[str, Any]:
+        by_class = {key: dict(zip(names, plain(values[key]), strict=True)) for key in _KEYS}
+        rest = {key: plain(values[key]) for key in ("pixel_accuracy", "means")}
+        return {**by_class, **rest}
+
+    first = by_name[results[0].name]
+    return {
+        "classes": list(names),
+        "means": {name: [names[i] for i in ids] for name, ids in means.items()},
+        "results": {
+            result.name: {
+                **named(by_name[result.name]),
+                "images": result.images,
+                "confusion": plain(result.counts[:, :-1]),
+                "predicted_as_no_class": plain(result.counts[:, -1]),
+                "facts": plain(result.facts),
+            }
+            for result in results
+        },
+        "differences": {
+            "to": results[0].name,
+            **{result.name: named(_minus(by_name[result.name], first)) for result in results[1:]},
+        },
+        "facts": plain(facts),
+    }
+
+
+def _minus(later: Any, earlier: Any) -> Any:
+    """Differences of scores, entry by entry."""
+    if isinstance(later, Mapping):
+        return {key: _minus(later[key], earlier[key]) for key in later if key != "classes"}
+    return later - earlier
+
+
+def _csv(results: Sequence[Result], by_name: Mapping[str, Any]) -> str:
+    """A line for each result and class, then its means; scores in 0..1 with all digits, or nan."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["result", "class", *_KEYS, "true_pixels", "predicted_pixels"])
+    for result in results:
+        values = by_name[result.name]
+        truth, guess = result.counts.sum(1), result.counts.sum(0)
+        for index, name in enumerate(result.class_names):
+            numbers = [float(values[key][index]) for key in _KEYS]
+            writer.writerow([result.name, name, *numbers, truth[index], guess[index]])
+        for name, mean in values["means"].items():
+            writer.writerow([result.name, name, *(mean[key] for key in _KEYS), "", ""])
+        writer.writerow([result.name, _ACCURACY, values["pixel_accuracy"], "", "", "", ""])
+    return lines.getvalue()
+
+
+def _table(results, by_name, keys: Sequence[str]) -> tuple[list[str], Cells, Cells]:
+    """Header, a line for each class and the lines of means, for some of the scores, in %.
+
+    Several results stand beside each other under their letters, then how each differs from the
+    first.
+    """
+    first, *others = (by_name[result.name] for result in results)
+    letters = _letters(len(results))
+    header = ["class"]
+    for key in keys:
+        header += letters if others else [_KEYS[key]]
+        header += [f"{letter} − {letters[0]}" for letter in letters[1:]]
+
+    def line(label: str, pick) -> list[str]:
+        cells = [label]
+        for key in keys:
+            picked = [pick(values, key) for values in (first, *others)]
+            cells += [_percent(value) for value in picked]
+            cells += [_points(value - picked[0]) for value in picked[1:]]
+        return cells
+
+    lines = [
+        line(name, lambda values, key, i=index: float(values[key][i]))
+        for index, name in enumerate(results[0].class_names)
+    ]
+    totals = []
+    for name, ids in first["means"].items():
+        label = name + _present(name, ids["classes"], [o["means"][name]["classes"] for o in others])
+        totals.append(line(label, lambda values, key, mean=name: values["means"][mean][key]))
+    accuracy = line(_ACCURACY, lambda values, _: values["pixel_accuracy"])
+    width = len(accuracy) - 1
+    # One number of a result belongs into the first of its columns only.
+    keep = width if keys == ("iou",) else width // len(keys)
+    totals.append([accuracy[0], *accuracy[1 : keep + 1], *[""] * (width - keep)])
+    return header, lines, totals
+
+
+def _letters(count: int) -> list[str]:
+    """A, B, … for results that stand beside each other: names would not fit."""
+    return [chr(ord("A") + i) if i < 26 else f"#{i + 1}" for i in range(count)]
+
+
+def _key(results: Sequence[Result]) -> list[str]:
+    """Which result a letter means, in lines; none for a single result."""
+    if len(results) == 1:
+        return []
+    letters = _letters(len(results))
+    return [f"{letter}: {result.name}" for letter, result in zip(letters, results, strict=True)]
+
+
+def _present(name: str, first: int, others: Sequence[int]) -> str:
+    """Says where a mean is over fewer classes than it should be, as some have no value."""
+    counted = [first, *others]
+    if all(f" {count} classes" in name for count in counted):
+        return ""
+    return f", {' / '.join(str(count) for count in counted)} with a value"
+
+
+def _percent(score: float) -> str:
+    return "nan" if math.isnan(score) else f"{100 * score:.2f}"
+
+
+def _points(difference: float) -> str:
+    return "nan" if math.isnan(difference) else f"{100 * difference:+.2f}"
+
+
+def _markdown(results, by_name, pictures: Sequence[str], facts: Mapping[str, Any]) -> str:
+    """The text of evaluation.md."""
+    parts = ["# Evaluation", "\n".join(f"- {line}" for line in _key(results))]
+    parts += [*_tables_in_markdown(results, by_name), _NOTE]
+    parts += [f"![{file.removesuffix('.png')}]({file})" for file in pictures]
+    told = [
+        f"{result.name}: {_words({'images': result.images, **result.facts})}" for result in results
+    ]
+    told += [f"{name}: {_words(fact)}" for name, fact in facts.items()]
+    parts.append("\n".join(f"- {line}" for line in told))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tables_in_markdown(results, by_name) -> list[str]:
+    groups = [tuple(_KEYS)] if len(results) == 1 else [(key,) for key in _KEYS]
+    parts = []
+    for keys in groups:
+        header, lines, totals = _table(results, by_name, keys)
+        if len(keys) == 1:
+            parts.append(f"## {_KEYS[keys[0]]}")
+            totals = totals if keys == ("iou",) else totals[:-1]
+        bold = [[f"**{cell}**" if cell else "" for cell in line] for line in totals]
+        rule = ["---", *["---:"] * (len(header) - 1)]
+        rows = [header, rule, *lines, *bold]
+        parts.append("In %, differences in points." if len(results) > 1 else "In %.")
+        parts.append("\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows))
+    return parts
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def _words(fact: Any) -> str:
+    if isinstance(fact, Mapping):
+        return ", ".join(f"{name} {_words(entry)}" for name, entry in fact.items())
+    return str(fact)
+
+
+def _show(console: Console, results: Sequence[Result], by_name: Mapping[str, Any]) -> None:
+    """Print the table: of one result all its scores, of several their IoU."""
+    keys = tuple(_KEYS) if len(results) == 1 else ("iou",)
+    header, lines, totals = _table(results, by_name, keys)
+    title = results[0].name if len(results) == 1 else "IoU"
+    table = Table(title=Text(f"{title}, in %"), title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    table.add_section()
+    for line in totals:
+        table.add_row(*map(Text, line), style="bold")
+    console.print(table)
+    for line in _key(results):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if any(np.isnan(values["iou"]).any() for values in by_name.values()):
+        console.print(_NOTE, markup=False, highlight=False)

@@ -1,0 +1,296 @@
+"""What an evaluation scores: networks on labelled images, or folders of label maps; and its means.
+
+Both give counts of one form, from which every number of the report follows.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from dasac_jax import config as recipe
+from dasac_jax.data import sources
+from dasac_jax.data.labels import CLASS_NAMES, SYNTHIA_LEFT_OUT, SYNTHIA_LEFT_OUT_13
+from dasac_jax.data.pairs import PairSource
+from dasac_jax.data.preparation.train_ids import DECODE_ERRORS
+from dasac_jax.errors import UserError
+from dasac_jax.evaluation import label_folders, scoring
+from dasac_jax.evaluation.metrics import summarise
+from dasac_jax.inference import trained_network
+from dasac_jax.inference.prediction_files import RECORD_FILE
+from dasac_jax.runtime import data_parallel, logs
+
+_CONFIG_FILE = "config.json"
+_WRITTEN = {label_folders.TRAIN: "labels", label_folders.CITYSCAPES: "cityscapes_ids"}
+_HEADER_THREADS = 8
+# Several checkpoints of one network are scored by one compiled program.
+_scorer = functools.lru_cache(maxsize=1)(scoring.scorer)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was counted for one network or one folder of predictions.
+
+    counts: (C, C + 1) int64 pixels, rows truth, columns prediction, the last of them no class.
+    """
+
+    name: str
+    counts: np.ndarray
+    class_names: tuple[str, ...]
+    images: int
+    facts: dict[str, Any]
+
+
+def of_folder(
+    name: str,
+    predictions: Path,
+    truth: Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    ids: str = label_folders.TRAIN,
+    truth_ids: str | None = None,
+) -> Result:
+    """Score a folder of predicted label maps against a folder of true ones.
+
+    predictions: label maps, or what `dasac_jax.predict` wrote to a folder, which knows its
+    class names; otherwise they are Cityscapes' where not given. truth_ids is `ids` where not
+    given. Raises UserError as `label_folders.match` and `label_folders.confusion` do, and for
+    Cityscapes ids of other classes.
+    """
+    truth_ids = truth_ids or ids
+    folder = predictions
+    if (predictions / RECORD_FILE).is_file():
+        folder = predictions / _WRITTEN[ids]
+        class_names = class_names or _recorded_classes(predictions / RECORD_FILE)
+    names = tuple(class_names or CLASS_NAMES)
+    if label_folders.CITYSCAPES in (ids, truth_ids) and names != CLASS_NAMES:
+        raise UserError(
+            f"Cityscapes ids stand for its {len(CLASS_NAMES)} classes, not for the {len(names)} "
+            f"of {predictions}: use label maps of train ids"
+        )
+    pairs = label_folders.match(folder, truth, truth_ids=truth_ids)
+    with logs.progress(name, len(pairs)) as update:
+        counts = label_folders.confusion(
+            pairs, len(names), ids=ids, truth_ids=truth_ids, update=update
+        )
+    return Result(name, counts, names, len(pairs), {"predictions": str(folder)})
+
+
+@dataclass(frozen=True)
+class Network:
+    """A checkpoint's network with its weights, and what is known of it."""
+
+    path: Path
+    model: nn.Module
+    variables: dict[str, Any]
+    class_names: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+def open_network(
+    path: Path, *, teacher: bool = False, class_names: Sequence[str] | None = None
+) -> Network:
+    """A checkpoint's student, or its teacher; see `inference.open_checkpoint` for the path.
+
+    class_names: where those of the data are known, they have to be as many as the checkpoint's.
+    Raises UserError for checkpoints without such a network and for class counts that differ.
+    """
+    model, networks, facts = trained_network.open_checkpoint(path)
+    names = tuple(class_names or trained_network.class_names(facts))
+    if len(names) != model.num_classes:
+        raise UserError(
+            f"checkpoint {path} has {model.num_classes} classes, but {len(names)} are to be "
+            f"scored: {', '.join(names)}"
+        )
+    variables = trained_network.choose(networks, path, teacher=teacher)
+    said = {key: facts[key] for key in ("arch", "stage", "step") if key in facts}
+    told = {"checkpoint": str(path), "network": "teacher" if teacher else "student", **said}
+    return Network(path, model, variables, names, told)
+
+
+def of_network(
+    name: str, network: Network, pairs: PairSource, *, batch: int | None = None
+) -> Result:
+    """Score a network on labelled images at their full size.
+
+    batch: images at a time over all local devices, by default one for each. Raises UserError for
+    files that cannot be read or hold labels that are no classes of the network.
+    """
+    classes, batch = len(network.class_names), batch or jax.local_device_count()
+    if pairs.id_map and pairs.num_classes != classes:
+        raise UserError(
+            f"checkpoint {network.path} has {classes} classes, but the data in {pairs.root} "
+            f"have {pairs.num_classes}: score it on data of its own classes"
+        )
+    variables = data_parallel.replicate(network.variables)
+    score = _scorer(network.model)
+    total, done = np.zeros((classes, classes), np.int64), 0
+    with logs.progress(name, len(pairs)) as update:
+        try:
+            for group in by_size(pairs, classes):
+                counts, _ = scoring.confusion(
+                    score, variables, group, batch=batch,
+                    update=lambda scored, before=done: update(before + scored),
+                )  # fmt: skip
+                total, done = total + counts, done + len(group)
+        except UserError as error:
+            raise UserError(
+                f"{error} (scoring {network.path}, which has {classes} classes)"
+            ) from error
+    none = np.zeros((classes, 1), np.int64)  # a network predicts a class everywhere
+    counts = np.concatenate([total, none], axis=1)
+    return Result(name, counts, network.class_names, len(pairs), network.facts)
+
+
+def open_pairs(
+    checkpoint: Path, *, root: Path | None, split: str, list_file: Path | None
+) -> PairSource:
+    """The labelled images to score a checkpoint on, none of them decoded yet.
+
+    A list file's (`image label` in each line, relative to the data root), or a split of a
+    prepared root (a role of `sources.open_source`). root: by default the data of the run that the
+    checkpoint lies in, and "data" where it lies in none. Sizes are found by `by_size`. Raises
+    UserError for bad lists, lines without a label, and missing folders and files.
+    """
+    data = _data_config(checkpoint, root)
+    return sources.open_source(data, split, list_file)
+
+
+def left_out(checkpoint: Path) -> tuple[int, ...]:
+    """The train ids that the run of a checkpoint leaves out of its mean; none outside of runs."""
+    return tuple(_run_config(checkpoint).get("left_out", ()))
+
+
+def by_size(pairs: PairSource, num_classes: int) -> list[PairSource]:
+    """The same pairs at their own sizes: a source for each size, in order of appearance.
+
+    Only the files' headers are read. Raises UserError naming the first file that cannot be
+    read, or the first label that differs from its image in size: resized labels would not be
+    the truth any more.
+    """
+
+    def size_of(pair: sources.Pair) -> tuple[int, int]:
+        image, label = (pairs.file(path) for path in pair)
+        sizes = _image_size(image), _image_size(label)
+        if sizes[0] != sizes[1]:
+            (width, height), (other_width, other_height) = sizes
+            raise UserError(
+                f"image {image} has {width}×{height} pixels, its label {label} has "
+                f"{other_width}×{other_height}: sizes have to agree"
+            )
+        return sizes[0][::-1]
+
+    groups: dict[tuple[int, int], list[sources.Pair]] = defaultdict(list)
+    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+        for pair, size in zip(pairs.pairs, pool.map(size_of, pairs.pairs), strict=True):
+            groups[size].append(pair)
+    return [
+        replace(pairs, pairs=tuple(group), size=size, num_classes=num_classes)
+        for size, group in groups.items()
+    ]
+
+
+def means(class_names: Sequence[str], without: Iterable[int] = ()) -> dict[str, tuple[int, ...]]:
+    """The means that a table gives: name → train ids left out.
+
+    For the 19 classes those over 19, 16 (as from SYNTHIA) and 13 of them, for other classes the
+    mean over all. without: train ids that the configuration leaves out, for one mean more.
+    """
+    found: dict[tuple[int, ...], None] = {(): None}
+    if tuple(class_names) == CLASS_NAMES:
+        found |= {SYNTHIA_LEFT_OUT: None, SYNTHIA_LEFT_OUT_13: None}
+    found[tuple(sorted(without))] = None
+    by_name: dict[str, tuple[int, ...]] = {}
+    for ids in found:
+        name = f"mean over {len(class_names) - len(ids)} classes"
+        # Two sets of one size are told apart by what they leave out.
+        if name in by_name:
+            name += f" (without {', '.join(class_names[i] for i in ids)})"
+        by_name[name] = ids
+    return by_name
+
+
+def scores(result: Result, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Every number that follows from a result's counts, in 0..1.
+
+    iou, precision, recall: (C,) float64, nan where there is nothing to divide by.
+    pixel_accuracy: float. means: for each of `wanted` a dictionary of iou, precision and recall
+    over the classes that have a value, and "classes", how many have an IoU. Pixels predicted as
+    no class are missed ones of their true class, as in the official evaluation.
+    """
+    classes = len(result.counts)
+    # One more class, which is never true, takes those pixels; it is left out of everything.
+    square = np.concatenate([result.counts, np.zeros((1, classes + 1), np.int64)])
+    summary = summarise(square)
+    values = {key: summary[key][:classes] for key in ("iou", "precision", "recall")}
+    return {
+        **values,
+        "pixel_accuracy": summary["pixel_accuracy"],
+        "means": {
+            name: {
+                **{key: _mean(np.delete(value, ids)) for key, value in values.items()},
+                "classes": int((~np.isnan(np.delete(values["iou"], ids))).sum()),
+            }
+            for name, ids in ((name, list(ids)) for name, ids in wanted.items())
+        },
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def _recorded_classes(path: Path) -> tuple[str, ...]:
+    """The class names in what a prediction left about itself."""
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error!r}; give a folder of label maps") from error
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of an image file, from its header."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+
+
+def _run_config(checkpoint: Path) -> dict[str, Any]:
+    """The configuration of the run that a checkpoint lies in; empty where it lies in none."""
+    # RUN itself, RUN/stage, RUN/stage/best, RUN/stage/best/step
+    for folder in [checkpoint, *checkpoint.absolute().parents][:4]:
+        path = folder / _CONFIG_FILE
+        if path.is_file():
+            try:
+                config = json.loads(path.read_text(encoding="utf-8"))
+                return {**config, "data.root": config["data.root"] or str(folder / "data")}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path} cannot be read: {error}") from error
+    return {}
+
+
+def _data_config(checkpoint: Path, root: Path | None) -> ConfigDict:
+    """A recipe's `data` section: the run's of the checkpoint, or the base's."""
+    config = recipe.base()
+    run = _run_config(checkpoint)
+    stored = {key: value for key, value in run.items() if key.startswith("data.")}
+    with config.ignore_type():  # JSON has lists for tuples
+        config.update_from_flattened_dict(stored)
+    if root is not None:
+        config.data.root = str(root)
+    return config.data

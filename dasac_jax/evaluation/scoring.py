@@ -1,0 +1,145 @@
+"""The one scoring path: networks over labelled images, to confusion counts."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasac_jax.data import loader
+from dasac_jax.data.pairs import PairSource
+from dasac_jax.evaluation import metrics
+from dasac_jax.image.normalise import normalise
+from dasac_jax.image.resize import resize_image
+from dasac_jax.method.steps import predict_step, statistics_step
+from dasac_jax.runtime import data_parallel, processes, stop_requests
+
+Size = tuple[int, int]
+Predict = Callable[[Any, np.ndarray], tuple[jax.Array, jax.Array]]
+Score = Callable[[Any, Any], tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]]
+
+FULL, RESIZE, CENTRE = "full", "resize", "centre"
+
+
+def predictor(model: nn.Module) -> Predict:
+    """variables, images (D, B, H, W, 3) uint8 → labels, confidence (D, B, H, W) on D devices."""
+
+    def predict(variables, images):
+        return predict_step(variables, normalise(images), model=model)
+
+    return data_parallel.over_local_devices(predict)
+
+
+def class_counts(
+    predict: Predict, variables: Any, pairs: PairSource, num_classes: int, *, batch: int
+) -> Iterator[np.ndarray]:
+    """(C,) int64 for each image in order: how many of its pixels are predicted as each class.
+
+    Full resolution, single scale; labels are not looked at. Of several processes each gives the
+    images of its part. Raises Stopped where a stop is requested.
+    """
+    for items in _batches(pairs, processes.part_of(len(pairs)), batch):
+        stop_requests.check()
+        labels = np.asarray(predict(variables, _dealt(items["image"]))[0])
+        for image in labels.reshape(-1, *labels.shape[2:])[items["valid"]]:
+            yield np.bincount(image.ravel(), minlength=num_classes)
+
+
+def scorer(model: nn.Module, *, mode: str = FULL, size: Size | None = None) -> Score:
+    """variables, (images, labels) with a leading axis of devices → counts, and what was scored.
+
+    mode: "full" scores images at their size, "resize" resizes image and label to `size` first,
+    "centre" cuts `size` out of the middle. Counts are (D, C, C) int32; what was scored: images
+    (D, B, H, W, 3), labels and predictions (D, B, H, W).
+    """
+
+    def score(variables, batch):
+        images, labels = batch
+        if mode == RESIZE:
+            images, labels = _resized(images, labels, size)
+        elif mode == CENTRE:
+            images, labels = _centre(images, size), _centre(labels, size)
+        predictions, _ = predict_step(variables, normalise(images), model=model)
+        counts = metrics.confusion(labels, predictions, model.num_classes)
+        return counts, (images, labels, predictions)
+
+    return data_parallel.over_local_devices(score)
+
+
+def confusion(
+    score: Score,
+    variables: Any,
+    pairs: PairSource,
+    *,
+    batch: int,
+    keep: int = 0,
+    update: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Counts (C, C) int64 over all pairs, and image, label, prediction of the first `keep`.
+
+    Of several processes each scores a part of the images, all get the sum, and the first one what
+    is kept. update: told after each batch how many images this process has scored. Raises Stopped
+    where a stop is requested.
+    """
+    total, kept, done = np.int64(0), [], 0
+    for items in _batches(pairs, processes.part_of(len(pairs), least=keep), batch):
+        stop_requests.check()
+        # Padding repeats an image with every label ignored, so it counts nothing.
+        counts, shown = score(variables, (_dealt(items["image"]), _dealt(items["label"])))
+        total = total + np.asarray(counts, np.int64).sum(0)
+        done += int(items["valid"].sum())
+        if update is not None:
+            update(done)
+        if len(kept) < keep:
+            shown = [np.asarray(x).reshape(-1, *x.shape[2:])[items["valid"]] for x in shown]
+            kept.extend(zip(*shown, strict=True))
+    return processes.total(total), kept[:keep]
+
+
+def source_statistics(
+    model: nn.Module, variables: Any, batches: Sequence[Any] | Iterator[Any]
+) -> Any:
+    """The same weights with running statistics estimated on source batches (B, H, W, 3) alone.
+
+    What training without adaptive batch norm would normalise with: the paper's source-only row.
+    """
+    step = jax.jit(partial(statistics_step, model=model))
+    batch_stats = variables["batch_stats"]
+    for images in batches:
+        stop_requests.check()
+        batch_stats = step(batch_stats, variables["params"], images)
+    return {"params": variables["params"], "batch_stats": batch_stats}
+
+
+def _batches(pairs, rows, batch):
+    if not rows:
+        return iter(())
+    if len(rows) < len(pairs):
+        pairs = dataclasses.replace(pairs, pairs=pairs.pairs[rows.start : rows.stop])
+    devices = jax.local_device_count()
+    size = -(-batch // jax.device_count()) * devices
+    # With fewer images read ahead than there are threads, some of these would idle.
+    return loader.evaluation_batches(pairs, size, prefetch=max(2, -(-loader.NUM_THREADS // size)))
+
+
+def _dealt(array):
+    devices = jax.local_device_count()
+    return array.reshape(devices, -1, *array.shape[1:])
+
+
+def _resized(images, labels, size):
+    height, width = labels.shape[1:]
+    # Nearest as Pillow does it: the pixel that the centre of the new one falls on.
+    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
+    resized = jnp.round(jax.vmap(lambda image: resize_image(image, size))(images))
+    return resized, labels[:, rows][:, :, columns]
+
+
+def _centre(array, size):
+    top, left = (max(n - m, 0) // 2 for n, m in zip(array.shape[1:3], size, strict=True))
+    return array[:, top : top + size[0], left : left + size[1]]

@@ -1,0 +1,134 @@
+"""Image files as people have them: found by file, folder, list or pattern, and read as RGB."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dasac_jax.data.preparation.train_ids import DECODE_ERRORS
+from dasac_jax.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+"""What is looked for in folders; files that are named may have any."""
+
+LIST_SUFFIX = ".txt"
+
+_EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
+
+
+class ImageFile(NamedTuple):
+    """An image to read, and its name among the others: a relative path without suffix."""
+
+    path: Path
+    name: str
+
+
+def find_images(
+    given: Sequence[str | os.PathLike], *, outside: str | os.PathLike | None = None
+) -> list[ImageFile]:
+    """The images that files, folders, lists and patterns name together, each once, in order.
+
+    A folder stands for its images (SUFFIXES) at any depth, sorted, hidden ones left out; a file
+    ending in .txt for those that it lists; a pattern for what matches it ("**" any depth). Names
+    are relative to the folder where that is all that was given, else to the deepest folder that
+    all images share. outside: a folder that nothing is taken from, the one to write to.
+
+    Raises UserError for what does not exist, for no images at all, and for two images of the
+    same name (a.png beside a.jpg), whose results would overwrite each other.
+    """
+    paths = [path for item in given for path in _paths(os.fspath(item))]
+    paths = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
+    if outside is not None:
+        paths = [p for p in paths if not p.is_relative_to(os.path.abspath(outside))]
+    if not paths:
+        places = ", ".join(os.fspath(item) for item in given) or "nothing"
+        raise UserError(f"no images in {places}: files ending in {', '.join(SUFFIXES)} are needed")
+    if len(given) == 1 and os.path.isdir(given[0]):
+        root = os.path.abspath(given[0])
+    else:
+        root = os.path.commonpath([path.parent for path in paths])
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = path.relative_to(root).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(
+                f"{found[name]} and {path} differ in their suffix only, so their results would "
+                "have the same name: predict them to different folders"
+            )
+        found[name] = path
+    return [ImageFile(path, name) for name, path in found.items()]
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """An image file of any common pixel format → (H, W, 3) uint8 RGB.
+
+    Grey, palette and CMYK images become RGB, transparency is dropped; of 16-bit channels the
+    upper 8 bits are kept; the first picture is taken of several; a camera's note on orientation
+    is followed. Raises UserError naming the file when it is missing, empty, cut off, damaged, or
+    holds 32-bit numbers.
+    """
+    try:
+        if os.path.getsize(path) == 0:
+            raise UserError(f"image {path} is empty (0 bytes)")
+        with Image.open(path) as image:
+            mode = image.mode
+            if mode in _SIXTEEN_BITS:
+                grey = np.asarray(image).astype(np.uint16) >> 8
+                image = Image.fromarray(grey.astype(np.uint8))
+            elif mode not in _EIGHT_BITS:
+                raise UserError(
+                    f"image {path} has pixel format {mode}: 8 or 16 bits per channel are needed"
+                )
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+
+
+def _paths(item: str) -> list[str]:
+    if os.path.isdir(item):
+        return _in_folder(item)
+    if os.path.isfile(item):
+        return _listed(item) if item.endswith(LIST_SUFFIX) else [item]
+    if glob.has_magic(item):
+        matches = sorted(glob.glob(item, recursive=True))
+        return [path for path in matches if os.path.isfile(path)]
+    raise UserError(f"there is no image, folder or list {item}")
+
+
+def _in_folder(folder: str) -> list[str]:
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            os.path.join(place, name)
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _listed(path: str) -> list[str]:
+    """A list's images: one a line, beside the list or as seen from here; labels are passed over."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read list file {path}: {error}") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        # A path with spaces is a whole line; `image label` is one of a training list.
+        names = (line.strip(), line.split()[0])
+        places = [p for name in names for p in (os.path.join(os.path.dirname(path), name), name)]
+        existing = [place for place in places if os.path.isfile(place)]
+        if not existing:
+            raise UserError(f"list file {path}, line {number}: there is no image {places[0]}")
+        found.append(existing[0])
+    return found

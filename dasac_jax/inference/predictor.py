@@ -1,0 +1,253 @@
+"""Label maps at full resolution: whole images or windows of them, over scales and flips."""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from dasac_jax.errors import UserError
+from dasac_jax.image.normalise import normalise
+from dasac_jax.image.resize import resize_image
+from dasac_jax.inference.streaming import one_ahead
+from dasac_jax.models.layers import corner_aligned_matrix, upsample
+from dasac_jax.runtime import data_parallel
+
+Size = tuple[int, int]
+
+SMALLEST = 32
+"""Pixels a side: what is smaller leaves a network of stride 8 with pools nothing to look at."""
+
+_SIZES_KEPT = 16  # compiled programs, which memory would fill with over images of all sizes
+
+
+@dataclass(frozen=True)
+class Options:
+    """How images are predicted.
+
+    scales: the image is resized by each, and the class probabilities are averaged. flip: the same
+    over the image and its mirror image. window: (h, w) of the windows that images are cut into;
+    None: whole images. overlap: least share of a window's side that it has in common with the
+    next; there, probabilities are averaged. batch: images, or windows, per device at a time.
+    probabilities: whether these are wanted, too.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    window: Size | None = None
+    overlap: float = 0.25
+    batch: int = 1
+    probabilities: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0.1 <= scale <= 10 for scale in self.scales):
+            raise UserError(f"scales {self.scales}: numbers between 0.1 and 10 are needed")
+        if self.window is not None and min(self.window) < SMALLEST:
+            raise UserError(f"window {self.window}: at least {SMALLEST} pixels a side are needed")
+        if not 0 <= self.overlap <= 0.9:
+            raise UserError(f"overlap {self.overlap}: a share between 0 and 0.9 is needed")
+        if self.batch < 1:
+            raise UserError(f"batch {self.batch}: at least 1 image per device is needed")
+
+
+class Prediction(NamedTuple):
+    """labels (B, H, W) uint8 train ids, confidence (B, H, W) float32 in [0, 1].
+
+    probabilities (B, H, W, C) float16, None where they were not asked for.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    probabilities: np.ndarray | None
+
+
+Start = Callable[[np.ndarray], Callable[[], Prediction]]
+
+
+def predictor(model: nn.Module, variables: Any, options: Options) -> Start:
+    """A function that starts predicting images (B, H, W, 3) uint8, and gives one that waits.
+
+    B is at most `batch_size(options)`; fewer are filled up. The confidence is the (averaged)
+    probability of the label. Images of any size: each size is compiled once (with windows only
+    the window's), and smaller ones than the network or the window can take are extended by their
+    border pixels for the time of the computation. Safe to call from many threads.
+    """
+    variables = data_parallel.replicate(variables)
+    if options.window is None:
+        return _whole_images(model, variables, options)
+    return _windows(model, variables, options)
+
+
+def batch_size(options: Options) -> int:
+    """Images that are predicted together on all local devices."""
+    return jax.local_device_count() * options.batch
+
+
+def window_starts(length: int, window: int, overlap: float) -> list[int]:
+    """Where windows begin on an axis: evenly spread, the first and the last at the borders.
+
+    As few as overlap by at least `overlap` of a window; one where the axis is no longer than it.
+    """
+    spare = length - window
+    if spare <= 0:
+        return [0]
+    gaps = math.ceil(spare / max(1.0, window * (1 - overlap)))
+    return [round(i * spare / gaps) for i in range(gaps + 1)]
+
+
+def _whole_images(model: nn.Module, variables: Any, options: Options) -> Start:
+    def run(variables, images):
+        logits = functools.partial(_logits, model, variables, size=images.shape[1:3])
+        if options.scales == (1.0,) and not options.flip:
+            scores = logits(images)
+            probs = jax.nn.softmax(scores)
+        else:
+            scores = probs = _averaged(logits, images, options)
+        labels = scores.argmax(-1).astype(jnp.uint8)
+        kept = probs.astype(jnp.float16) if options.probabilities else None
+        return labels, probs.max(-1), kept
+
+    program = data_parallel.over_local_devices(run)
+    sizes: set[Size] = set()
+    lock = threading.Lock()
+
+    def make_room(size: Size) -> None:
+        with lock:
+            if size not in sizes and len(sizes) >= _SIZES_KEPT:
+                sizes.clear()
+                jax.clear_caches()  # pmap holds on to its programs, even when it is gone itself
+            sizes.add(size)
+
+    smallest = math.ceil(SMALLEST / min(options.scales))
+
+    def start(images: np.ndarray) -> Callable[[], Prediction]:
+        count, height, width = images.shape[:3]
+        images = _extended(images, (smallest, smallest))
+        make_room(images.shape[1:3])
+        found = program(variables, _dealt(images, batch_size(options)))
+        return lambda: Prediction(
+            *(x if x is None else _gathered(x)[:count, :height, :width] for x in found)
+        )
+
+    return start
+
+
+def _windows(model: nn.Module, variables: Any, options: Options) -> Start:
+    window = options.window
+
+    def run(variables, images):
+        logits = functools.partial(_logits, model, variables, size=window)
+        return _averaged(logits, images, Options(flip=options.flip))
+
+    program = data_parallel.over_local_devices(run)
+
+    def one(image: np.ndarray) -> np.ndarray:
+        total = np.zeros((*image.shape[:2], model.num_classes), np.float32)
+        for scale in options.scales:
+            scaled = np.asarray(
+                Image.fromarray(image).resize(
+                    _scaled(image.shape[:2], scale)[::-1], Image.Resampling.BILINEAR
+                )
+            )
+            probs = np.zeros((*scaled.shape[:2], model.num_classes), np.float32)
+            _slide(lambda cuts: program(variables, cuts), scaled, options, into=probs)
+            total += _stretched(probs, image.shape[:2])
+        return total / np.float32(len(options.scales))
+
+    def start(images: np.ndarray) -> Callable[[], Prediction]:
+        probs = np.stack([one(image) for image in images])
+        kept = probs.astype(np.float16) if options.probabilities else None
+        found = Prediction(probs.argmax(-1).astype(np.uint8), probs.max(-1), kept)
+        return lambda: found
+
+    return start
+
+
+def _slide(program, image: np.ndarray, options: Options, *, into: np.ndarray) -> None:
+    """Mean probabilities over the windows that see a pixel, of an image (H, W, 3) → (H, W, C)."""
+    (height, width), size = options.window, batch_size(options)
+    image = _extended(image[None], options.window)[0]
+    places = [
+        (top, left)
+        for top in window_starts(image.shape[0], height, options.overlap)
+        for left in window_starts(image.shape[1], width, options.overlap)
+    ]
+
+    def started() -> Iterator[tuple[list[tuple[int, int]], jax.Array]]:
+        for i in range(0, len(places), size):
+            chunk = places[i : i + size]
+            cuts = np.stack([image[y : y + height, x : x + width] for y, x in chunk])
+            yield chunk, program(_dealt(cuts, size))
+
+    seen = np.zeros((*into.shape[:2], 1), np.float32)
+    for chunk, found in one_ahead(started()):
+        for (y, x), probs in zip(chunk, _gathered(found), strict=False):  # the rest is filling
+            place = into[y : y + height, x : x + width]
+            place += probs[: place.shape[0], : place.shape[1]]
+            seen[y : y + height, x : x + width] += 1
+    into /= seen
+
+
+def _logits(model, variables, images, *, size: Size) -> jax.Array:
+    return upsample(model.apply(variables, normalise(images)), size)
+
+
+def _averaged(logits: Callable[[jax.Array], jax.Array], images: jax.Array, options: Options):
+    """Mean class probabilities (B, H, W, C) over the scales, and over mirror images."""
+    total, count = jnp.float32(0), 0
+    for scale in options.scales:
+        size = _scaled(images.shape[1:3], scale)
+        scaled = images
+        if size != images.shape[1:3]:
+            # Rounded, as files of that size would be.
+            scaled = jnp.round(jax.vmap(lambda image, size=size: resize_image(image, size))(images))
+        total, count = total + jax.nn.softmax(logits(scaled)), count + 1
+        if options.flip:
+            mirrored = jax.nn.softmax(logits(scaled[:, :, ::-1]))
+            total, count = total + mirrored[:, :, ::-1], count + 1
+    return total / count
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _stretched(probs: np.ndarray, size: Size) -> np.ndarray:
+    """(h, w, C) → (H, W, C), bilinear with aligned corners, as logits are upsampled."""
+    if probs.shape[:2] == size:
+        return probs
+    rows = corner_aligned_matrix(probs.shape[0], size[0])
+    columns = corner_aligned_matrix(probs.shape[1], size[1])
+    probs = np.tensordot(rows, probs, axes=1)
+    return np.matmul(columns, probs)
+
+
+def _extended(images: np.ndarray, smallest: Size) -> np.ndarray:
+    """(B, H, W, 3) of at least that size, border pixels repeated at the bottom and the right."""
+    below, beside = (max(0, n - m) for n, m in zip(smallest, images.shape[1:3], strict=True))
+    if not below and not beside:
+        return images
+    return np.pad(images, ((0, 0), (0, below), (0, beside), (0, 0)), mode="edge")
+
+
+def _dealt(images: np.ndarray, count: int) -> np.ndarray:
+    """(D, b, …) for D devices, filled up to `count` with the last image."""
+    filling = np.repeat(images[-1:], count - len(images), axis=0)
+    return np.concatenate([images, filling]).reshape(
+        jax.local_device_count(), -1, *images.shape[1:]
+    )
+
+
+def _gathered(array: jax.Array) -> np.ndarray:
+    """(D, b, …) → (D · b, …)."""
+    array = np.asarray(array)
+    return array.reshape(-1, *array.shape[2:])

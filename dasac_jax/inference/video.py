@@ -1,0 +1,114 @@
+"""Moving pictures: frames on disk to an animated GIF or an MP4, one frame in memory at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import GifImagePlugin, Image
+
+from dasac_jax.errors import UserError
+from dasac_jax.inference.image_files import read_image
+
+GIF_WIDTH = 640
+"""Pixels across at most: GIF knows no compression worth the name."""
+
+
+def check_video(path: Path | str) -> None:
+    """Raise UserError unless a video can be written of this name: .gif, or .mp4 with its extra."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".gif", ".mp4"):
+        raise UserError(f"video {path}: a name ending in .gif or .mp4 is needed")
+    if suffix == ".mp4":
+        _encoder()
+
+
+def write_video(path: Path | str, frames: Sequence[Path], *, fps: float = 10) -> None:
+    """Write picture files, all of one size, as a video; whole or not at all.
+
+    The suffix decides: .gif loops forever, at most GIF_WIDTH pixels across; .mp4 is H.264, an odd
+    last row or column being cut off. Raises UserError naming the first frame of another size.
+    """
+    check_video(path)
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.part{path.suffix.lower()}")
+    write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part, _pictures(frames), fps)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"cannot write video {path}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # moved, or never begun
+            part.unlink()
+
+
+def _pictures(frames: Sequence[Path]) -> Iterator[np.ndarray]:
+    """The frames, (H, W, 3) uint8, all of the first one's size."""
+    size = None
+    for frame in frames:
+        picture = read_image(frame)
+        size = size or picture.shape
+        if picture.shape != size:
+            raise UserError(
+                f"frame {frame} is {picture.shape[1]}×{picture.shape[0]} pixels, {frames[0]} "
+                f"{size[1]}×{size[0]}: a video needs frames of one size"
+            )
+        yield picture
+
+
+def _write_gif(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
+    # Pillow's own writer of animations holds all frames until the end.
+    with open(path, "wb") as file:
+        for number, picture in enumerate(pictures):
+            frame = Image.fromarray(picture)
+            height = max(1, round(frame.height * GIF_WIDTH / frame.width))
+            if frame.width > GIF_WIDTH:
+                frame = frame.resize((GIF_WIDTH, height), Image.Resampling.BOX)
+            frame = frame.quantize(256)
+            if number == 0:
+                file.writelines(GifImagePlugin.getheader(frame.copy(), info={"loop": 0})[0])
+            # Each with its own colours; in hundredths of a second, at least one.
+            hundredths = max(1, round(100 / fps))
+            file.writelines(
+                GifImagePlugin.getdata(frame, duration=10 * hundredths, include_color_table=True)
+            )
+        file.write(b";")
+
+
+def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
+    first = next(pictures)
+    height, width = (max(2, side - side % 2) for side in first.shape[:2])
+    command = [_encoder(), "-y", "-loglevel", "error"]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
+    command += ["-i", "-", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", str(path)]
+    with tempfile.TemporaryFile() as said:
+        # Not by the library's own writer: that one forks, which JAX's threads do not survive.
+        with (
+            contextlib.suppress(BrokenPipeError),  # the exit code tells
+            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process,
+        ):
+            for picture in itertools.chain([first], pictures):
+                process.stdin.write(np.ascontiguousarray(picture[:height, :width]))
+        if process.returncode:
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip().replace("\n", "; ")
+            raise OSError(f"ffmpeg ended with code {process.returncode}: {words}")
+
+
+def _encoder() -> str:
+    """The ffmpeg that the extra brings along."""
+    try:
+        return importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            "MP4 needs imageio-ffmpeg: pip install 'dasac-jax[video]', or ask for a .gif"
+        ) from error

@@ -1,0 +1,262 @@
+"""report.html: all of a run on one page that loads nothing, for phones and dark rooms as well."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dasac_jax.data.labels import Class
+from dasac_jax.errors import UserError
+from dasac_jax.reporting import metrics_log, start_log, summary, training_curves
+from dasac_jax.reporting.metrics_log import Line
+from dasac_jax.reporting.page_style import STYLE
+
+CONFIG_FILE = "config.json"
+# Scripts and everything from elsewhere are forbidden to the page itself.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_SAID = {
+    "selection": "Images of the selection split in rows, with truth, the student's prediction and "
+    "its confidence",
+    "views": "Views of one target image in rows: the student's view with its noise, the teacher's "
+    "prediction, the same aligned to the reference frame, pooled over all views and brought back, "
+    "its confidence, and the pseudo labels; black is ignored or unseen",
+}
+_LEAST = 960  # pixels: how narrow a large picture gets before it scrolls
+_STAGES = {"baseline": "Baseline", "adapt": "Adaptation"}
+
+
+def write(workdir: Path | str) -> None:
+    """Write report.html of a run from what its work directory holds, replacing it whole.
+
+    metrics.json is needed; metrics.jsonl, pictures, report.png and config.json are shown where
+    they are there. Raises UserError where one cannot be read.
+    """
+    workdir = Path(workdir)
+    result, lines = summary.read(workdir), metrics_log.read(workdir)
+    parts = [
+        *_scores(result),
+        *_result_picture(workdir),
+        *_table(result),
+        *_curves(lines, summary.classes(result)),
+        *_pictures(workdir),
+        *_facts(result, lines, start_log.read(workdir)),
+        *_configuration(workdir),
+    ]
+    facts = result["facts"]
+    about = " · ".join(summary.words(facts[key]) for key in ("arch", "device") if key in facts)
+    about = html.escape(f"{about} · seed {facts['seed']}" if "seed" in facts else about)
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Run {html.escape(workdir.resolve().name)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<h1>Run {html.escape(workdir.resolve().name)}</h1>
+<p class="soft">{about}</p>
+</header>
+<main>
+{"".join(parts)}
+</main>
+</body>
+</html>
+"""
+    summary.replace_file(workdir / summary.PAGE_FILE, page.encode())
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>\n{content}</section>\n"
+
+
+def _scores(result: Mapping[str, Any]) -> Iterator[str]:
+    """The mean IoU of each evaluation, large."""
+    found = summary.evaluations(result)
+    if not found:
+        yield f'<p class="soft">{summary.UNSCORED}</p>\n'
+        return
+    reference = found.get("baseline", {}).get("miou")
+    tiles = []
+    for name, scores in found.items():
+        miou, gain = scores["miou"], ""
+        if name in ("adapted", "teacher") and None not in (miou, reference):
+            gain = f'<span class="soft">{_signed(miou - reference)} over baseline</span>'
+        number = "–" if miou is None else f"{100 * miou:.1f}"
+        chosen = ' class="chosen"' if name == "adapted" else ""
+        tiles.append(
+            f'<li{chosen}><span class="soft">{html.escape(name)}</span>'
+            f"<strong>{number}</strong>{gain}</li>"
+        )
+    yield (
+        f'<ul class="tiles" aria-label="Mean IoU in percent">\n{"".join(tiles)}</ul>\n'
+        '<p class="soft">Mean IoU in % on the target validation set.</p>\n'
+    )
+
+
+def _signed(difference: float) -> str:
+    points = round(100 * difference, 1)
+    kind = "more" if points > 0 else "less"
+    return f'<span class="{kind}">{points:+.1f}</span>' if points else "0.0"
+
+
+def _result_picture(workdir: Path) -> Iterator[str]:
+    path = workdir / summary.PICTURE_FILE
+    if path.exists():
+        words = "Images of the validation set in rows, with truth and each network's prediction"
+        yield _section("Predictions", _shown(path, words))
+
+
+def _table(result: Mapping[str, Any]) -> Iterator[str]:
+    """Per-class IoU; the best of a row is bold."""
+    found = summary.evaluations(result)
+    if not found:
+        return
+    header, lines, totals = summary.cells(result)
+    compared = {"baseline", "adapted"} <= found.keys()
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    head += '<th scope="col">gain</th>' if compared else ""
+    names = list(next(iter(found.values()))["iou"])
+    colours = {x.name: "#{:02x}{:02x}{:02x}".format(*x.color) for x in summary.classes(result)}
+    scores = [{key: score["iou"][name] for key, score in found.items()} for name in names]
+    scores += [
+        {key: score[name] for key, score in found.items()} for name in ("miou", "pixel_accuracy")
+    ]
+    rows = [
+        _row(cells, values, compared, colours)
+        for cells, values in zip([*lines, *totals], scores, strict=True)
+    ]
+    body, foot = "".join(rows[: len(lines)]), "".join(rows[len(lines) :])
+    content = (
+        '<div class="scroll" tabindex="0" role="group" aria-label="Table">\n'
+        f'<table class="scores">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n'
+        f"<tfoot>\n{foot}</tfoot>\n</table></div>\n"
+    )
+    if compared:
+        content += '<p class="soft">Gain: adapted over baseline, in points.</p>\n'
+    yield _section("IoU by class, %", content)
+
+
+def _row(
+    cells: Sequence[str],
+    values: Mapping[str, float | None],
+    compared: bool,
+    colours: Mapping[str, str],
+) -> str:
+    label, *note = cells[0].split(" (", 1)
+    colour = colours.get(label)
+    dot = f'<span class="dot" style="background:{colour}"></span>' if colour else ""
+    small = f"<small>({html.escape(note[0])}</small>" if note else ""
+    row = f'<th scope="row">{dot}{html.escape(label)}{small}</th>'
+    known = [value for value in values.values() if value is not None]
+    for cell, value in zip(cells[1:], values.values(), strict=True):
+        best = ' class="best"' if len(known) > 1 and value == max(known) else ""
+        row += f"<td{best}>{cell}</td>"
+    if compared:
+        after, before = values["adapted"], values["baseline"]
+        row += f"<td>{'–' if None in (after, before) else _signed(after - before)}</td>"
+    return f"<tr>{row}</tr>\n"
+
+
+def _curves(lines: Sequence[Line], classes: Sequence[Class]) -> Iterator[str]:
+    light, dark = (training_curves.draw(lines, classes, dark=dark) for dark in (False, True))
+    figures = [
+        '<figure><picture><source media="(prefers-color-scheme: dark)" '
+        f'srcset="{_data(dark[name])}"><img src="{_data(light[name])}" '
+        f'alt="{html.escape(training_curves.describe(lines, name, classes))}"></picture></figure>\n'
+        for name in light
+    ]
+    if figures:
+        yield _section("Curves", f'<div class="curves">\n{"".join(figures)}</div>\n')
+
+
+def _pictures(workdir: Path) -> Iterator[str]:
+    """The last pictures of each stage, and the first ones to compare with."""
+    found: dict[tuple[str, str], list[tuple[int, Path]]] = {}
+    for stage, step, name, path in metrics_log.pictures(workdir):
+        found.setdefault((stage, name), []).append((step, path))
+    for stage, title in _STAGES.items():
+        content = ""
+        for name in (name for other, name in found if other == stage):
+            words, steps = _SAID.get(name, name), found[stage, name]
+            (first, before), (last, path) = steps[0], steps[-1]
+            content += _shown(path, f"{words}, after step {last}")
+            if first != last:
+                shown = _shown(before, f"{words}, after step {first}")
+                content += f"<details><summary>The same after step {first}</summary>{shown}"
+                content += "</details>\n"
+        if content:
+            yield _section(f"{title}: pictures of validation", content)
+
+
+def _shown(path: Path, words: str) -> str:
+    """A picture with its caption; where it is too wide for the screen it scrolls by itself."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    words = html.escape(words)
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+    least = min(6 * width // 10, _LEAST)
+    return (
+        '<figure><div class="scroll" tabindex="0" role="group" aria-label="Picture">'
+        f'<img src="{_data(content)}" width="{width}" height="{height}" '
+        f'style="min-width: {least}px" alt="{words}"></div>'
+        f"<figcaption>{words}.</figcaption></figure>\n"
+    )
+
+
+def _facts(
+    result: Mapping[str, Any], lines: Sequence[Line], starts: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Timing and versions: what the result says of itself, durations, and the last start."""
+    facts = {name: summary.words(fact) for name, fact in result["facts"].items()}
+    for stage, title in _STAGES.items():
+        mine = [line for line in lines if line["stage"] == stage]
+        seconds = metrics_log.seconds(lines).get(stage, 0.0)
+        if seconds:
+            steps = mine[-1]["step"]
+            facts[f"{title.lower()}, training"] = (
+                f"{steps} steps in {seconds / 60:.1f} minutes, {steps / seconds:.3g} a second, "
+                "with compiling and validation"
+            )
+    if starts:
+        last = starts[-1]
+        facts["starts"] = f"{len(starts)}, the last at {last['started']}"
+        if last["commit"]:
+            changed = ", with changes" if last["commit"]["changed"] else ""
+            facts["git commit"] = last["commit"]["id"] + changed
+        facts["command"] = last["command"]
+    yield _section("Timing and versions", _plain_table(facts))
+
+
+def _configuration(workdir: Path) -> Iterator[str]:
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return
+    try:
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    table = _plain_table({key: json.dumps(value) for key, value in config.items()})
+    title = f"<summary>All {len(config)} keys</summary>"
+    yield _section("Configuration", f"<details>{title}{table}</details>\n")
+
+
+def _plain_table(entries: Mapping[str, str]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(text)}</td></tr>\n'
+        for name, text in entries.items()
+    )
+    return f'<table class="plain"><tbody>\n{rows}</tbody></table>\n'
+
+
+def _data(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

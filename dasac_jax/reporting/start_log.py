@@ -1,0 +1,98 @@
+"""runs.jsonl: a line for each start of a run, with all that its result may hang on."""
+
+import datetime
+import json
+import logging
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import dasac_jax
+from dasac_jax import config as recipe
+from dasac_jax.errors import UserError
+from dasac_jax.reporting.summary import replace_file
+
+_LOG = logging.getLogger(__name__)
+
+RUNS_FILE = "runs.jsonl"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def add(folder: Path, config: ConfigDict) -> None:
+    """Append this start to a work directory's runs.jsonl. Raises UserError if it cannot be."""
+    line = {
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.orig_argv),
+        "folder": os.getcwd(),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "devices": {
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "versions": versions(),
+        "commit": commit(Path(dasac_jax.__file__).parents[1]),
+        "seed": config.seed,
+        "config": recipe.flatten(config),
+    }
+    text = "".join(json.dumps(entry) + "\n" for entry in [*read(folder), line])
+    replace_file(folder / RUNS_FILE, text.encode())
+
+
+def read(folder: Path | str) -> list[dict[str, Any]]:
+    """The starts of a work directory in their order; none where it has none.
+
+    Raises UserError, naming the line, where one is not as it was written.
+    """
+    path = Path(folder) / RUNS_FILE
+    lines = []
+    try:
+        content = path.read_text(encoding="utf-8") if path.exists() else ""
+        for text in content.splitlines():
+            lines.append(dict(json.loads(text)))
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}, line {len(lines) + 1} cannot be read ({error}): remove the file"
+        ) from error
+    return lines
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the libraries that results may hang on."""
+    found = {"dasac-jax": dasac_jax.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def commit(root: Path) -> dict[str, Any] | None:
+    """The commit of a git checkout and whether its files differ from it; None where it is none."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        name = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError) as error:
+        _LOG.warning("the git commit of %s is not known: %s", root, error)
+        return None
+    return {"id": name, "changed": bool(changed)}
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()

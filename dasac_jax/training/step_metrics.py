@@ -1,0 +1,89 @@
+"""The metrics of the steps since the last look: means, and which steps were skipped."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dasac_jax.errors import UserError
+from dasac_jax.runtime import data_parallel
+
+Entry = dict[str, Any]
+
+
+class Window:
+    """Metrics as the steps give them, left on the device until somebody looks.
+
+    name: the stage's, for messages. most_skipped: how many steps in a row may be skipped. facts:
+    what `facts` gave when the run was stopped in between, so that means do not tell of it.
+    """
+
+    def __init__(self, name: str, most_skipped: int, facts: Mapping[str, Any]) -> None:
+        self._name, self._most = name, most_skipped
+        self._entries: list[Entry] = list(facts.get("window", ()))
+        self._row: list[Entry] = list(facts.get("skipped_in_row", ()))  # before the window
+        self._waiting: list[tuple[int, dict[str, jax.Array], Sequence[str]]] = []
+
+    def add(self, step: int, metrics: dict[str, jax.Array], names: Sequence[str]) -> None:
+        """Keep a step's metrics, of which `skipped` is one, and the names of its images."""
+        self._waiting.append((step, metrics, names))
+
+    def is_computed(self) -> bool:
+        """Whether the devices have done all steps so far: they have nothing to do."""
+        return not self._waiting or all(x.is_ready() for x in self._waiting[-1][1].values())
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint has to say of the steps that nobody has looked at, for JSON."""
+        return {"window": self._fetched(), "skipped_in_row": self._row}
+
+    def means(self) -> tuple[dict[str, float], int]:
+        """Means over the steps that were not skipped (nan if all were), and how many were.
+
+        Waits for the device. Raises UserError where too many in a row were skipped.
+        """
+        entries = self._fetched()
+        row = self._row
+        for entry in entries:
+            row = [*row, entry] if "skipped" in entry else []
+            if len(row) >= self._most:
+                raise UserError(_too_many(self._name, row))
+        values = [entry["values"] for entry in entries if "skipped" not in entry]
+        means = dict.fromkeys(entries[0]["values"], math.nan)
+        if values:
+            means = {key: float(np.mean([v[key] for v in values])) for key in means}
+        return means, len(entries) - len(values)
+
+    def clear(self) -> None:
+        """Begin anew: the steps so far have been looked at."""
+        for entry in self._fetched():
+            self._row = [*self._row, entry] if "skipped" in entry else []
+        self._entries = []
+
+    def _fetched(self) -> list[Entry]:
+        self._entries += [_entry(*kept) for kept in self._waiting]
+        self._waiting = []
+        return self._entries
+
+
+def _entry(step: int, metrics: dict[str, jax.Array], names: Sequence[str]) -> Entry:
+    """A step in JSON's terms; a skipped one says why, and what it read."""
+    numbers = {key: float(data_parallel.first(value)) for key, value in metrics.items()}
+    skipped = numbers.pop("skipped")
+    # JSON knows no nan, and no mean takes account of a skipped step.
+    entry = {"step": step, "values": dict.fromkeys(numbers) if skipped else numbers}
+    if skipped:
+        bad = [f"{key} is {x}" for key, x in numbers.items() if not math.isfinite(x)]
+        entry |= {"skipped": bad[0] if bad else "a gradient is not finite", "names": list(names)}
+    return entry
+
+
+def _too_many(name: str, row: Sequence[Entry]) -> str:
+    first, last = row[0], row[-1]
+    return (
+        f"{name} steps {first['step']} to {last['step']} were all skipped "
+        f"(config.max_skipped_steps): at step {first['step']} {first['skipped']}. It read "
+        f"{', '.join(first['names'])}: look at these files, or try a smaller learning rate; "
+        "checkpoints before it are kept"
+    )

@@ -1,0 +1,98 @@
+"""What a stage's training stops for now and then: a score and pictures of the selection split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from dasac_jax.evaluation import scoring
+from dasac_jax.evaluation.metrics import summarise
+from dasac_jax.method.state import TrainState
+from dasac_jax.reporting import validation_pictures
+from dasac_jax.training.loop import Validate, Validation
+from dasac_jax.training.workdir import Run
+
+PICTURED = 3
+_DRAWS = 2  # folded into the seed; the stages, which fold in 0 and 1, draw nothing of this
+
+
+def of_baseline(run: Run, model: nn.Module) -> Validate:
+    """mIoU and pictures of centre crops."""
+    score = scoring.scorer(model, mode=scoring.CENTRE, size=tuple(run.config.baseline.crop))
+    pairs, predict = run.open("selection"), validation_pictures.predictor(model)
+
+    def validate(state: TrainState) -> Validation:
+        miou, kept = _score(run, score, state, pairs)
+        if jax.process_index() != 0:
+            return Validation(miou)
+        return Validation(
+            miou,
+            {
+                "selection": validation_pictures.student(
+                    predict, state.student, kept, PICTURED, run.classes
+                )
+            },
+        )
+
+    return validate
+
+
+def of_adapt(
+    run: Run, model: nn.Module, make_views: Callable[..., dict[str, jax.Array]]
+) -> Validate:
+    """mIoU and pictures of images resized to the crop, and what the teacher makes of them.
+
+    make_views: `image.views.target_views` with its settings bound.
+    """
+    score = scoring.scorer(model, mode=scoring.RESIZE, size=tuple(run.config.adapt.crop))
+    pairs, predict = run.open("selection"), validation_pictures.predictor(model)
+    inspect = _inspector(run, predict, make_views)
+    key = jax.random.fold_in(jax.random.key(run.config.seed), _DRAWS)
+
+    def validate(state: TrainState) -> Validation:
+        miou, kept = _score(run, score, state, pairs)
+        if jax.process_index() != 0:
+            return Validation(miou)
+        inspected = [
+            inspect(
+                jax.random.fold_in(key, item),
+                pairs[item]["image"],
+                state.teacher,
+                state.class_prior,
+            )
+            for item in range(len(kept))
+        ]
+        shown = {
+            "selection": validation_pictures.student(
+                predict, state.student, kept, run.config.adapt.group_size, run.classes
+            ),
+            "views": validation_pictures.teacher_views(inspected[0], run.classes),
+        }
+        return Validation(
+            miou, shown, {"thresholds": validation_pictures.mean_thresholds(inspected)}
+        )
+
+    return validate
+
+
+def _inspector(run, predict, make_views) -> Callable[..., dict[str, np.ndarray]]:
+    adapt = run.config.adapt
+    return validation_pictures.inspector(
+        predict,
+        make_views,
+        group_size=adapt.group_size,
+        pool=adapt.pool,
+        beta=adapt.beta,
+        upper=adapt.threshold_upper,
+        lower=adapt.threshold_lower,
+        discount=adapt.discount,
+    )
+
+
+def _score(run, score, state, pairs) -> tuple[float, list[Any]]:
+    counts, kept = scoring.confusion(
+        score, state.student, pairs, batch=run.config.validation_batch, keep=PICTURED
+    )
+    return summarise(counts, run.config.left_out)["miou"], kept

@@ -1,0 +1,178 @@
+"""A run's folder: its configuration, its data, where things lie in it."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dasac_jax import config as recipe
+from dasac_jax.data import classes, sources
+from dasac_jax.data.demo import render
+from dasac_jax.data.labels import Class
+from dasac_jax.data.pairs import PairSource
+from dasac_jax.data.preparation import train_ids
+from dasac_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+# Keys that may differ from one start to the next: they change no result (data may move).
+_FREE = {
+    "stages",
+    "validation_batch",
+    "checkpoint_every_steps",
+    "checkpoint_every_minutes",
+    "max_minutes",
+    "max_skipped_steps",
+    "log_every_steps",
+    "loader_threads",
+    "data.root",
+    "data.tfds",
+    "remat",
+    "adapt.accumulate",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration, with data.root resolved, and the folder that it works in."""
+
+    config: ConfigDict
+    folder: Path
+
+    @property
+    def weights_file(self) -> Path:
+        """Predicted pixels per class and target image, by the weights stage."""
+        return self.folder / "weights.tsv"
+
+    def newest(self, stage: str) -> Path:
+        """Folder of a stage's newest checkpoints."""
+        return self.folder / stage / "checkpoints"
+
+    def best(self, stage: str) -> Path:
+        """Folder of a stage's best checkpoint."""
+        return self.folder / stage / "best"
+
+    def open(self, role: str) -> PairSource:
+        """The images of a role, see `sources.open_source`."""
+        return sources.open_source(self.config.data, role)
+
+    @property
+    def classes(self) -> tuple[Class, ...]:
+        """The classes that are trained and scored, in the order of their train ids."""
+        return classes.of(self.config.data)
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the network that it holds."""
+        return {
+            "arch": self.config.arch,
+            "dtype": self.config.dtype,
+            "num_classes": len(self.classes),
+            "class_names": [entry.name for entry in self.classes],
+            "palette": [list(entry.color) for entry in self.classes],
+        }
+
+
+def open_run(config: ConfigDict, folder: Path) -> Run:
+    """The run of `config` in `folder`, all that it needs being there; nothing is written yet.
+
+    Raises UserError when the folder belongs to another configuration, and one that names every
+    folder or file that the stages need and is missing.
+    """
+    config = config.copy_and_resolve_references()
+    path = folder / CONFIG_FILE
+    if path.exists():
+        _compare(path, _stored_form(config))
+    run = Run(_with_data_root(config, folder), folder)
+    missing = _missing(run)
+    if missing:
+        raise UserError("missing:\n  " + "\n  ".join(missing))
+    return run
+
+
+def claim(run: Run, config: ConfigDict) -> None:
+    """Write `config` to the run's folder, which is its own from then on.
+
+    Raises UserError when the folder cannot be written.
+    """
+    path = run.folder / CONFIG_FILE
+    beside = path.with_name(CONFIG_FILE + ".part")
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(_stored_form(config), indent=1) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(
+            f"--workdir {run.folder} cannot be written ({error.strerror}): choose another folder"
+        ) from error
+
+
+def _stored_form(config: ConfigDict) -> dict[str, Any]:
+    """What JSON keeps of a configuration: tuples become lists."""
+    return json.loads(json.dumps(recipe.flatten(config)))
+
+
+def _with_data_root(config: ConfigDict, folder: Path) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.root = config.data.root or str(folder / "data")
+    return config
+
+
+def _missing(run: Run) -> list[str]:
+    """A line for everything that the stages need and that is not there."""
+    config = run.config
+    first = recipe.stages(config)[0]
+    lines = []
+    if "demo" not in config:
+        roles = ["source_train", "target_train"]
+        if sources.has(config.data, "val"):
+            roles.append("val")
+        if config.data.selection_images:
+            roles.append("selection")
+        lines = sources.missing(config.data, roles)
+    begun = any(run.newest(stage).is_dir() for stage in ("baseline", "adapt"))
+    if config.init and not begun and not Path(config.init).is_dir():
+        lines.append(f"{config.init}: the checkpoint to start from, made of {config.init_from}")
+    if first != "baseline" and not begun and not config.init:
+        lines.append(
+            f"{run.newest('baseline')}: the baseline that stage {first} starts from: run stage "
+            "baseline first, or give --config.init=CHECKPOINT"
+        )
+    return lines
+
+
+def make_demo(run: Run) -> None:
+    """Render the demo's domains and prepare their labels, where the recipe brings its own data."""
+    if "demo" not in run.config:
+        return
+    root = Path(run.config.data.root)
+    if not (root / "demo.json").exists():
+        _LOG.info("rendering the demo's images to %s", root)
+    render.render(root, seed=run.config.seed, **run.config.demo)
+    train_ids.prepare_gta(root)
+    train_ids.prepare_cityscapes(root)
+
+
+def _compare(path: Path, flat: dict[str, Any]) -> None:
+    try:
+        written = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): choose another --workdir") from error
+    # A key that an earlier version did not know had no effect, which is what its default has.
+    stored = _stored_form(recipe.base()) | written
+    differing = [
+        f"{key}: {stored.get(key, 'absent')} there, {flat.get(key, 'absent')} here"
+        for key in sorted(stored.keys() | flat.keys())
+        if key not in _FREE and stored.get(key) != flat.get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"--workdir {path.parent} belongs to another configuration "
+            f"({'; '.join(differing[:5])}{'; …' if len(differing) > 5 else ''}): "
+            "choose another --workdir, or give that configuration"
+        )

@@ -1,0 +1,77 @@
+"""Every recipe's networks, whole but abstract, and every key of a configuration."""
+
+import inspect
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dasac_jax import config as recipe
+from dasac_jax import models
+from dasac_jax.data.demo import render
+from dasac_jax.method import optim
+from dasac_jax.runtime import data_parallel
+from dasac_jax.training import stages
+
+ROOT = Path(__file__).parents[2]
+PATHS = sorted((ROOT / "configs").glob("*.py"))
+
+
+def load(path):
+    return runpy.run_path(str(path))["get_config"]()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_networks_fit_their_crops_and_optimiser(path):
+    config = load(path)
+    for stage in ("baseline", "adapt"):
+        state = jax.eval_shape(lambda s=stage: stages.create_state(config, s))
+        batch = config[stage].source_batch
+        height, width = config[stage].crop
+        images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32)
+        model = stages.create_model(config)
+        logits = jax.eval_shape(model.apply, state.student, images)
+        num_classes = 3 if path.stem == "custom_example" else 19
+        assert (logits.shape[0], logits.shape[3]) == (batch, num_classes)
+        assert logits.dtype == jnp.float32
+        assert all(
+            abs(n - m / 8) <= 1 for n, m in zip(logits.shape[1:3], (height, width), strict=True)
+        )
+        full = jax.eval_shape(lambda x, s=(height, width): models.upsample(x, s), logits)
+        assert full.shape == (batch, height, width, num_classes)
+
+        groups = Counter(jax.tree.leaves(optim.groups(state.params)))
+        assert set(groups) == set(optim.GROUPS)
+        optimiser = optim.create(config[stage].learning_rate, **config.optimiser)
+        updates, opt_state = jax.eval_shape(
+            optimiser.update, state.params, state.opt_state, state.params
+        )
+        assert jax.tree.map(lambda x: x.shape, updates) == jax.tree.map(
+            lambda x: x.shape, state.params
+        )
+        assert jax.tree.structure(opt_state) == jax.tree.structure(state.opt_state)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_batches_fit_one_device_and_several(path):
+    config = load(path)
+    for devices in (1, 2):
+        baseline, adapt = config.baseline, config.adapt
+        counts = {"devices": devices, "local_devices": devices}
+        data_parallel.layout("baseline", baseline.source_batch, baseline.target_batch, **counts)
+        data_parallel.layout("adapt", adapt.source_batch, adapt.groups, adapt.group_size, **counts)
+
+
+def test_every_key_is_read_by_a_run(unlabelled):
+    keys = set(recipe.flatten(recipe.base()))
+    sections = {key.rsplit(".", depth)[0] for key in keys for depth in (1, 2)}
+    assert unlabelled.keys <= keys | sections | {"demo"}
+    # One is told where the weights are missing that it tells about, one goes with own classes.
+    assert keys - unlabelled.keys == {"init_from", "data.classes.palette"}
+
+
+def test_every_key_of_the_demo_is_an_argument_of_its_rendering():
+    assert set(recipe.demo_data()) <= set(inspect.signature(render.render).parameters)

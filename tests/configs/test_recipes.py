@@ -1,0 +1,89 @@
+"""Every recipe loads, passes the checks and holds the published values."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from dasac_jax import config as recipe
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+PUBLISHED = sorted(
+    f"{source}_{network}" for source in ("gta", "synthia") for network in ("r101", "vgg16", "fcn")
+)
+
+# By network: source and target batch, rate, jitter of the baseline; rate, target weight and lowest
+# threshold of the adaptation.
+VALUES = {
+    "r101": (12, 8, 2.5e-4, 0.5, 2.5e-4, 5.0, 0.2),
+    "vgg16": (16, 2, 2.5e-4, 0.4, 2.5e-4, 2.0, 0.1),
+    "fcn": (16, 2, 5e-4, 0.4, 5e-4, 2.0, 0.1),
+}
+NETWORKS = {
+    "r101": ("deeplabv2_resnet101", "resnet101-5d3b4d8f.pth"),
+    "vgg16": ("deeplabv2_vgg16_bn", "vgg16_bn-6c64b313.pth"),
+    "fcn": ("fcn_vgg16_bn", "vgg16_bn-6c64b313.pth"),
+}
+# The published mIoU: baseline, adapted.
+SCORES = {
+    "gta_r101": (40.8, 53.8),
+    "gta_vgg16": (37.1, 49.8),
+    "gta_fcn": (36.7, 49.9),
+    "synthia_r101": (36.3, 52.6),
+    "synthia_vgg16": (34.4, 49.1),
+    "synthia_fcn": (31.6, 46.8),
+}
+
+
+def load(name):
+    """The recipe's configuration and its docstring."""
+    module = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))
+    return module["get_config"](), module["__doc__"]
+
+
+def test_every_published_recipe_is_there():
+    assert set(PUBLISHED) == set(NAMES) - {"demo", "custom_example"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_passes_the_checks_and_tells_its_command(name):
+    config, doc = load(name)
+    recipe.check(config)
+    assert f"--config configs/{name}.py --workdir runs/{name}" in doc
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_adds_no_key_that_nothing_reads(name):
+    config, _ = load(name)
+    added = recipe.flatten(config).keys() - recipe.flatten(recipe.base()).keys()
+    assert {key.split(".")[0] for key in added} <= {"demo"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_holds_the_published_values(name):
+    config, doc = load(name)
+    source, network = name.split("_")
+    baseline, adapt = config.baseline, config.adapt
+    values = (
+        *(baseline.source_batch, baseline.target_batch, baseline.learning_rate, baseline.jitter),
+        *(adapt.learning_rate, adapt.target_weight, adapt.threshold_lower),
+    )
+    assert values == VALUES[network]
+    assert (config.arch, config.init_from.split()[0]) == NETWORKS[network]
+    assert (adapt.source_batch, adapt.groups, adapt.group_size) == (8, 2, 4)
+    assert (baseline.epochs, adapt.epochs) == (100, 200)
+    assert (baseline.crop, adapt.crop) == ((640, 640), (512, 1024))
+    assert (config.data.source == "synthia") == (source == "synthia")
+    assert config.data.statistics == "gta5"
+    scores = tuple(float(x) for x in re.findall(r"\d\d\.\d", doc))
+    assert scores[::-1] == SCORES[name]
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("synthia")])
+def test_synthia_uses_all_images_and_leaves_classes_out(name):
+    config, _ = load(name)
+    assert (config.data.source_images, config.data.source_held_out) == (0, 400)
+    assert config.data.source_size == (760, 1280)
+    assert config.left_out == (9, 14, 16)

@@ -1,0 +1,174 @@
+"""What is in train.log, on the terminal and in the event files."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+
+from dasac_jax.errors import UserError
+from dasac_jax.runtime import logs
+
+LINE = re.compile(
+    r"^baseline step (\d+)/7  [\d.e+]+ it/s  eta (\d+:\d\d:\d\d|unknown)  loss_source ([\d.]+)$"
+)
+
+
+def _run(workdir: Path, console: Console, initial: int = 0) -> None:
+    with (
+        logs.logging_to(workdir, console=console),
+        logs.progress("baseline", 7, initial, log_every=3) as update,
+    ):
+        for step in range(initial + 1, 8):
+            update(step, {"loss_source": np.float32(step + 0.25)})
+
+
+def _messages(workdir: Path) -> list[str]:
+    lines = (workdir / logs.LOG_FILE).read_text().splitlines()
+    return [re.sub(r"^[\d-]+ [\d:]+ INFO ", "", line) for line in lines]
+
+
+def test_plain_lines_on_every_nth_and_the_last_step(tmp_path):
+    out = io.StringIO()
+    _run(tmp_path, Console(file=out, width=40))
+    found = [LINE.match(message) for message in _messages(tmp_path)]
+    assert [match.group(1, 3) for match in found] == [("3", "3.25"), ("6", "6.25"), ("7", "7.25")]
+    assert found[-1].group(2) == "0:00:00"
+    assert out.getvalue().splitlines() == _messages(tmp_path)
+
+
+def test_terminal_shows_a_bar_and_the_file_the_lines(tmp_path):
+    out = io.StringIO()
+    _run(tmp_path, Console(file=out, width=120, force_terminal=True))
+    assert [LINE.match(message).group(1) for message in _messages(tmp_path)] == ["3", "6", "7"]
+    shown = out.getvalue()
+    assert "7/7" in shown and "it/s" in shown and "loss_source 7.25" in shown
+    assert "baseline step" not in shown
+
+
+def test_restart_appends_and_counts_from_where_it_stopped(tmp_path):
+    _run(tmp_path, Console(quiet=True))
+    _run(tmp_path, Console(quiet=True), initial=4)
+    assert [LINE.match(m).group(1) for m in _messages(tmp_path)] == ["3", "6", "7", "6", "7"]
+
+
+def test_rate_and_eta_come_from_the_clock(tmp_path, monkeypatch):
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr(logs.time, "monotonic", lambda: next(clock))
+    with (
+        logs.logging_to(tmp_path, console=Console(quiet=True)),
+        logs.progress("adapt", 600, 80, log_every=20) as update,
+    ):
+        update(100, {"loss": 1.23456})
+    assert _messages(tmp_path) == ["adapt step 100/600  2 it/s  eta 0:04:10  loss 1.235"]
+
+
+def test_values_are_read_on_logged_steps_only():
+    class Pending:
+        reads = 0
+
+        def __float__(self) -> float:
+            Pending.reads += 1
+            return 1.0
+
+    with logs.progress("baseline", 10, log_every=5) as update:
+        for step in range(1, 11):
+            update(step, {"loss": Pending()})
+    assert Pending.reads == 2
+
+
+def test_warnings_reach_the_terminal_from_every_process(tmp_path):
+    out = io.StringIO()
+    with logs.logging_to(tmp_path, primary=False, console=Console(file=out)) as log:
+        log.info("from the second process")
+        logging.getLogger("dasac_jax.checkpoints.store").warning("checkpoint [1] is damaged")
+    assert out.getvalue() == "warning: checkpoint [1] is damaged\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_log_is_released_at_the_end(tmp_path):
+    for name in ("a", "b"):
+        with logs.logging_to(tmp_path / name, console=Console(quiet=True)) as log:
+            log.info("line of %s", name)
+    assert _messages(tmp_path / "a") == ["line of a"]
+    assert _messages(tmp_path / "b") == ["line of b"]
+
+
+def test_a_full_disk_keeps_no_log_and_hides_no_mistake(tmp_path):
+    (tmp_path / logs.LOG_FILE).symlink_to("/dev/full")
+    with pytest.raises(UserError, match="make room"), logs.logging_to(tmp_path) as logger:
+        logger.info("a line")
+        raise UserError("make room")
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(UserError, match=r"cannot write .*file.*--workdir"),
+        logs.logging_to(tmp_path / "file"),
+    ):
+        pass
+    with pytest.raises(UserError, match=r"TensorBoard files to .*file"):
+        logs.Scalars(tmp_path / "file" / "events")
+
+
+def _events(folder: Path) -> list[Event]:
+    """The events in all files of a folder: each record is length, checksum, bytes, checksum."""
+    events = []
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            length = int.from_bytes(content[:8], "little")
+            body = content[12 : 12 + length]
+            assert int.from_bytes(content[12 + length : 16 + length], "little") == masked_crc32c(
+                body
+            )
+            events.append(Event.FromString(body))
+            content = content[16 + length :]
+    return events
+
+
+def test_event_files_hold_scalars_and_pictures(tmp_path):
+    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    with logs.Scalars(tmp_path / "events") as scalars:
+        scalars.add_scalars(20, {"baseline/loss_source": np.float32(1.5), "baseline/lr": 0.25})
+        scalars.add_image("baseline/views", picture, 20)
+    values = [(e.step, v) for e in _events(tmp_path / "events") for v in e.summary.value]
+    points = {v.tag: (step, v.simple_value) for step, v in values if not v.HasField("image")}
+    assert points == {"baseline/loss_source": (20, 1.5), "baseline/lr": (20, 0.25)}
+    shapes = {v.tag: (v.image.height, v.image.width) for _, v in values if v.HasField("image")}
+    assert shapes == {"baseline/views": (4, 6)}
+
+
+def test_disabled_scalars_write_nothing(tmp_path):
+    with logs.Scalars(tmp_path / "events", enabled=False) as scalars:
+        scalars.add_scalars(1, {"loss": 1.0})
+        scalars.add_image("view", np.zeros((2, 2, 3), np.uint8), 1)
+    assert not (tmp_path / "events").exists()
+
+
+def test_other_pictures_are_refused(tmp_path):
+    with logs.Scalars(tmp_path) as scalars, pytest.raises(ValueError, match="uint8"):
+        scalars.add_image("view", np.zeros((2, 2, 3), np.float32), 1)
+
+
+def test_a_full_disk_ends_neither_the_events_nor_the_program(tmp_path, small_files, caplog):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with logs.Scalars(tmp_path) as scalars:
+        small_files(4096)
+        for step in range(30):  # more than the queue of the writing thread holds
+            scalars.add_image("views", noise, step)
+        time.sleep(1.1)  # a file's name has the second that it was made in
+        small_files(0)
+        scalars.add_scalars(30, {"loss": 0.5})
+    assert f"cannot write TensorBoard files to {tmp_path}: " in caplog.text
+    newest = max(tmp_path.iterdir(), key=lambda path: path.name)
+    assert b"loss" in newest.read_bytes() and len(list(tmp_path.iterdir())) >= 2

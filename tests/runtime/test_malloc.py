@@ -1,0 +1,39 @@
+"""Memory that is given back stays with the process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# Minor page faults of the fifth time that a thread takes 64 MiB and gives them back.
+FAULTS = """
+import resource, sys, threading
+from dasac_jax.runtime import malloc
+kept = malloc.keep_memory() if sys.argv[1] == "kept" else False
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = threading.Thread(target=lambda: b"x" * 2**26)
+    thread.start()
+    thread.join()
+    count = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(kept, count)
+"""
+
+
+def faults(how, **variables):
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC_", "GLIBC_"))}
+    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-c", FAULTS, how]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    kept, count = done.stdout.split()
+    return kept == "True", int(count)
+
+
+def test_later_runs_take_no_new_memory():
+    kept, count = faults("kept")
+    assert kept
+    assert count < 500
+    assert faults("free")[1] > 5000  # pages of 4 KiB: otherwise the test says nothing
+    assert not faults("kept", MALLOC_ARENA_MAX="4")[0]  # somebody chose already

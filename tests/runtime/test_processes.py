@@ -1,0 +1,288 @@
+"""Several processes on this machine, through the command line: they train as one, end as one."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from dasac_jax.checkpoints import store
+from dasac_jax.errors import UserError
+from dasac_jax.runtime import processes, stop_requests, watchdog
+
+TESTS = Path(__file__).parents[1]
+ALIKE = 1e-5  # relative: what adding in another order may change
+CHANGES = {"adapt__threshold_lower": 0.01, "validate_every_epochs": 6}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended; seconds counted from the end of the first one."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def run(flags, count=1, *, compiled, hooks=(), environment=(), more=(), joined=True):
+    """`count` processes with these flags, to their ends.
+
+    hooks: arguments of run_small.py by process. environment, more: variables and flags for each
+    process. joined: whether they get the flags that connect them.
+    """
+    base = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+    }
+    address, children = f"localhost:{free_port()}", []
+    for i in range(count):
+        call = [sys.executable, str(TESTS / "run_small.py"), *dict(hooks).get(i, ()), *flags]
+        if more:
+            call += more[i]
+        if joined and count > 1:
+            call += ["--coordinator", address, "--num_processes", str(count)]
+            call += ["--process_id", str(i)]
+        children.append(
+            subprocess.Popen(
+                call, cwd=TESTS.parent, env=base | (environment[i] if environment else {}),
+                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+        )  # fmt: skip
+    try:
+        return _ends(children)
+    finally:
+        for child in children:
+            child.kill()
+
+
+def _ends(children):
+    times, deadline = {}, time.monotonic() + 300
+    while len(times) < len(children) and time.monotonic() < deadline:
+        for i, child in enumerate(children):
+            if i not in times and child.poll() is not None:
+                times[i] = time.monotonic()
+        time.sleep(0.05)
+    assert len(times) == len(children), "a process hangs"
+    said = [child.communicate() for child in children]
+    return [
+        Ended(child.returncode, *text, times[i] - min(times.values()))
+        for i, (child, text) in enumerate(zip(children, said, strict=True))
+    ]
+
+
+def lines(folder):
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_alike(ours, theirs):
+    """The same numbers at every step, the same weights of the images, the same last states."""
+    found, wanted = lines(ours), lines(theirs)
+    assert [(x["stage"], x["step"]) for x in found] == [(x["stage"], x["step"]) for x in wanted]
+    for x, y in zip(found, wanted, strict=True):
+        assert x["values"].keys() == y["values"].keys()
+        for name in y["values"]:
+            numbers = (np.array(line["values"][name], float) for line in (x, y))
+            np.testing.assert_allclose(*numbers, rtol=ALIKE, atol=1e-12, err_msg=f"{y} {name}")
+    assert (ours / "weights.tsv").read_text() == (theirs / "weights.tsv").read_text()
+    for stage in ("baseline", "adapt"):
+        states = (store.read(folder / stage / "checkpoints")[0] for folder in (ours, theirs))
+        mine, other = (flatten_dict(state, sep="/") for state in states)
+        assert mine.keys() == other.keys() and mine["step"] == other["step"] > 0
+        for name in other:
+            apart = np.linalg.norm(np.float64(mine[name]) - np.float64(other[name]))
+            assert apart <= ALIKE * np.linalg.norm(np.float64(other[name])), f"{stage} {name}"
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run by one process, and one by a pair, by one process and by a pair, all but it stopped."""
+
+    alone: Path
+    pair: Path
+    starts: tuple[tuple[Ended, ...], ...]  # of the second run, in their order
+
+
+@pytest.fixture(scope="module")
+def story(tiny, tmp_path_factory):
+    root = tmp_path_factory.mktemp("cluster")
+    alone, pair, compiled = root / "alone", root / "pair", root / "compiled"
+    (ended,) = run(tiny(alone, **CHANGES), compiled=compiled)
+    assert ended.code == 0, ended.err
+    flags = tiny(pair, **CHANGES)
+    starts = (
+        # Killed before step 11; the checkpoint of step 5 is there, that of step 10 on its way.
+        run(flags, 2, compiled=compiled, hooks={1: ("baseline", "11", str(int(signal.SIGKILL)))}),
+        run(flags, 1, compiled=compiled, hooks={0: ("baseline", "12", str(int(signal.SIGTERM)))}),
+        run(flags, 2, compiled=compiled),
+    )
+    return Story(alone, pair, tuple(tuple(ended) for ended in starts))
+
+
+def test_when_one_is_killed_the_other_ends_with_a_message(story):
+    left, killed = story.starts[0]
+    assert killed.code == -signal.SIGKILL
+    assert left.code == watchdog.LOST == 76 and left.seconds < 60
+    # Silence is what it notices where it waits for the other one's share of a checkpoint.
+    assert re.fullmatch(
+        r"error: (lost the connection to another process .*|process 1 has given no sign of life "
+        r"for 30 s); the same command goes on\n",
+        left.err,
+    )
+    assert "Traceback" not in left.out
+
+
+def test_what_two_saved_is_restored_by_one_and_the_other_way_round(story):
+    (one,), two = story.starts[1:]
+    assert one.code == stop_requests.RESUME and re.search(r"resuming after step (5|10)\b", one.out)
+    assert [ended.code for ended in two] == [0, 0], two[0].err + two[1].err
+    assert "baseline: resuming after step 12" in two[0].out
+    assert_alike(story.pair, story.alone)
+
+
+def test_checkpoints_are_written_by_all(story, tmp_path, caplog):
+    steps = sorted((story.pair / "adapt" / "checkpoints").iterdir(), key=lambda path: path.name)
+    for step in steps:
+        sizes = [
+            sum(path.stat().st_size for path in (step / share).rglob("*") if path.is_file())
+            for share in ("state", "process_1/state")
+        ]
+        assert min(sizes) > 0.3 * max(sizes)
+    # What the second one wrote is guarded too.
+    copy = shutil.copytree(steps[0].parent, tmp_path / "checkpoints")
+    newest = copy / str(store.latest_step(copy))
+    content = max((newest / "process_1").rglob("*"), key=lambda path: path.stat().st_size)
+    content.write_bytes(content.read_bytes()[:-1])
+    assert store.facts(copy)["stage"] == "adapt"
+    assert store.read(copy)[0]["step"] < int(newest.name)
+    assert f"{newest} is damaged: process_1/" in caplog.text
+
+
+def test_only_the_first_process_tells(story):
+    first, second = story.starts[-1]
+    assert "mean IoU" in first.out
+    assert "step" not in second.out and not second.err
+    assert not [path for path in story.pair.iterdir() if path.name.startswith("seen-by-all")]
+    result, wanted = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (story.pair, story.alone)
+    )
+    assert result["facts"]["device"].startswith("2 ×")
+    for name in ("source only", "baseline", "adapted", "teacher"):
+        assert result[name]["miou"] == pytest.approx(wanted[name]["miou"], rel=1e-3)
+
+
+def test_slurm_is_recognised_and_a_mistake_of_one_ends_both(tiny, tmp_path):
+    slurm = {
+        "SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2", "JAX_COORDINATOR_PORT": str(free_port()),
+    }  # fmt: skip
+    flags = tiny(tmp_path / "run", stages="baseline")
+    ended = run(
+        flags, 2, compiled=tmp_path, joined=False,
+        environment=[slurm | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)],
+        more=[[], ["--config.seed=1"]],
+    )  # fmt: skip
+    said = "process 1 was started with another configuration than process 0"
+    assert [x.code for x in ended] == [2, 2], ended
+    assert ended[1].err.startswith(f"error: {said}")
+    assert f"error: process 1 has ended ({said}" in ended[0].err
+    assert not any("Traceback" in x.err for x in ended) and not (tmp_path / "run").exists()
+
+
+def test_a_work_directory_that_is_not_shared_is_refused(tiny, tmp_path):
+    more = [["--workdir", str(tmp_path / host)] for host in ("here", "there")]
+    ended = run(tiny(tmp_path, stages="baseline"), 2, compiled=tmp_path / "compiled", more=more)
+    assert [x.code for x in ended] == [2, 2], ended
+    assert ended[1].err.startswith(f"error: --workdir {tmp_path / 'there'} of process 1 on ")
+    assert "is not that of process 0" in ended[1].err and "process 1 has ended" in ended[0].err
+    assert not (tmp_path / "there").exists() and not (tmp_path / "here" / "config.json").exists()
+    assert not list((tmp_path / "here").glob("seen-by-all*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("host:1234", None, None), "missing: --num_processes and --process_id"),
+        ((None, 2, 1), "missing: --coordinator"),
+        ((None, 2, None), "missing: --coordinator and --process_id"),
+        (("host", 2, 0), "--coordinator is 'host': HOST:PORT"),
+        (("host:port", 2, 0), "--coordinator is 'host:port': HOST:PORT"),
+        (("host:70000", 2, 0), "HOST:PORT"),
+        (("host:1234", 2, 2), "--process_id is 2: a number from 0 to 1"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(given, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        processes.join(*given)
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is not free"):
+            processes.join(f"localhost:{port}", 2, 0)
+
+
+def test_a_coordinator_that_does_not_answer_ends_the_program(tmp_path):
+    program = (
+        "from dasac_jax.runtime import processes; processes._CONNECT = 0.5; "
+        f"cluster.join('localhost:{free_port()}', 2, 1)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=TESTS.parent, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert re.fullmatch(
+        r"error: the coordinator localhost:\d+ cannot be reached within 0\.5 s: .*\n", ended.stderr
+    )
+
+
+def test_one_process_needs_nobody(tmp_path):
+    processes.join(num_processes=1)
+    assert processes.is_first() and not watchdog.is_on()
+    assert processes.from_first(lambda: [1]) == [1]
+    state = object()
+    assert processes.state_from_first(lambda: (state, {"a": 1}), None) == (state, {"a": 1})
+    rows = np.arange(6).reshape(3, 2)
+    assert processes.gather(rows, 3) is rows and processes.total(rows) is rows
+    processes.check_alike("a", "word")
+    processes.check_shared(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert watchdog.stop_request("SIGTERM") == "SIGTERM"
+    assert watchdog.stop_request(None) is None
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 8])
+@pytest.mark.parametrize(("count", "least"), [(0, 1), (1, 1), (5, 1), (5, 4), (16, 3), (17, 1)])
+def test_parts_hold_everything_once_and_the_first_the_least(number, count, least, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: number)
+    parts = []
+    for i in range(number):
+        monkeypatch.setattr(jax, "process_index", lambda i=i: i)
+        parts.append(processes.part_of(count, least))
+    assert [i for part in parts for i in part] == list(range(count))
+    assert len(parts[0]) >= min(least, count)
+    assert max(len(part) for part in parts) <= max(least, -(-count // number))

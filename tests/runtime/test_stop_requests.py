@@ -1,0 +1,111 @@
+"""Requests to stop: signals, time, other processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dasac_jax.data.demo import render
+from dasac_jax.runtime import stop_requests
+
+
+@pytest.fixture(autouse=True)
+def foreground():
+    """As in a terminal: what runs in the background, this test perhaps, may ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_nothing_stops_what_nobody_asked_to():
+    stop_requests.check()
+    with stop_requests.on_signals(), stop_requests.time_limit(0):
+        stop_requests.check()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_is_a_request(name, capfd):
+    before = signal.getsignal(signal.Signals[name])
+    with stop_requests.on_signals():
+        os.kill(os.getpid(), signal.Signals[name])
+        with pytest.raises(stop_requests.Stopped, match=f"^{name}$"):
+            stop_requests.check()
+        with pytest.raises(stop_requests.Stopped):  # for whoever asks next, too
+            stop_requests.check()
+    assert f"{name}: finishing the step" in capfd.readouterr().err
+    assert signal.getsignal(signal.Signals[name]) == before
+    stop_requests.check()
+
+
+def test_ctrl_c_twice_is_an_interrupt():
+    with pytest.raises(KeyboardInterrupt), stop_requests.on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(stop_requests.Stopped, match="SIGTERM"):
+            stop_requests.check()
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_a_background_job_ignores_remains_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_requests.on_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            stop_requests.check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_time_limit_leaves_time_to_save(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    for minutes, seconds in ((10, 540), (24 * 60, 24 * 3600 - 300)):
+        clock[0] = 1000.0
+        with stop_requests.time_limit(minutes):
+            clock[0] = 1000.0 + seconds - 1
+            stop_requests.check()
+            clock[0] = 1000.0 + seconds
+            with pytest.raises(
+                stop_requests.Stopped, match=f"^the time limit of {minutes} minutes$"
+            ):
+                stop_requests.check()
+        stop_requests.check()
+
+
+def test_processes_agree():
+    said = []
+    with stop_requests.agreeing(lambda reason: said.append(reason) or "another process"):
+        with pytest.raises(stop_requests.Stopped, match=r"^another process$"):
+            stop_requests.check()
+        with stop_requests.agreeing(lambda reason: None):
+            stop_requests.check()
+    assert said == [None]
+
+
+def test_rendering_stops_and_leaves_no_renderer(tmp_path):
+    root = str(tmp_path / "data")
+    code = (
+        "import os, signal, threading\n"
+        "from dasac_jax.runtime import stop_requests\n"
+        "from dasac_jax.data.demo import render\n"
+        # The whole group, as a terminal or a cluster does it.
+        "threading.Timer(1.5, lambda: os.killpg(0, signal.SIGTERM)).start()\n"
+        "with stop_requests.on_signals():\n"
+        "    try:\n"
+        f"        render.render({root!r}, num_source=500, num_train=50)\n"
+        "    except stop_requests.Stopped as reason:\n"
+        "        print(reason)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "SIGTERM\n"), ended.stderr
+    count = len(list(tmp_path.rglob("*.png")))
+    assert count < 550 and not (tmp_path / "data" / render.MARKER).exists()
+    time.sleep(1)
+    assert len(list(tmp_path.rglob("*.png"))) == count

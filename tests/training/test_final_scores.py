@@ -1,0 +1,108 @@
+"""The evaluations of the report, done over again."""
+
+import json
+import logging
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from dasac_jax.checkpoints import store
+from dasac_jax.image.normalise import normalise
+from dasac_jax.method.steps import predict_step
+from dasac_jax.training import final_scores, stages
+from dasac_jax.training.workdir import Run
+
+
+@pytest.fixture
+def run(whole, tiny_config, tmp_path):
+    return Run(tiny_config(data__root=str(whole.folder / "data")), tmp_path)
+
+
+def scores_of(predict, variables, pairs):
+    """IoU by class, and pixel accuracy, image by image and class by class."""
+    right, either, correct, known = np.zeros(19), np.zeros(19), 0, 0
+    truths = np.zeros(19)
+    for index in range(len(pairs)):
+        pair = pairs[index]
+        labels = np.asarray(predict(variables, normalise(pair["image"][None])))[0]
+        valid = pair["label"] != 255
+        correct += (labels[valid] == pair["label"][valid]).sum()
+        known += valid.sum()
+        for c in range(19):
+            ours, theirs = (labels == c) & valid, pair["label"] == c
+            right[c] += (ours & theirs).sum()
+            either[c] += (ours | theirs).sum()
+            truths[c] += theirs.sum()
+    iou = [r / e if e else None for r, e in zip(right, either, strict=True)]
+    return iou, correct / known, truths
+
+
+def talkative(config, seed):
+    """A state whose student and teacher predict many classes, each in its own way."""
+    fresh = jax.eval_shape(lambda: stages.create_state(config, "adapt"))
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        name = path[-1].key if hasattr(path[-1], "key") else ""
+        if name == "kernel":
+            values = rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
+        else:
+            values = np.full(leaf.shape, name in ("scale", "var"))
+        return values.astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, fresh).replace(step=np.int32(6))
+
+
+def test_scores_are_those_of_the_checkpoint(run, capsys):
+    state = talkative(run.config, seed=2)
+    manager = store.open_manager(run.newest("adapt"))
+    store.save(manager, state, metadata={})
+    store.finish(manager)
+    (run.folder / "report.html").write_text("of earlier checkpoints")
+    final_scores.report_run(run)
+
+    result = json.loads((run.folder / "metrics.json").read_text())
+    assert list(result) == ["adapted", "teacher", "classes", "left_out", "facts"]
+    assert result["facts"]["steps"] == {"adapt": 6} and "teacher" in capsys.readouterr().out
+    model = stages.create_model(run.config)
+    predict = jax.jit(lambda variables, images: predict_step(variables, images, model=model)[0])
+    for name, variables in (("adapted", state.student), ("teacher", state.teacher)):
+        iou, accuracy, truths = scores_of(predict, variables, run.open("val"))
+        assert sum(value > 0.001 for value in iou if value) >= 3
+        reported = list(result[name]["iou"].values())
+        for c in np.flatnonzero(truths):
+            # A program compiled otherwise may settle a tie between classes the other way.
+            assert reported[c] == pytest.approx(iou[c], abs=1e-3), (name, c)
+        assert result[name]["pixel_accuracy"] == pytest.approx(accuracy, abs=1e-3)
+    assert result["adapted"] != result["teacher"]
+    page = (run.folder / "report.html").read_text()
+    assert f"<strong>{100 * result['adapted']['miou']:.1f}</strong>" in page
+    assert "of earlier checkpoints" not in page
+
+
+def test_nothing_to_report(run, caplog):
+    with caplog.at_level(logging.INFO):
+        final_scores.report_run(run)
+    assert "nothing to report yet" in caplog.text
+    assert not list(run.folder.iterdir())
+
+
+def test_a_report_of_these_checkpoints_is_shown_as_it_is(whole, run, capsys):
+    for name in ("metrics.json", "report.md", "baseline", "adapt"):
+        source, target = whole.folder / name, run.folder / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    content = json.loads((run.folder / "metrics.json").read_text())
+    content["adapted"]["miou"] = 0.123456
+    (run.folder / "metrics.json").write_text(json.dumps(content))
+    final_scores.report_run(run)
+    said = capsys.readouterr().out
+    assert "12.3" in said and str(run.folder / "report.html") in said
+    assert json.loads((run.folder / "metrics.json").read_text()) == content
+    # A run from before there was a page, or stopped before it was written, gets one.
+    page = (run.folder / "report.html").read_text()
+    assert "<strong>12.3</strong>" in page
+    (run.folder / "report.html").write_text("as it is")
+    final_scores.report_run(run)
+    assert (run.folder / "report.html").read_text() == "as it is"

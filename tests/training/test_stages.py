@@ -1,0 +1,256 @@
+"""Whole runs against each other: in pieces, interrupted, without labels."""
+
+import json
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from tensorboardX.proto.event_pb2 import Event
+
+from dasac_jax import main
+from dasac_jax.checkpoints import store
+from dasac_jax.errors import UserError
+from dasac_jax.reporting import metrics_log, start_log, training_curves
+from dasac_jax.runtime import stop_requests
+from dasac_jax.training import stages
+
+STATE = ("params", "batch_stats", "teacher", "class_prior", "opt_state", "step", "seed")
+
+
+def state_of(folder, stage):
+    """The arrays of a stage's newest checkpoint by name."""
+    arrays, _ = store.read(folder / stage / "checkpoints")
+    assert set(arrays) == set(STATE)
+    return flatten_dict(arrays, sep="/")
+
+
+def assert_same_bits(ours, theirs, stage):
+    ours, theirs = state_of(ours, stage), state_of(theirs, stage)
+    assert ours.keys() == theirs.keys() and len(ours) > 100
+    for name, array in theirs.items():
+        assert ours[name].tobytes() == array.tobytes(), name
+
+
+def steps_logged(folder, stage):
+    lines = (folder / "train.log").read_text().splitlines()
+    found = [re.search(rf"INFO {stage} step (\d+)/.* it/s ", line) for line in lines]
+    return [int(match[1]) for match in found if match]
+
+
+def scalars(folder, stage):
+    """{tag: values in the order of steps} of a stage's event files, pictures left out."""
+    points = {}
+    for path in sorted((folder / "tensorboard" / stage).iterdir()):
+        content = path.read_bytes()
+        while content:
+            length = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + length])
+            for value in event.summary.value:
+                if not value.HasField("image"):
+                    points.setdefault(value.tag, {})[event.step] = value.simple_value
+            content = content[16 + length :]
+    return {tag: [by_step[step] for step in sorted(by_step)] for tag, by_step in points.items()}
+
+
+@pytest.fixture(scope="module")
+def pieces(whole, command, tiny, once):
+    """The whole run once more: baseline stopped by Ctrl-C and ended, adaptation killed and ended.
+
+    After each of the four commands its end and a copy of the log are kept.
+    """
+
+    def make(folder):
+        shutil.copytree(whole.compiled, folder / "compiled")
+        run = folder / "run"
+        shutil.copytree(whole.folder / "data", run / "data")
+        ctrl_c = ("interrupt", "baseline", "9", str(int(signal.SIGINT)))
+        kill = ("interrupt", "adapt", "6", str(int(signal.SIGKILL)))
+        parts = [
+            (tiny(run), ctrl_c),
+            (tiny(run, stages="baseline"), ()),
+            (tiny(run, stages="weights,adapt"), kill),
+            (tiny(run), ()),
+        ]
+        ends = []
+        for flags, hook in parts:
+            ended = command(*flags, hook=hook, compiled=folder / "compiled")
+            metrics = run / "metrics.json"
+            ends.append(
+                {
+                    "code": ended.code,
+                    "err": ended.err,
+                    "steps": {s: steps_logged(run, s) for s in ("baseline", "adapt")},
+                    "weights": (run / "weights.tsv").exists(),
+                    "rows": list(json.loads(metrics.read_text())) if metrics.exists() else [],
+                }
+            )
+            if hook == ():
+                shutil.copytree(run, folder / f"after{len(ends)}", symlinks=True)
+        (folder / "ends.json").write_text(json.dumps(ends))
+
+    folder = once("pieces", make)
+    return folder, json.loads((folder / "ends.json").read_text())
+
+
+def test_ctrl_c_ends_with_its_code_and_says_how_to_go_on(pieces):
+    _, ends = pieces
+    assert ends[0]["code"] == stop_requests.RESUME == 75
+    assert ends[0]["err"].splitlines() == [
+        "SIGINT: finishing the step and saving; once more quits at once",
+        "stopped by SIGINT (after baseline step 9): all is saved, the same command goes on",
+    ]
+    assert ends[0]["steps"] == {"baseline": [*range(1, 9)], "adapt": []}
+
+
+def test_going_on_after_a_stop_repeats_nothing(pieces):
+    _, ends = pieces
+    assert ends[1]["code"] == 0, ends[1]["err"]
+    assert ends[1]["steps"]["baseline"] == [*range(1, 13)]
+
+
+def test_stages_by_themselves_do_what_they_are_asked_to(pieces):
+    _, ends = pieces
+    assert not ends[1]["weights"] and ends[1]["steps"]["adapt"] == []
+    assert [name for name in ends[1]["rows"] if name not in ("classes", "left_out")] == [
+        "source only", "baseline", "facts",
+    ]  # fmt: skip
+    assert ends[2]["code"] == -signal.SIGKILL
+    assert ends[2]["weights"] and ends[2]["steps"]["baseline"] == ends[1]["steps"]["baseline"]
+    assert ends[2]["steps"]["adapt"] == [1, 2, 3, 4, 5]
+    assert ends[3]["code"] == 0, ends[3]["err"]
+    assert ends[3]["steps"]["adapt"][-1] == 6
+
+
+def test_pieces_make_the_bits_of_the_whole(pieces, whole):
+    folder, _ = pieces
+    assert_same_bits(folder / "after2", whole.folder, "baseline")
+    assert_same_bits(folder / "after4", whole.folder, "baseline")
+    assert_same_bits(folder / "after4", whole.folder, "adapt")
+    ours, theirs = (path / "weights.tsv" for path in (folder / "after4", whole.folder))
+    assert ours.read_text() == theirs.read_text()
+    ours, theirs = (
+        json.loads((path / "metrics.json").read_text())
+        for path in (folder / "after4", whole.folder)
+    )
+    for name in ("source only", "baseline", "adapted", "teacher"):
+        assert ours[name] == theirs[name]
+
+
+def test_pieces_record_the_steps_of_the_whole(pieces, whole):
+    folder, _ = pieces
+    ours, theirs = metrics_log.read(folder / "after4"), metrics_log.read(whole.folder)
+    expected = [("baseline", step) for step in range(1, 13)]
+    expected += [("adapt", step) for step in range(1, 7)]
+    assert [(line["stage"], line["step"]) for line in theirs] == expected
+    # Bit for bit, although some steps were done twice.
+    assert [{**line, "seconds": 0} for line in ours] == [{**line, "seconds": 0} for line in theirs]
+    ours, theirs = (metrics_log.pictures(path) for path in (folder / "after4", whole.folder))
+    assert [entry[:3] for entry in ours] == [entry[:3] for entry in theirs]
+    for (*_, mine), (*_, path) in zip(ours, theirs, strict=True):
+        assert mine.read_bytes() == path.read_bytes()
+
+
+def test_every_start_is_recorded(pieces, whole):
+    folder, _ = pieces
+    stages_of = [line["config"]["stages"] for line in start_log.read(folder / "after4")]
+    assert stages_of == ["baseline,weights,adapt", "baseline", "weights,adapt", stages_of[0]]
+    assert "<td>4, the last at " in (folder / "after4" / "report.html").read_text()
+    (line,) = start_log.read(whole.folder)
+    assert "--workdir" in line["command"] and line["config"]["adapt.crop"] == [32, 64]
+
+
+def test_what_is_recorded_is_what_the_checkpoint_holds(whole):
+    lines = metrics_log.read(whole.folder)
+    steps, priors = metrics_log.curve(lines, "adapt", "class_prior")
+    assert steps.tolist() == [1, 2, 3, 4, 5, 6] and priors.shape == (6, 19)
+    last = state_of(whole.folder, "adapt")["class_prior"]
+    np.testing.assert_array_equal(priors[-1].astype(np.float32), last)
+    assert not np.array_equal(priors[0], priors[-1])
+    steps, thresholds = metrics_log.curve(lines, "adapt", "thresholds")
+    assert steps.tolist() == [4, 6] and np.nanmin(thresholds) >= np.float32(0.1)
+    assert metrics_log.curve(lines, "baseline", "class_prior")[0].size == 0
+    assert not (whole.folder / "metrics.jsonl.part").exists()
+
+
+def test_each_validation_leaves_pictures_and_curves(whole):
+    found = [entry[:3] for entry in metrics_log.pictures(whole.folder)]
+    assert found == [
+        *[("adapt", step, name) for step in (4, 6) for name in ("selection", "views")],
+        *[("baseline", step, "selection") for step in (4, 8, 12)],
+    ]
+    drawn = {path.stem for path in (whole.folder / "curves").iterdir()}
+    assert drawn == set(training_curves.TITLES)
+    assert (whole.folder / "report.html").stat().st_size > 100_000
+
+
+def test_without_validation_there_are_curves_and_a_page(unlabelled):
+    assert metrics_log.pictures(unlabelled.folder) == []
+    drawn = {path.stem for path in (unlabelled.folder / "curves").iterdir()}
+    assert drawn == {"losses", "labelled", "teacher_distance", "class_prior"}
+    assert "Curves" in (unlabelled.folder / "report.html").read_text()
+
+
+def test_all_of_the_state_has_moved(whole):
+    # Else equal bits would say little.
+    baseline, adapt = (state_of(whole.folder, stage) for stage in ("baseline", "adapt"))
+    assert baseline["step"] == 12 and adapt["step"] == 6
+    for name in ("params", "batch_stats", "class_prior", "teacher", "opt_state"):
+        moved = [
+            not np.array_equal(adapt[key], baseline[key])
+            for key in adapt
+            if key.split("/")[0] == name
+        ]
+        # The adaptation keeps the running statistics.
+        assert any(moved) == (name != "batch_stats"), name
+    apart = [
+        not np.array_equal(value, adapt[key.removeprefix("teacher/")])
+        for key, value in adapt.items()
+        if key.startswith("teacher/params")
+    ]
+    assert all(apart)
+    points = scalars(whole.folder, "adapt")
+    assert all(0 < value < 1 for value in points["adapt/labelled"])
+    assert all(value > 0 for value in points["adapt/loss_target"])
+
+
+def test_no_target_label_is_read_in_training(unlabelled, whole):
+    assert not list(unlabelled.folder.parent.glob("data/cityscapes/*/train/*/*labelIds.png"))
+    assert not (unlabelled.folder / "baseline" / "best" / "4").exists()
+    assert "mIoU" not in (unlabelled.folder / "train.log").read_text()
+    for stage in ("baseline", "adapt"):
+        assert_same_bits(unlabelled.folder, whole.folder, stage)
+    ours, theirs = (run.folder / "weights.tsv" for run in (unlabelled, whole))
+    assert ours.read_text() == theirs.read_text()
+
+
+def test_an_adaptation_without_weights_warns_and_without_epochs_is_refused(
+    whole, tiny_config, tmp_path
+):
+    shutil.copytree(whole.folder / "baseline", tmp_path / "baseline")
+    config = tiny_config(adapt__epochs=6, stages="adapt", data__root=str(whole.folder / "data"))
+    with pytest.raises(UserError, match=r"config\.adapt\.epochs is 6, .* before took 6, .* more"):
+        main.run(config, tmp_path)
+    log = (tmp_path / "train.log").read_text()
+    assert f"WARNING there is no {tmp_path}/weights.tsv: target images are drawn uniformly" in log
+
+
+def test_weights_of_other_images_are_refused(whole, tiny_config, tmp_path):
+    shutil.copytree(whole.folder / "baseline", tmp_path / "baseline")
+    lines = (whole.folder / "weights.tsv").read_text().splitlines()
+    (tmp_path / "weights.tsv").write_text("\n".join(lines[:-1]) + "\n")
+    config = tiny_config(stages="weights", data__root=str(whole.folder / "data"))
+    with pytest.raises(UserError, match=r"weights\.tsv lack 1 of the 8"):
+        main.run(config, tmp_path)
+
+
+def test_an_unknown_network_is_refused_before_anything_is_rendered(tiny_config, tmp_path):
+    with pytest.raises(UserError, match=r"config\.arch: .*'deeplab'"):
+        main.run(tiny_config(arch="deeplab"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_stage_has_a_runner():
+    assert tuple(stages.RUNNERS) == ("baseline", "weights", "adapt")
