@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,10 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "torture.py"
 
 @pytest.fixture(scope="module")
 def torture():
+    """The script as a module."""
+    # Devices are counted when they are first asked for, which must not be below, where a test
+    # sets other flags for the processes that it starts.
+    jax.devices()
     specification = importlib.util.spec_from_file_location("torture", SCRIPT)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
