@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent
 
 
 def version() -> str:
-    """The value of __version__ in dasac_jax/__init__.py."""
-    text = (ROOT / "dasac_jax" / "__init__.py").read_text(encoding="utf-8")
+    """The value of __version__ in dasac_jax/version.py."""
+    text = (ROOT / "dasac_jax" / "version.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
 
 

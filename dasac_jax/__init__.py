@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dasac_jax.version import __version__
+
 if TYPE_CHECKING:
     import os
 
     from dasac_jax.inference.trained_network import Network
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
 
 
 def load(checkpoint: str | os.PathLike[str], *, teacher: bool = False) -> Network:

@@ -4,7 +4,6 @@ python scripts/show_views.py --config configs/demo.py --workdir RUN [--output vi
 """
 
 import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from dasac_jax import config as recipe
 from dasac_jax import main as training  # defines --config and --workdir
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
 
 _OUTPUT = flags.DEFINE_string("output", "views.png", "The picture's file.")
 _STEP = flags.DEFINE_integer("step", 0, "The step of the adaptation to show.", lower_bound=0)
@@ -113,11 +113,10 @@ def make_views(config: ConfigDict, raw: dict[str, Any], step: int, statistics):
 
 
 def _write(picture: np.ndarray, path: Path) -> None:
-    beside = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(beside, format="PNG")
-        os.replace(beside, path)
+        with replacing(path) as unfinished:
+            Image.fromarray(picture).save(unfinished, format="PNG")
     except OSError as error:
         raise UserError(
             f"--output {path} cannot be written ({error.strerror}): choose another file"

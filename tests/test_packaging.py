@@ -51,11 +51,11 @@ def test_imports_are_declared(settings):
         "tensorflow_datasets": "tensorflow-datasets",
     }
     pattern = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
-    stored_sets = ROOT / "dasac_jax" / "data" / "tfds"
     imported, for_stored_sets = set(), set()
     for path in (ROOT / "dasac_jax").rglob("*.py"):
         found = pattern.findall(re.sub(r'""".*?"""', "", path.read_text(), flags=re.S))
-        (for_stored_sets if stored_sets in path.parents else imported).update(found)
+        stored_sets = "tfds" in str(path.relative_to(ROOT))
+        (for_stored_sets if stored_sets else imported).update(found)
 
     def third_party(modules):
         return {

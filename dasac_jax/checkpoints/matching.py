@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from dasac_jax.errors import UserError
-from dasac_jax.interop.names import variable_shapes
+from dasac_jax.models.shapes import variable_shapes
 
 _DIFFERENCES_NAMED = 3
 _MEND = "give the configuration that it was written with"

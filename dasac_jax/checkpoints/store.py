@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-import dasac_jax
 from dasac_jax.checkpoints import integrity, matching, orbax_files, shares, step_folders
 from dasac_jax.checkpoints.writer import Job, Manager, reason
 from dasac_jax.errors import UserError
 from dasac_jax.runtime import processes
+from dasac_jax.version import __version__
 
 _LOG = logging.getLogger(__name__)
 _managers = itertools.count()  # all processes open them in the same order
@@ -75,7 +75,7 @@ def save(
     leaves = matching.named_leaves(state)
     arrays = {key: make(leaves[key]) for key in shares.mine(leaves)}
     ours = {
-        "version": dasac_jax.__version__,
+        "version": __version__,
         "format": FORMAT,
         "processes": shares.count(leaves),
     }
@@ -203,7 +203,7 @@ def _read_metadata(path: Path, *, sealed: bool) -> tuple[dict[str, Any], int]:
     if found not in range(1, FORMAT + 1):
         raise UserError(
             f"checkpoint {path} has format {found}, written by dasac_jax "
-            f"{metadata.get('version')}; this is {dasac_jax.__version__}, which knows formats up "
+            f"{metadata.get('version')}; this is {__version__}, which knows formats up "
             f"to {FORMAT}: install that version"
         )
     if found > 1 and not sealed:

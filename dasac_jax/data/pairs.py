@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data import classes, labels, png
-from dasac_jax.data.preparation.train_ids import DECODE_ERRORS, read_ids
+from dasac_jax.data import classes, labels
+from dasac_jax.data.decoding import read_ids, read_image
 from dasac_jax.errors import UserError
 
 Pair = tuple[str, str | None]
 """Image and label path relative to the data root; None where labels are not to be read."""
 
 PREPARED = "made by scripts/prepare_data.py"
-_IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ class PairSource:
         image, label = self.pairs[index]
         try:
             return {
-                "image": _read_image(self.file(image), self.size),
+                "image": read_image(self.file(image), self.size),
                 "label": self._read_label(label),
                 "name": image,
             }
@@ -81,25 +80,3 @@ class PairSource:
         if ids.shape != self.size:
             ids = np.array(Image.fromarray(ids).resize(self.size[::-1], Image.Resampling.NEAREST))
         return ids
-
-
-def _read_image(path: Any, size: tuple[int, int]) -> np.ndarray:
-    """An 8-bit image file of any colour format -> (h, w, 3) uint8 RGB of the given size."""
-    pixels = png.read_rgb(path)
-    if pixels is None:
-        pixels = _read_by_pillow(path)
-    if pixels.shape[:2] != size:
-        resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
-        pixels = np.array(resized)
-    return pixels
-
-
-def _read_by_pillow(path: Any) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            if mode in _IMAGE_MODES:
-                return np.array(image.convert("RGB"))
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
-    raise UserError(f"image {path} has pixel format {mode}: 8 bits per channel are needed")

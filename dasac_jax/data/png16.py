@@ -10,7 +10,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data.preparation.train_ids import DECODE_ERRORS
+from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.errors import UserError
 
 # Pillow's names of samples as they lie in such a file, big endian. Read as if they were little

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
 
 UNIFORM_SHARE = 0.25
 """Share of the uniform distribution in target sampling; the rest follows the weights."""
@@ -125,10 +126,9 @@ def save_weights(
             raise UserError(f"image name {name!r} contains a tab or line break: rename the file")
         lines.append("\t".join([name, *map(as_text, row)]))
     path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
     try:
-        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        with replacing(path) as unfinished:
+            unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write importance weights {path}: {error}") from error
 

@@ -15,6 +15,7 @@ from dasac_jax.data import classes
 from dasac_jax.data.pairs import PREPARED, Pair, PairSource
 from dasac_jax.data.tfds import records
 from dasac_jax.errors import UserError
+from dasac_jax.files import CITYSCAPES_IMAGE, cityscapes_label
 
 ROLES = ("source_train", "source_val", "target_train", "selection", "val")
 
@@ -167,9 +168,9 @@ def _derive(data_config: Any, role: str, stored: Any) -> tuple[Pair, ...]:
     pairs = tuple(
         (
             f"{folder}/{name}",
-            f"{_LABELS}/{split}/{name.replace('_leftImg8bit', '_gtFine_labelIds')}",
+            f"{_LABELS}/{split}/{cityscapes_label(name)}",
         )
-        for name in _names(data_config, folder, "*/*_leftImg8bit", stored)
+        for name in _names(data_config, folder, f"*/*{CITYSCAPES_IMAGE}", stored)
     )
     if role == "selection":
         return _spread(pairs, data_config.selection_images, "data.selection_images")

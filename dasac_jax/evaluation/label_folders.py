@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dasac_jax.data import labels
-from dasac_jax.data.preparation.train_ids import read_ids
+from dasac_jax.data.decoding import read_ids
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation.metrics import confusion_on_host
+from dasac_jax.files import CITYSCAPES_LABEL
 
 TRAIN, CITYSCAPES = "train", "cityscapes"
 IDS = (TRAIN, CITYSCAPES)
@@ -25,8 +26,8 @@ _FRAME = re.compile(r"([^_]+_\d{6}_\d{6})(?:_.*)?")
 _LARGEST_LABEL_ID = max(entry.label_id for entry in labels.CLASSES)
 # What Cityscapes ships beside each other; of these the first that a folder has is its truth.
 _TRUTH = {
-    TRAIN: ("_gtFine_labelTrainIds", "_gtFine_labelIds"),
-    CITYSCAPES: ("_gtFine_labelIds",),
+    TRAIN: ("_gtFine_labelTrainIds", CITYSCAPES_LABEL),
+    CITYSCAPES: (CITYSCAPES_LABEL,),
 }
 
 

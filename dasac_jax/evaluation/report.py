@@ -18,7 +18,7 @@ from rich.text import Text
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import plots
 from dasac_jax.evaluation.scores import Result, scores
-from dasac_jax.reporting.summary import plain, replace_file
+from dasac_jax.files import plain, write_file
 
 MARKDOWN_FILE = "evaluation.md"
 JSON_FILE = "evaluation.json"
@@ -61,12 +61,12 @@ def write(
     by_name = {result.name: scores(result, means) for result in results}
     pictures = _pictures(results, by_name)
     for file, content in pictures.items():
-        replace_file(folder / file, content)
+        write_file(folder / file, content)
     text = _markdown(results, by_name, list(pictures), facts)
-    replace_file(folder / MARKDOWN_FILE, text.encode())
-    replace_file(folder / CSV_FILE, _csv(results, by_name).encode())
+    write_file(folder / MARKDOWN_FILE, text)
+    write_file(folder / CSV_FILE, _csv(results, by_name).encode())
     document = json.dumps(_document(results, by_name, means, facts), indent=2, allow_nan=False)
-    replace_file(folder / JSON_FILE, f"{document}\n".encode())
+    write_file(folder / JSON_FILE, f"{document}\n".encode())
     _show(console or Console(), results, by_name)
 
 

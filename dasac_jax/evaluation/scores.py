@@ -22,9 +22,9 @@ from PIL import Image
 
 from dasac_jax import config as recipe
 from dasac_jax.data import sources
+from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.data.labels import CLASS_NAMES, SYNTHIA_LEFT_OUT, SYNTHIA_LEFT_OUT_13
 from dasac_jax.data.pairs import PairSource
-from dasac_jax.data.preparation.train_ids import DECODE_ERRORS
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import label_folders, scoring
 from dasac_jax.evaluation.metrics import summarise

@@ -29,7 +29,7 @@ from dasac_jax.image.resize import (
     resize_matrix,
     zoom_axis,
 )
-from dasac_jax.method.consistency import view_matrices
+from dasac_jax.image.warp import view_matrices
 
 IGNORED = 255
 SOURCE, TARGET = 0, 1

@@ -10,13 +10,44 @@ import jax
 import jax.numpy as jnp
 
 
+def view_matrices(
+    offsets: jax.Array, scales: jax.Array, flips: jax.Array, size: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """Affine matrices between views and the frame that they were cut from.
+
+    A view is the frame flipped (f = -1) or not (f = 1), then a window of s times its size whose
+    centre lies (dy, dx) pixels from the image centre, resized to H x W.
+
+    Args:
+        offsets: (B, 2) dy, dx in pixels.
+        scales: (B,) s > 0; below 1 zooms in, above 1 zooms out.
+        flips: (B,) 1 or -1.
+        size: (H, W).
+
+    Returns:
+        to_reference, from_reference: (B, 2, 3) float32, each the other's inverse, for
+        `warp_affine`: the first warps a view to the frame, the second the frame to
+        the view.
+    """
+    offsets, s, f = (jnp.asarray(x, jnp.float32) for x in (offsets, scales, flips))
+    y, x = (2 * offsets[:, axis] / size[axis] for axis in (0, 1))
+    zero = jnp.zeros_like(s)
+
+    def matrix(*entries):
+        return jnp.stack(entries, -1).reshape(-1, 2, 3)
+
+    to_reference = matrix(f / s, zero, -x / s, zero, 1 / s, -y / s)
+    from_reference = matrix(f * s, zero, f * x, zero, s, y)
+    return to_reference, from_reference
+
+
 def warp_affine(images: jax.Array, matrices: jax.Array) -> jax.Array:
     """Samples `images` where `matrices` send the output's pixel centres, 0 beyond the border.
 
     Args:
         images: (B, H, W, C) float.
         matrices: (B, 2, 3) float32, rows x and y; the off-diagonal terms must be 0, as those of
-            `consistency.view_matrices` are.
+            `view_matrices` are.
 
     Returns:
         (B, H, W, C) of the images' type.

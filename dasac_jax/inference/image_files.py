@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from dasac_jax.data.preparation.train_ids import DECODE_ERRORS
+from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")

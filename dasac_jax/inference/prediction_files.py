@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,6 +15,7 @@ from PIL import Image
 
 from dasac_jax.data import labels
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
 from dasac_jax.inference.image_files import ImageFile, read_image
 from dasac_jax.inference.predictor import Prediction, Start
 from dasac_jax.inference.streaming import stream
@@ -186,9 +186,7 @@ def _overlay(pixels: np.ndarray, train_ids: np.ndarray, look: Look) -> np.ndarra
 
 
 def _replace(path: Path, save: Callable[[BinaryIO], Any]) -> None:
-    """Write a file beside its place, then move it there: it is whole or absent."""
+    """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
+    with replacing(path) as unfinished, open(unfinished, "wb") as file:
         save(file)
-    os.replace(part, path)

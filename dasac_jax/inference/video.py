@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
 from dasac_jax.inference.image_files import read_image
 
 GIF_WIDTH = 640
@@ -38,17 +38,13 @@ def write_video(path: Path | str, frames: Sequence[Path], *, fps: float = 10) ->
     """
     check_video(path)
     path = Path(path)
-    part = path.with_name(f".{path.stem}.part{path.suffix.lower()}")
     write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(part, _pictures(frames), fps)
-        os.replace(part, path)
+        with replacing(path) as unfinished:
+            write(unfinished, _pictures(frames), fps)
     except OSError as error:
         raise UserError(f"cannot write video {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # moved, or never begun
-            part.unlink()
 
 
 def _pictures(frames: Sequence[Path]) -> Iterator[np.ndarray]:
@@ -89,7 +85,8 @@ def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
     height, width = (max(2, side - side % 2) for side in first.shape[:2])
     command = [_encoder(), "-y", "-loglevel", "error"]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
-    command += ["-i", "-", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", str(path)]
+    command += ["-i", "-", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
+    command += ["-f", "mp4", str(path)]
     with tempfile.TemporaryFile() as said:
         # Not by the library's own writer: that one forks, which JAX's threads do not survive.
         with (

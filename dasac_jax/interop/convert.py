@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +16,9 @@ from rich.table import Table
 
 from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
+from dasac_jax.interop import published
 from dasac_jax.interop.contents import Contents, recognise
-from dasac_jax.interop.downloads import published
 from dasac_jax.interop.fresh import fresh
 from dasac_jax.interop.names import entries, flax_path, variables_from_state_dict
 from dasac_jax.interop.torch_files.file import load_torch_file, release_pages
@@ -61,18 +60,14 @@ def convert(
         raise UserError(f"{path}: {error}") from None
     identity = published.identify(path)
     metadata = facts(contents, path.name, identity.sums)
-    beside = output.with_name(output.name + ".part")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        with _pages_released(contents):
-            manager = store.open_manager(beside, keep=1)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _pages_released(contents), replacing(output) as unfinished:
+            manager = store.open_manager(unfinished, keep=1)
             store.save(manager, train_state(contents), metadata=metadata, copy=False)
             store.finish(manager)
-        os.replace(beside, output)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return Converted(output, contents, identity)
 
 

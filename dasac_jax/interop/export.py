@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
 from dasac_jax.inference import trained_network
 from dasac_jax.interop.names import state_dict_from_variables
 from dasac_jax.interop.torch_files.writer import save_torch_file
@@ -49,14 +49,11 @@ def to_safetensors(checkpoint: Path | str, output: Path | str, *, teacher: bool 
     arrays, words = state_dict(checkpoint, teacher=teacher)
     # It stores the memory as it lies, whatever the strides.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    beside = Path(f"{output}.part")
     try:
-        save_file(arrays, beside, metadata=words)
-        os.replace(beside, output)
+        with replacing(output) as unfinished:
+            save_file(arrays, unfinished, metadata=words)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {output}: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return len(arrays)
 
 

@@ -7,13 +7,12 @@ heads and ResNet's `model.` prefix differ. Convolutions turn from OIHW to HWIO.
 import functools
 import re
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dasac_jax.errors import UserError
-from dasac_jax.models import NEW_LAYERS, create_model
+from dasac_jax.models import NEW_LAYERS
+from dasac_jax.models.shapes import variable_shapes
 
 COUNTER = "num_batches_tracked"
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
@@ -59,17 +58,6 @@ def definition_order(name: str) -> tuple[int, ...]:
     return tuple(
         int(part) if part.isdecimal() else _RANK.get(part, len(_RANK)) for part in name.split(".")
     )
-
-
-@functools.cache
-def variable_shapes(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """{"params/conv1/kernel": shape, …} of a network. Raises UserError for an unknown one."""
-    model = create_model(arch, num_classes)
-    # Traced only: nothing is computed, and no device is touched.
-    variables = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3), jnp.float32))
-    )
-    return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
 
 
 @functools.cache

@@ -12,46 +12,20 @@ import jax
 import jax.numpy as jnp
 
 from dasac_jax.errors import UserError
-from dasac_jax.image.warp import warp_affine, warp_ones
+from dasac_jax.image.warp import view_matrices, warp_affine, warp_ones
 from dasac_jax.method.losses import weighted_cross_entropy
 from dasac_jax.method.view_groups import device_count, grouped
+
+__all__ = [
+    "align", "class_thresholds", "fuse_views", "pixel_weights", "pseudo_labels", "target_loss",
+    "update_class_prior", "view_matrices",
+]  # fmt: skip
 
 IGNORED = 255
 MIN_TOTAL = 1e-3  # clamps the sum that a pooled prediction is divided by
 VALID_TOTAL = 0.1  # pixels with less probability in all were seen by no view
 ENTROPY_EPSILON = 1e-5
 SEEN_SHARE = 1e-8  # a class with a smaller mean probability does not start its prior
-
-
-def view_matrices(
-    offsets: jax.Array, scales: jax.Array, flips: jax.Array, size: tuple[int, int]
-) -> tuple[jax.Array, jax.Array]:
-    """Affine matrices between views and the frame that they were cut from.
-
-    A view is the frame flipped (f = -1) or not (f = 1), then a window of s times its size whose
-    centre lies (dy, dx) pixels from the image centre, resized to H x W.
-
-    Args:
-        offsets: (B, 2) dy, dx in pixels.
-        scales: (B,) s > 0; below 1 zooms in, above 1 zooms out.
-        flips: (B,) 1 or -1.
-        size: (H, W).
-
-    Returns:
-        to_reference, from_reference: (B, 2, 3) float32, each the other's inverse, for
-        `image.warp.warp_affine`: the first warps a view to the frame, the second the frame to
-        the view.
-    """
-    offsets, s, f = (jnp.asarray(x, jnp.float32) for x in (offsets, scales, flips))
-    y, x = (2 * offsets[:, axis] / size[axis] for axis in (0, 1))
-    zero = jnp.zeros_like(s)
-
-    def matrix(*entries):
-        return jnp.stack(entries, -1).reshape(-1, 2, 3)
-
-    to_reference = matrix(f / s, zero, -x / s, zero, 1 / s, -y / s)
-    from_reference = matrix(f * s, zero, f * x, zero, s, y)
-    return to_reference, from_reference
 
 
 def align(probs: jax.Array, padded: jax.Array, to_reference: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
+from dasac_jax.files import write_file
 from dasac_jax.reporting import metrics_log, start_log, summary, training_curves
 from dasac_jax.reporting.metrics_log import Line
 from dasac_jax.reporting.page_style import STYLE
@@ -70,7 +71,7 @@ def write(workdir: Path | str) -> None:
 </body>
 </html>
 """
-    summary.replace_file(workdir / summary.PAGE_FILE, page.encode())
+    write_file(workdir / summary.PAGE_FILE, page)
 
 
 def _section(title: str, content: str) -> str:

@@ -16,10 +16,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-import dasac_jax
 from dasac_jax import config as recipe
 from dasac_jax.errors import UserError
-from dasac_jax.reporting.summary import replace_file
+from dasac_jax.files import write_file
+from dasac_jax.version import __version__
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,12 +41,12 @@ def add(folder: Path, config: ConfigDict) -> None:
             "processes": jax.process_count(),
         },
         "versions": versions(),
-        "commit": commit(Path(dasac_jax.__file__).parents[1]),
+        "commit": commit(Path(__file__).parents[2]),
         "seed": config.seed,
         "config": recipe.flatten(config),
     }
     text = "".join(json.dumps(entry) + "\n" for entry in [*read(folder), line])
-    replace_file(folder / RUNS_FILE, text.encode())
+    write_file(folder / RUNS_FILE, text)
 
 
 def read(folder: Path | str) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def read(folder: Path | str) -> list[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of the libraries that results may hang on."""
-    found = {"dasac-jax": dasac_jax.__version__, "python": platform.python_version()}
+    found = {"dasac-jax": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)

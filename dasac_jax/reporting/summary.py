@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dasac_jax.data.labels import CLASSES, Class
 from dasac_jax.errors import UserError
+from dasac_jax.files import plain, png, write_file
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.md"
@@ -58,10 +54,10 @@ def write(
     result["left_out"] = [class_names[index] for index in ignore]
     result["facts"] = plain(facts)
     if picture is not None:
-        replace_file(workdir / PICTURE_FILE, png(picture))
-    replace_file(workdir / REPORT_FILE, _markdown(result, picture is not None).encode())
+        write_file(workdir / PICTURE_FILE, png(picture))
+    write_file(workdir / REPORT_FILE, _markdown(result, picture is not None).encode())
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    replace_file(workdir / METRICS_FILE, text.encode())
+    write_file(workdir / METRICS_FILE, text)
 
 
 def read(workdir: Path | str) -> dict[str, Any]:
@@ -121,19 +117,6 @@ def _by_name(summary: Mapping[str, Any], class_names: Sequence[str]) -> dict[str
     return scores
 
 
-def plain(value: Any) -> Any:
-    """What JSON can hold: numpy values become Python's own, and what is not finite null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Header, one line per class, and the lines of means, all as text."""
     found = evaluations(result)
@@ -190,26 +173,6 @@ def words(fact: Any) -> str:
     if isinstance(fact, list):
         return ", ".join(words(entry) for entry in fact)
     return f"{fact:.5g}" if isinstance(fact, float) else str(fact)
-
-
-def png(picture: np.ndarray) -> bytes:
-    """A PNG file of a picture (H, W, 3) uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.asarray(picture, np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file beside and rename it, so that readers never see half of it."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def facts(workdir: Path | str) -> dict[str, Any]:

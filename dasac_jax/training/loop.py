@@ -16,7 +16,7 @@ import numpy as np
 from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
 from dasac_jax.method.state import TrainState
-from dasac_jax.reporting.metrics_log import Recorder
+from dasac_jax.reporting.recorder import Recorder
 from dasac_jax.runtime import data_parallel, logs, processes, stop_requests
 from dasac_jax.training.step_metrics import Window
 

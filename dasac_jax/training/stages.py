@@ -24,7 +24,7 @@ from dasac_jax.image import views
 from dasac_jax.image.normalise import source_statistics
 from dasac_jax.method import microbatches, optim, steps
 from dasac_jax.method import state as states
-from dasac_jax.reporting.metrics_log import Recorder
+from dasac_jax.reporting.recorder import Recorder
 from dasac_jax.runtime import data_parallel, logs, processes
 from dasac_jax.training import initial_state, loop, validation
 from dasac_jax.training.workdir import Run

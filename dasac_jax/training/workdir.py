@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dasac_jax.data.labels import Class
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.preparation import train_ids
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,11 +100,11 @@ def claim(run: Run, config: ConfigDict) -> None:
     Raises UserError when the folder cannot be written.
     """
     path = run.folder / CONFIG_FILE
-    beside = path.with_name(CONFIG_FILE + ".part")
+    text = json.dumps(_stored_form(config), indent=1) + "\n"
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(_stored_form(config), indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        with replacing(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"--workdir {run.folder} cannot be written ({error.strerror}): choose another folder"

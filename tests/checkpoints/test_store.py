@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dasac_jax import __version__
 from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
-from dasac_jax.interop.names import variable_shapes
 from dasac_jax.method.state import TrainState
+from dasac_jax.models.shapes import variable_shapes
 
 
 @struct.dataclass

@@ -16,7 +16,6 @@ from dasac_jax.data.labels import CLASS_NAMES
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import report
 from dasac_jax.evaluation.scores import Result, means, scores
-from dasac_jax.reporting import summary
 
 NAMES = ("road", "sky", "train")
 WEAK = Result("weak", np.array([[6, 2, 0, 2], [2, 6, 0, 0], [0, 0, 0, 0]]), NAMES, 4, {"step": 7})
@@ -160,7 +159,7 @@ def test_a_failing_write_is_named_and_keeps_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(summary.os, "replace", full)
+    monkeypatch.setattr("dasac_jax.files.os.replace", full)
     with pytest.raises(UserError, match=r"cannot write .*iou.png: disk full"):
         write(tmp_path, STRONG)
     assert (tmp_path / "evaluation.json").read_bytes() == before

@@ -203,7 +203,7 @@ class TestOutput:
         return tmp_path / "weights.pth"
 
     def test_is_written_beside_and_renamed(self, path, tmp_path):
-        (tmp_path / "deep" / "out.part" / "left").mkdir(parents=True)  # by one that was killed
+        (tmp_path / "deep" / ".out.part" / "left").mkdir(parents=True)  # by one that was killed
         (tmp_path / "deep" / "out").mkdir()
         convert.convert(path, tmp_path / "deep" / "out")
         assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]

@@ -11,6 +11,7 @@ from PIL import Image
 from dasac_jax.data import classes
 from dasac_jax.errors import UserError
 from dasac_jax.reporting import metrics_log
+from dasac_jax.reporting.recorder import Recorder
 
 CLASSES = classes.own(("road", "sky"), ((9, 0, 0), (0, 0, 200)))
 PICTURE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
@@ -18,7 +19,7 @@ PICTURE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 
 def record(folder, stage, steps, first_step=0, **options):
     """A recorder's work on some steps; what it says of a step is the step itself."""
-    with metrics_log.Recorder(folder, stage, first_step, CLASSES, **options) as recorder:
+    with Recorder(folder, stage, first_step, CLASSES, **options) as recorder:
         for step in steps:
             recorder.add(step, {"loss_source": step, "class_prior": np.array([step, np.nan])})
 
@@ -70,7 +71,7 @@ def test_starting_over_forgets_the_stage_alone(tmp_path):
 
 
 def test_pictures_and_curves_lie_in_the_work_directory(tmp_path):
-    with metrics_log.Recorder(tmp_path, "adapt", 0, CLASSES) as recorder:
+    with Recorder(tmp_path, "adapt", 0, CLASSES) as recorder:
         recorder.add(400, {"selection_miou": 0.5}, {"views": PICTURE, "selection": PICTURE})
         # Before the end already: a run of days is looked at in between.
         assert (tmp_path / "curves" / "selection_miou.png").exists()
@@ -94,7 +95,7 @@ def test_tensorboard_has_a_curve_for_each_class(tmp_path):
 
 
 def test_other_processes_write_nothing(tmp_path):
-    with metrics_log.Recorder(tmp_path, "adapt", 0, CLASSES, enabled=False) as recorder:
+    with Recorder(tmp_path, "adapt", 0, CLASSES, enabled=False) as recorder:
         recorder.add(1, {"loss_source": 1.0}, {"views": PICTURE})
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -102,7 +103,7 @@ def test_other_processes_write_nothing(tmp_path):
 def test_no_curve_is_drawn_on_the_way_out_of_a_mistake(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
-        metrics_log.Recorder(tmp_path, "adapt", 0, CLASSES) as made,
+        Recorder(tmp_path, "adapt", 0, CLASSES) as made,
     ):
         made.add(1, {"loss_source": 1.0})
         raise KeyboardInterrupt
@@ -134,11 +135,11 @@ def test_a_damaged_line_is_named(bad, tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl"):
-        metrics_log.Recorder(tmp_path / "file", "adapt", 0, CLASSES)
+        Recorder(tmp_path / "file", "adapt", 0, CLASSES)
 
 
 def test_a_full_disk_loses_no_number(tmp_path, small_files, caplog):
-    with metrics_log.Recorder(tmp_path, "adapt", 0, CLASSES) as recorder:
+    with Recorder(tmp_path, "adapt", 0, CLASSES) as recorder:
         recorder.add(1, {"loss_source": 1})
         path = tmp_path / "metrics.jsonl"
         written = path.read_bytes()
@@ -158,7 +159,7 @@ def test_a_full_disk_loses_no_number(tmp_path, small_files, caplog):
 def test_numbers_that_never_reached_the_disk_are_an_error(tmp_path, small_files):
     with (
         pytest.raises(UserError, match=r"metrics.jsonl; checkpoints are kept: make room"),
-        metrics_log.Recorder(tmp_path, "adapt", 0, CLASSES) as recorder,
+        Recorder(tmp_path, "adapt", 0, CLASSES) as recorder,
     ):
         small_files(10)
         recorder.add(1, {"loss_source": 1})

@@ -20,6 +20,7 @@ from dasac_jax.data.labels import CLASS_NAMES, CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation.metrics import summarise
 from dasac_jax.reporting import metrics_log, page, summary, training_curves
+from dasac_jax.reporting.recorder import Recorder
 
 EVALUATIONS = ("source only", "baseline", "adapted", "teacher")
 ABSENT, LEFT_OUT = 3, 9
@@ -75,7 +76,7 @@ def run(tmp_path_factory):
 
 
 def record(folder, stage, steps, pictures):
-    with metrics_log.Recorder(folder, stage, 0, CLASSES) as recorder:
+    with Recorder(folder, stage, 0, CLASSES) as recorder:
         recorder.draw = lambda: None  # not looked at here
         for step in steps:
             prior = np.linspace(0.001, 0.2, 19)

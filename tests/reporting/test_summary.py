@@ -112,7 +112,7 @@ def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(summary.os, "replace", full)
+    monkeypatch.setattr("dasac_jax.files.os.replace", full)
     with pytest.raises(UserError, match=r"cannot write .*report.png: disk full"):
         _write(tmp_path, rows={"baseline": STRONG})
     assert (tmp_path / "metrics.json").read_bytes() == before

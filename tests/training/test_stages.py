@@ -172,7 +172,7 @@ def test_what_is_recorded_is_what_the_checkpoint_holds(whole):
     steps, thresholds = metrics_log.curve(lines, "adapt", "thresholds")
     assert steps.tolist() == [4, 6] and np.nanmin(thresholds) >= np.float32(0.1)
     assert metrics_log.curve(lines, "baseline", "class_prior")[0].size == 0
-    assert not (whole.folder / "metrics.jsonl.part").exists()
+    assert not (whole.folder / ".metrics.jsonl.part").exists()
 
 
 def test_each_validation_leaves_pictures_and_curves(whole):

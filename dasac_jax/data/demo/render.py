@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from dasac_jax.data.demo.look import SHIFT, game_look, real_look
 from dasac_jax.data.demo.scene import GAME, REAL, draw_scene
 from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
+from dasac_jax.files import CITYSCAPES_IMAGE, cityscapes_label, replacing
 from dasac_jax.runtime import stop_requests
 
 MARKER = "demo.json"
@@ -183,14 +183,14 @@ def _paths(root: Path, split: str, index: int) -> tuple[Path, Path | None]:
         name = f"{index + 1:05d}.png"
         return root / "game/images" / name, root / "game/labels" / name
     city = _CITIES[split][index % 2]
-    name = f"{city}_{index // 2:06d}_000019_leftImg8bit.png"
+    name = f"{city}_{index // 2:06d}_000019{CITYSCAPES_IMAGE}.png"
     image = root / "cityscapes/leftImg8bit" / split / city / name
     return image, None if split == "test" else _target_label(image)
 
 
 def _target_label(image: Path) -> Path:
     split, city = image.parts[-3:-1]
-    name = image.name.replace("_leftImg8bit", "_gtFine_labelIds")
+    name = cityscapes_label(image.name)
     return image.parents[3] / "gtFine" / split / city / name
 
 
@@ -255,16 +255,12 @@ def _render_in_processes(root: Path, workers: int) -> None:
 
 
 def _write(image: Image.Image, path: Path) -> None:
-    _beside(path, lambda file: image.save(file, format="PNG", compress_level=3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        image.save(unfinished, format="PNG", compress_level=3)
 
 
 def _write_text(path: Path, text: str) -> None:
-    _beside(path, lambda file: file.write_text(text))
-
-
-def _beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes next to `path` and renames, so that a file that exists is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dasac_jax.data import labels
+from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
 from dasac_jax.data.preparation.originals import (
     CITYSCAPES_IMAGES,
     CITYSCAPES_LABELLED,
@@ -21,8 +22,8 @@ from dasac_jax.data.preparation.originals import (
     missing_numbers,
 )
 from dasac_jax.data.preparation.run import in_threads
-from dasac_jax.data.preparation.train_ids import DECODE_ERRORS, UNFINISHED, read_ids
 from dasac_jax.errors import UserError
+from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, UNFINISHED
 
 Size = tuple[int, int]
 """Height and width."""
@@ -220,14 +221,14 @@ def _verify(path: Path, kind: str) -> None:
 
 def _cityscapes(folder: Path, split: str) -> Part:
     folders = folder / "leftImg8bit" / split, folder / "gtFine2" / split
-    images = _by_frame(folders[0], "_leftImg8bit.png")
+    images = _by_frame(folders[0], f"{CITYSCAPES_IMAGE}.png")
     published = CITYSCAPES_IMAGES[split]
     note = f"{len(images)} of {published} published images"
     return Part(
         f"cityscapes {split}",
         folders,
         images,
-        _by_frame(folders[1], "_gtFine_labelIds.png"),
+        _by_frame(folders[1], f"{CITYSCAPES_LABEL}.png"),
         labelled=split in CITYSCAPES_LABELLED,
         may_lack_labels=split == "train",
         notes=_unfinished(folders, "*/") + ((note,) if len(images) != published else ()),

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
 from dasac_jax.data import labels, sampling
+from dasac_jax.data.decoding import read_ids
 from dasac_jax.data.preparation.run import in_threads
-from dasac_jax.data.preparation.train_ids import read_ids
 from dasac_jax.errors import UserError
 from dasac_jax.runtime import logs
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from dasac_jax.data import labels
+from dasac_jax.data.decoding import read_ids
 from dasac_jax.data.png16 import read_sixteen_bits
-from dasac_jax.data.preparation.train_ids import read_ids
 from dasac_jax.errors import UserError
+from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, cityscapes_label
 
 GTA5_NUMBERS = range(1, 24967)
 """The numbers of the published GTA5 images. Copies lack some of them, each its own."""
@@ -65,8 +66,8 @@ def plan_cityscapes(source: Path) -> Plan:
     truth = _folder(source, "gtFine", "gtFine_trainvaltest.zip")
     originals, notes = [], []
     for split, published in CITYSCAPES_IMAGES.items():
-        found = _visible(images.glob(f"{split}/*/*_leftImg8bit.png"))
-        ids = set(_visible(truth.glob(f"{split}/*/*_gtFine_labelIds.png")))
+        found = _visible(images.glob(f"{split}/*/*{CITYSCAPES_IMAGE}.png"))
+        ids = set(_visible(truth.glob(f"{split}/*/*{CITYSCAPES_LABEL}.png")))
         if split not in CITYSCAPES_LABELLED:
             ids = set()
         if len(found) != published:
@@ -74,9 +75,7 @@ def plan_cityscapes(source: Path) -> Plan:
         alone = []
         for image in found:
             place = image.relative_to(images)
-            label_place = place.with_name(
-                place.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
-            )
+            label_place = place.with_name(cityscapes_label(place.name))
             label = truth / label_place
             has_label = label in ids
             ids.discard(label)

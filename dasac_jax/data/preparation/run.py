@@ -15,16 +15,16 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
+from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.data.preparation.originals import Original, Plan
 from dasac_jax.data.preparation.train_ids import (
-    DECODE_ERRORS,
-    UNFINISHED,
     CannotWriteError,
-    beside,
     is_current,
     write_train_ids,
+    writing,
 )
 from dasac_jax.errors import UserError
+from dasac_jax.files import UNFINISHED
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -152,7 +152,7 @@ def _prepare(original: Original, plan: Plan, root: Path, copy: bool) -> Done:
         train_ids, resized = _read(original, plan)
         write_train_ids(root / original.label_place, train_ids)
     if image_action != KEPT:
-        with beside(root / original.image_place) as part:
+        with writing(root / original.image_place) as part:
             if copy:
                 shutil.copyfile(original.image, part)
             else:

@@ -6,8 +6,6 @@ and of SYNTHIA, is scripts/prepare_data.py.
 """
 
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,22 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data import labels, png
+from dasac_jax.data import labels
+from dasac_jax.data.decoding import read_ids
 from dasac_jax.errors import UserError
-
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,  # Pillow's "broken PNG file"
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises for files that are missing, cut off or damaged."""
-
-UNFINISHED = ".part"
-"""How the names of unfinished files end; they begin with a dot."""
+from dasac_jax.files import CITYSCAPES_LABEL, replacing
 
 
 class CannotWriteError(UserError):
@@ -45,43 +31,16 @@ class Prepared(NamedTuple):
     kept: int
 
 
-def read_ids(path: str | os.PathLike) -> np.ndarray:
-    """An 8-bit single-channel PNG -> (h, w) uint8; of a palette PNG the indices, not the colours.
-
-    Raises UserError naming the file when it cannot be read or has another pixel format.
-    """
-    ids = png.read_single(path)
-    if ids is not None:
-        return ids
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            ids = np.array(image) if mode in ("L", "P") else None
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read label file {path}: {error}") from error
-    if ids is None:
-        raise UserError(
-            f"label file {path} has pixel format {mode}: "
-            "an 8-bit PNG with one channel or a palette is needed, colours are no class numbers"
-        )
-    return ids
-
-
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """Yields the place to write to; what is there at the end gets the name `path`.
+def writing(path: Path) -> Iterator[Path]:
+    """`files.replacing`, which makes the folder if need be.
 
-    The folder is made if need be. After an error nothing is left. Raises CannotWriteError naming
-    the file for every OSError.
+    Raises CannotWriteError naming the file for every OSError.
     """
-    part = path.with_name(f".{path.name}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield part
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path) as unfinished:
+            yield unfinished
     except OSError as error:
         raise CannotWriteError(
             f"cannot write {path}: {error.strerror or error}; mend this, and the same command goes "
@@ -94,7 +53,7 @@ def write_train_ids(path: str | os.PathLike, train_ids: np.ndarray) -> None:
 
     Raises CannotWriteError naming the file when it cannot be written.
     """
-    with beside(Path(path)) as part:
+    with writing(Path(path)) as part:
         Image.fromarray(train_ids).save(part, format="PNG")
 
 
@@ -138,5 +97,5 @@ def prepare_cityscapes(root: str | os.PathLike) -> Prepared:
     file at fault.
     """
     cityscapes = Path(root) / "cityscapes"
-    pattern = "*/*/*_gtFine_labelIds.png"
+    pattern = f"*/*/*{CITYSCAPES_LABEL}.png"
     return _convert(cityscapes / "gtFine", cityscapes / "gtFine2", pattern, labels.train_ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dasac_jax.errors import UserError
+from dasac_jax.files import CITYSCAPES_IMAGE, cityscapes_label
 
 SPLITS = {"cityscapes": ("train", "val", "test"), "gta5": ("train",), "synthia": ("train",)}
 """The splits of each set; a source is one split, as it is divided when it is read."""
@@ -39,7 +40,7 @@ def find_pairs(root: Path, name: str, split: str) -> tuple[Pair, ...]:
     Hidden files are unfinished ones. Raises UserError where there is no image.
     """
     if name == "cityscapes":
-        images, pattern = f"cityscapes/leftImg8bit/{split}", "*/*_leftImg8bit.png"
+        images, pattern = f"cityscapes/leftImg8bit/{split}", f"*/*{CITYSCAPES_IMAGE}.png"
         labels = f"cityscapes/gtFine2/{split}"
     else:
         (images, labels), pattern = _SOURCES[name], "*.png"
@@ -52,7 +53,7 @@ def find_pairs(root: Path, name: str, split: str) -> tuple[Pair, ...]:
     pairs = []
     for path in paths:
         place = path.relative_to(root / images).as_posix()
-        label = f"{labels}/{place.replace('_leftImg8bit', '_gtFine_labelIds')}"
+        label = f"{labels}/{cityscapes_label(place)}"
         has_label = split != "test" and (root / label).is_file()
         pairs.append((f"{images}/{place}", label if has_label else None))
     return tuple(pairs)

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from dasac_jax.interop.downloads.published import Published, digests
+from dasac_jax.interop.published import Published, digests
 
 _PLAIN_WIDTH = 160  # columns where the output is no terminal
 _NARROWEST = 100  # columns of the table; narrower terminals wrap it themselves

@@ -18,7 +18,7 @@ from dasac_jax.cli import Parser, code_of
 from dasac_jax.errors import UserError
 from dasac_jax.interop.downloads.display import following, open_console, show
 from dasac_jax.interop.downloads.fetch import PATIENT, Patience, check_url, fetch, is_page
-from dasac_jax.interop.downloads.published import KINDS, PUBLISHED, Digests, Published, digests
+from dasac_jax.interop.published import KINDS, PUBLISHED, Digests, Published, digests
 
 Say = Callable[[str], None]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import dasac_jax
 from dasac_jax.errors import UserError
+from dasac_jax.version import __version__
 
 _PIECE = 1 << 18
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may differ a moment later
@@ -141,7 +141,7 @@ def _transfer(
     """One request. Returns whether it went on behind what was there."""
     mark = _clean(mark_file.read_bytes().decode("ascii", "ignore")) if mark_file.exists() else ""
     start = _size(part) if mark or resume_unmarked else 0
-    headers = {"User-Agent": f"dasac-jax/{dasac_jax.__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": f"dasac-jax/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
         if mark:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
 from dasac_jax.interop.torch_files.values import DTYPES, STORAGE_CLASSES
 
 _ALIGNMENT = 64  # of every storage in the file, as PyTorch writes them
@@ -29,18 +30,18 @@ def save_torch_file(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray
     """
     path = Path(path)
     arrays = {name: _as_torch_has_it(name, array) for name, array in state_dict.items()}
-    beside = path.with_name(path.name + ".part")
     try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+        with (
+            replacing(path) as unfinished,
+            zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive,
+        ):
             _write(archive, "data.pkl", _pickle(arrays))
             _write(archive, "byteorder", b"little")
             for index, array in enumerate(arrays.values()):
                 raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
                 _write(archive, f"data/{index}", memoryview(raw))
             _write(archive, "version", b"3\n")
-        os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 

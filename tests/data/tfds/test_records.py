@@ -12,8 +12,9 @@ from PIL import Image
 from tensorflow_datasets.core import shuffle
 
 from dasac_jax.data import loader, sources
-from dasac_jax.data.tfds import builders, records
-from dasac_jax.data.tfds.build_cli import main
+from dasac_jax.data.preparation import tfds_builders as builders
+from dasac_jax.data.preparation.tfds_command import main
+from dasac_jax.data.tfds import records
 from dasac_jax.errors import UserError
 
 ROLES = ("source_train", "source_val", "target_train", "selection", "val")

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from dasac_jax.interop.downloads import display
-from dasac_jax.interop.downloads.published import PUBLISHED
+from dasac_jax.interop.published import PUBLISHED
 
 
 def test_a_narrow_terminal_loses_digits_only(tmp_path):

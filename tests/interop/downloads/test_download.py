@@ -15,7 +15,7 @@ from rich.console import Console
 from dasac_jax.errors import UserError
 from dasac_jax.interop.downloads import download
 from dasac_jax.interop.downloads.fetch import Patience
-from dasac_jax.interop.downloads.published import KINDS, PUBLISHED, Published
+from dasac_jax.interop.published import KINDS, PUBLISHED, Published
 
 ROOT = Path(__file__).parents[3]
 SOON = Patience(timeout=5, attempts=2, pause=0.001)

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from dasac_jax.errors import UserError
-from dasac_jax.interop.downloads import published
-from dasac_jax.interop.downloads.published import PUBLISHED, Published, digests, identify
+from dasac_jax.interop import published
+from dasac_jax.interop.published import PUBLISHED, Published, digests, identify
 from dasac_jax.models import ARCHITECTURES
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*_*.py") if "custom" not in path.stem)
 CONTENT = b"PK some weights"
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()

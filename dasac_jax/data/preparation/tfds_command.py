@@ -86,7 +86,7 @@ def _build(options: argparse.Namespace, console: Console) -> None:
         raise UserError(f"{folder} is there already: remove it to build the set anew")
     counts = {split: len(sets.find_pairs(options.root, options.set, split)) for split in splits}
     tfds = load_tfds()
-    from dasac_jax.data.tfds.builders import BUILDERS, storage
+    from dasac_jax.data.preparation.tfds_builders import BUILDERS, storage
 
     _remove_unfinished(folder)
     with (

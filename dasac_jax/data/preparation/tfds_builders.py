@@ -20,9 +20,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
+from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.data.labels import IGNORE
 from dasac_jax.data.pairs import PairSource
-from dasac_jax.data.preparation.train_ids import DECODE_ERRORS
 from dasac_jax.data.tfds import sets
 from dasac_jax.errors import UserError
 

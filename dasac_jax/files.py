@@ -1,0 +1,92 @@
+"""Files that are whole or absent, what JSON can hold, PNG bytes, and Cityscapes' file names.
+
+Every room writes through `replacing`, so that neither a reader nor a restart ever meets half a
+file.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dasac_jax.errors import UserError
+
+UNFINISHED = ".part"
+"""How the names of unfinished files end; they begin with a dot."""
+
+CITYSCAPES_IMAGE = "_leftImg8bit"
+CITYSCAPES_LABEL = "_gtFine_labelIds"
+"""How the stems of Cityscapes' image and label files end."""
+
+
+def cityscapes_label(image: str) -> str:
+    """The name of the label file that belongs to a Cityscapes image, of whatever suffix."""
+    return image.replace(CITYSCAPES_IMAGE, CITYSCAPES_LABEL)
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A place beside `path` for a new file or folder, which gets the name `path` at the end.
+
+    After an error nothing new is left, and what was at `path` is as it was. Raises OSError where
+    the place cannot be written, or lies in no folder.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
+    _remove(unfinished)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        with suppress(OSError):
+            _remove(unfinished)
+
+
+def write_file(path: Path | str, content: bytes | str) -> None:
+    """Write a whole file through `replacing`, making its folder if need be.
+
+    Raises UserError naming the file where that fails.
+    """
+    path, content = Path(path), content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: numpy values become Python's own, and what is not finite null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A PNG file of a picture (H, W, 3) uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(picture, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
