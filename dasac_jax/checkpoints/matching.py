@@ -1,10 +1,10 @@
-"""Whether a checkpoint is of the network and the configuration at hand, and what differs."""
+"""Whether a checkpoint fits the network and the configuration at hand, and if not, what differs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,31 +14,76 @@ from dasac_jax.errors import UserError
 from dasac_jax.models.shapes import variable_shapes
 
 _DIFFERENCES_NAMED = 3
-_MEND = "give the configuration that it was written with"
+_ADVICE = "give the configuration that it was written with"
+
+Shape = tuple[int, ...]
+
+
+class Differences(NamedTuple):
+    """The names of arrays that are missing, that nothing needs, and that have another shape."""
+
+    missing: list[str]
+    not_needed: list[str]
+    reshaped: list[str]
+
+
+def differences(stored: Mapping[str, Any], needed: Mapping[str, Shape]) -> Differences:
+    """What keeps stored arrays, by name, from being those needed, of which the shapes are given."""
+    return Differences(
+        missing=[name for name in needed if name not in stored],
+        not_needed=[name for name in stored if name not in needed],
+        reshaped=[name for name in needed if name in stored and stored[name].shape != needed[name]],
+    )
+
+
+def described(
+    stored: Mapping[str, Any],
+    needed: Mapping[str, Shape],
+    needs: str = "this configuration needs",
+) -> list[str]:
+    """The differences as phrases to follow "the checkpoint": "lacks …", "holds …"."""
+    found = differences(stored, needed)
+    return [
+        *(f"lacks {name}" for name in found.missing),
+        *(f"holds {name}, which is not needed" for name in found.not_needed),
+        *(f"holds {name} {stored[name].shape}, {needs} {needed[name]}" for name in found.reshaped),
+    ]
+
+
+def shortened(phrases: Sequence[str]) -> str:
+    """The first three phrases, and how many more there are."""
+    more = len(phrases) - _DIFFERENCES_NAMED
+    rest = f"; and {more} more" if more > 0 else ""
+    return "; ".join(phrases[:_DIFFERENCES_NAMED]) + rest
 
 
 def check_facts(path: Path, metadata: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
     """Raise UserError, naming what differs, where a checkpoint's metadata are not those needed.
 
-    What they do not tell of is left to its arrays.
+    A key that the metadata do not have is passed over: the arrays are checked in any case.
     """
     differing = [
         f"has {key} {metadata[key]}, this configuration {value}"
         for key, value in needs.items()
         if metadata.get(key, value) != value
     ]
-    _refuse(path, differing, _MEND)
+    _refuse(path, differing, _ADVICE)
 
 
 def filled(path: Path, arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     """A tree as `like` of a checkpoint's arrays. Raises UserError naming what does not fit."""
     needed = named_leaves(like)
-    _refuse(path, _differences(arrays, needed), _MEND)
+    _refuse(path, _described_with_dtypes(arrays, needed), _ADVICE)
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[key] for key in needed])
 
 
-def networks(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> dict:
-    """Student, teacher and class prior out of named arrays, checked against their network."""
+def networks(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Student, teacher and class prior (C,) out of a checkpoint's named arrays.
+
+    Raises UserError where the arrays are not those of the network that the metadata name.
+    """
     for key in ("arch", "num_classes"):
         if key not in metadata:
             raise UserError(f"checkpoint {path} does not say its {key}: it holds no whole network")
@@ -54,9 +99,8 @@ def networks(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str
         for key, array in arrays.items()
         if key in needed or key.startswith(("params/", "batch_stats/", "teacher/"))
     }
-    _refuse(
-        path, _differences(found, needed), f"it is not {metadata['arch']} for {classes} classes"
-    )
+    problem = f"it is not {metadata['arch']} for {classes} classes"
+    _refuse(path, _described_with_dtypes(found, needed), problem)
     tree = traverse_util.unflatten_dict(found, sep="/")
     return {
         "student": {name: tree[name] for name in ("params", "batch_stats")},
@@ -71,26 +115,20 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _refuse(path: Path, differences: list[str], what: str) -> None:
-    """Raise UserError where there are differences, with the first of them and `what` to do."""
-    if differences:
-        named = "; ".join(differences[:_DIFFERENCES_NAMED])
-        more = len(differences) - _DIFFERENCES_NAMED
-        rest = f"; and {more} more" if more > 0 else ""
-        raise UserError(f"checkpoint {path} {named}{rest}: {what}")
+def _described_with_dtypes(stored: Mapping[str, np.ndarray], needed: dict[str, Any]) -> list[str]:
+    """`described`, and after it the arrays of the right shape that have another dtype."""
+    leaves = {
+        key: leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for key, leaf in needed.items()
+    }
+    phrases = described(stored, {key: leaf.shape for key, leaf in leaves.items()})
+    return phrases + [
+        f"holds {key} as {stored[key].dtype}, this configuration needs {leaf.dtype}"
+        for key, leaf in leaves.items()
+        if key in stored and stored[key].shape == leaf.shape and stored[key].dtype != leaf.dtype
+    ]
 
 
-def _differences(stored: Mapping[str, np.ndarray], needed: dict[str, Any]) -> list[str]:
-    """What keeps stored arrays from filling the needed tree, in words."""
-    words = [f"lacks {key}" for key in needed if key not in stored]
-    words += [f"holds {key}, which is not needed" for key in stored if key not in needed]
-    for key in needed:
-        if key not in stored:
-            continue
-        leaf = needed[key] if hasattr(needed[key], "dtype") else np.asarray(needed[key])
-        here, there = (stored[key].shape, stored[key].dtype), (leaf.shape, leaf.dtype)
-        if here[0] != there[0]:
-            words.append(f"holds {key} {here[0]}, this configuration needs {there[0]}")
-        elif here[1] != there[1]:
-            words.append(f"holds {key} as {here[1]}, this configuration needs {there[1]}")
-    return words
+def _refuse(path: Path, phrases: list[str], advice: str) -> None:
+    """Raise UserError where there are phrases that say what is wrong."""
+    if phrases:
+        raise UserError(f"checkpoint {path} {shortened(phrases)}: {advice}")

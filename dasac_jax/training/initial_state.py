@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dasac_jax.checkpoints import store
+from dasac_jax.checkpoints import matching, store
 from dasac_jax.errors import UserError
 from dasac_jax.method.state import TrainState
 from dasac_jax.models import NEW_LAYERS
@@ -149,22 +149,20 @@ def _given(path: str, fresh: Fresh) -> TrainState:
     whose = f" (of {facts['arch']})" if "arch" in facts else ""
     drawn = set(facts.get("drawn", ()))  # by the converter: the run's own seed shall decide
     _check_classes(path, facts, fresh)
-    state, filled = fresh(), {}
-    for name in ("params", "batch_stats"):
-        needed = flatten_dict(getattr(state, name), sep="/")
-        given = {
-            key: leaf
-            for key, leaf in flatten_dict(arrays.get(name, {}), sep="/").items()
-            if f"{name}/{key}" not in drawn
-        }
-        for key, leaf in needed.items():
-            if key not in given and not re.match(NEW_LAYERS, key):
-                raise UserError(f"config.init: checkpoint {path}{whose} lacks {name}/{key}")
-            if key in given and given[key].shape != leaf.shape:
-                raise UserError(
-                    f"config.init: checkpoint {path}{whose} holds {name}/{key} {given[key].shape}, "
-                    f"this configuration needs {leaf.shape}"
-                )
-        kept = {key: np.asarray(given.get(key, leaf)) for key, leaf in needed.items()}
-        filled[name] = unflatten_dict(kept, sep="/")
-    return state.replace(**filled)
+    state = fresh()
+    own = flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")
+    stored = {name: arrays.get(name, {}) for name in ("params", "batch_stats")}
+    given = {
+        key: array
+        for key, array in flatten_dict(stored, sep="/").items()
+        if key in own and key not in drawn
+    }
+    needed = {
+        key: leaf.shape
+        for key, leaf in own.items()
+        if key in given or not re.match(NEW_LAYERS, key.partition("/")[2])
+    }
+    for difference in matching.described(given, needed)[:1]:
+        raise UserError(f"config.init: checkpoint {path}{whose} {difference}")
+    filled = {key: np.asarray(given.get(key, leaf)) for key, leaf in own.items()}
+    return state.replace(**unflatten_dict(filled, sep="/"))
