@@ -2,7 +2,7 @@
 
 import sys
 
-from dasac_jax.data.preparation.tfds_command import main
+from dasac_jax.data.preparation.build_tfds import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from dasac_jax.data.preparation.command import main
+from dasac_jax.data.preparation.prepare_data import main
 
 if __name__ == "__main__":
     sys.exit(main())

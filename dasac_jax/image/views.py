@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dasac_jax.image import colour
 from dasac_jax.image.blur import gaussian_blur
-from dasac_jax.image.draw import (
+from dasac_jax.image.view_parameters import (
     Jitter,
     Noise,
     Window,

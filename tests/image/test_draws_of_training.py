@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dasac_jax.image import views
-from dasac_jax.image.draw import draw_crop, draw_jittered_crop
+from dasac_jax.image.view_parameters import draw_crop, draw_jittered_crop
 from dasac_jax.method import steps
 from dasac_jax.reporting.contact_sheet import drawn_views
 

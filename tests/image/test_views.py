@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dasac_jax.image import views
-from dasac_jax.image.draw import Window, draw_jittered_crop
+from dasac_jax.image.view_parameters import Window, draw_jittered_crop
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise, source_statistics
 
 SIZE = (32, 64)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from dasac_jax.image import views
-from dasac_jax.image.draw import draw_crop, draw_jittered_crop
+from dasac_jax.image.view_parameters import draw_crop, draw_jittered_crop
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, source_statistics
 from dasac_jax.image.warp import warp_affine
 from dasac_jax.reporting.contact_sheet import drawn_views, warped_back

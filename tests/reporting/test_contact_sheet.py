@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dasac_jax.image import views
-from dasac_jax.image.draw import Jitter, Noise, Window
+from dasac_jax.image.view_parameters import Jitter, Noise, Window
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD
 from dasac_jax.method import consistency
 from dasac_jax.reporting import contact_sheet

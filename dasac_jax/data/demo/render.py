@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data.demo.look import SHIFT, game_look, real_look
+from dasac_jax.data.demo.appearance import SHIFT, game_look, real_look
 from dasac_jax.data.demo.scene import GAME, REAL, draw_scene
 from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError

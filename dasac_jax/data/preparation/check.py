@@ -14,14 +14,14 @@ from PIL import Image
 
 from dasac_jax.data import labels
 from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
-from dasac_jax.data.preparation.originals import (
+from dasac_jax.data.preparation.plan import (
     CITYSCAPES_IMAGES,
     CITYSCAPES_LABELLED,
     GTA5_NUMBERS,
     SYNTHIA_NUMBERS,
     missing_numbers,
 )
-from dasac_jax.data.preparation.run import in_threads
+from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, UNFINISHED
 

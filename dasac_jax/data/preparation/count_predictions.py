@@ -14,7 +14,7 @@ from rich.console import Console
 from dasac_jax.cli import Parser, code_of
 from dasac_jax.data import labels, sampling
 from dasac_jax.data.decoding import read_ids
-from dasac_jax.data.preparation.run import in_threads
+from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.errors import UserError
 from dasac_jax.runtime import logs
 

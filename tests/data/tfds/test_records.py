@@ -13,7 +13,7 @@ from tensorflow_datasets.core import shuffle
 
 from dasac_jax.data import loader, sources
 from dasac_jax.data.preparation import tfds_builders as builders
-from dasac_jax.data.preparation.tfds_command import main
+from dasac_jax.data.preparation.build_tfds import main
 from dasac_jax.data.tfds import records
 from dasac_jax.errors import UserError
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dasac_jax.data.decoding import DECODE_ERRORS
-from dasac_jax.data.preparation.originals import Original, Plan
+from dasac_jax.data.preparation.plan import Original, Plan
 from dasac_jax.data.preparation.train_ids import (
     CannotWriteError,
     is_current,

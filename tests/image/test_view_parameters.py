@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from dasac_jax.image.draw import draw_crop, draw_jittered_crop, draw_view
+from dasac_jax.image.view_parameters import draw_crop, draw_jittered_crop, draw_view
 
 DRAWS = 600
 

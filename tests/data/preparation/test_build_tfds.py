@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from dasac_jax.data import sources
-from dasac_jax.data.preparation.tfds_command import main
+from dasac_jax.data.preparation.build_tfds import main
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "scripts" / "build_tfds.py"

@@ -1,6 +1,6 @@
 import pytest
 
-from dasac_jax.data.preparation.originals import (
+from dasac_jax.data.preparation.plan import (
     PLANS,
     plan_cityscapes,
     plan_gta5,

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dasac_jax.config import base
 from dasac_jax.data import labels, sources
-from dasac_jax.data.preparation.command import main
+from dasac_jax.data.preparation.prepare_data import main
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "prepare_data.py"
 
@@ -224,7 +224,7 @@ def test_interruption(run, tmp_path, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dasac_jax.data.preparation.command.carry_out", interrupt)
+    monkeypatch.setattr("dasac_jax.data.preparation.prepare_data.carry_out", interrupt)
     assert run("gta5", source)[0] == 130
     assert "the same command goes on" in capsys.readouterr().err
 

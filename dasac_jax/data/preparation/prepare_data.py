@@ -12,8 +12,8 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of, jobs
 from dasac_jax.data.preparation import check, check_report
-from dasac_jax.data.preparation.originals import PLANS, Plan
-from dasac_jax.data.preparation.run import (
+from dasac_jax.data.preparation.plan import PLANS, Plan
+from dasac_jax.data.preparation.execute import (
     COPIED,
     KEPT,
     LINKED,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dasac_jax.data.preparation.originals import plan_gta5
-from dasac_jax.data.preparation.run import carry_out, foresee, in_threads
+from dasac_jax.data.preparation.plan import plan_gta5
+from dasac_jax.data.preparation.execute import carry_out, foresee, in_threads
 from dasac_jax.data.preparation.train_ids import CannotWriteError
 
 
