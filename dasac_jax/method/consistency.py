@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from dasac_jax.errors import UserError
 from dasac_jax.image.warp import view_matrices, warp_affine, warp_ones
 from dasac_jax.method.losses import weighted_cross_entropy
+from dasac_jax.method.settings import Settings
 from dasac_jax.method.view_groups import device_count, grouped
 
 __all__ = [
@@ -49,7 +50,7 @@ def fuse_views(
     from_reference: jax.Array,
     *,
     group_size: int,
-    pool: str = "average",
+    pool: str = Settings.pool,
     axis_name: str | None = None,
 ) -> jax.Array:
     """Refined predictions: aligned, pooled over the T views of a group, warped back to each view.
@@ -139,10 +140,10 @@ def pseudo_labels(
     padded: jax.Array,
     prior: jax.Array,
     *,
-    upper: float = 0.75,
+    upper: float = Settings.threshold_upper,
     lower: float,
     beta: float,
-    discount: bool = True,
+    discount: bool = Settings.discount,
 ) -> tuple[jax.Array, jax.Array]:
     """Labels of the pixels whose confidence passes their class's adaptive threshold.
 
@@ -215,7 +216,7 @@ def pixel_weights(
     prior: jax.Array,
     *,
     focal_power: float,
-    confidence_weighting: str = "pixel",
+    confidence_weighting: str = Settings.confidence_weighting,
     confidence_images: int | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:

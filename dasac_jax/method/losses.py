@@ -1,4 +1,7 @@
-"""Cross entropy as both losses use it: ignored pixels count nothing, but they count."""
+"""Cross entropy as both losses use it.
+
+An ignored pixel adds 0 to the sum but stays in the number of pixels that it is divided by.
+"""
 
 import jax
 import jax.numpy as jnp

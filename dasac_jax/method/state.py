@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from dasac_jax.method.settings import Settings
+
 
 @struct.dataclass
 class TrainState:
@@ -36,7 +38,7 @@ def create(
     optimiser: optax.GradientTransformation,
     *,
     seed: int,
-    beta: float = 1e-3,
+    beta: float = Settings.beta,
     variables: dict[str, Any] | None = None,
 ) -> TrainState:
     """A state at step 0; the teacher is a copy of the student and the class prior is β.

@@ -8,6 +8,7 @@ it would have changed, but for the step counter, so that the data go on. The met
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,8 +17,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dasac_jax.method import consistency, guard, microbatches, trees
+from dasac_jax.method import consistency, microbatches, trees
 from dasac_jax.method.losses import cross_entropy, weighted_cross_entropy
+from dasac_jax.method.settings import Settings
 from dasac_jax.method.state import TrainState
 from dasac_jax.models import upsample
 from dasac_jax.models.layers import materialised
@@ -69,9 +71,9 @@ def baseline_step(
         metrics["loss_target"] = cross_entropy(upsample(logits, labels.shape[1:]), labels)
     metrics = _mean_over_devices(metrics, axis_name)
     new = {"params": params, "batch_stats": updated["batch_stats"], "opt_state": opt_state}
-    sound = guard.is_sound(metrics["loss_source"], grads, new["batch_stats"])
-    new = guard.choose(sound, new, {name: getattr(state, name) for name in new})
-    return state.replace(step=state.step + 1, **new), metrics | {"skipped": guard.skipped(sound)}
+    finite = trees.is_finite(metrics["loss_source"], grads, new["batch_stats"])
+    new = trees.select(finite, new, {name: getattr(state, name) for name in new})
+    return state.replace(step=state.step + 1, **new), metrics | {"skipped": _skipped(finite)}
 
 
 def adapt_step(
@@ -80,24 +82,9 @@ def adapt_step(
     *,
     model: nn.Module,
     optimiser: optax.GradientTransformation,
-    group_size: int,
-    target_weight: float,
-    threshold_lower: float,
-    threshold_upper: float = 0.75,
     steps_per_epoch: int,
-    teacher_every_steps: int = 100,
-    teacher_momentum: float = 0.99,
-    prior_momentum: float = 0.99,
-    beta: float = 1e-3,
-    focal_power: float = 3.0,
-    pool: str = "average",
-    discount: bool = True,
-    confidence_weighting: str = "pixel",
-    confidence_images: int | None = None,
-    train_on_source: bool = True,
-    phase_in_steps: int = 0,
-    accumulate: int = 1,
     axis_name: str | None = None,
+    **settings: Any,
 ) -> tuple[TrainState, Metrics]:
     """One step of self-supervised augmentation consistency (the paper's method, in its order).
 
@@ -105,91 +92,88 @@ def adapt_step(
     source_label (B, H, W) int32; for the V views on this device student_view, teacher_view
     (V, H, W, 3), padded (V, H, W) bool, to_reference, from_reference (V, 2, 3); optionally
     target_label (V, H, W), for its loss in the metrics only, and source_keys (B,), target_keys
-    (V,) that switch dropout on. `accumulate` is the number of equal parts that the networks take
-    the batch in, one after the other; it saves memory and changes nothing but rounding.
+    (V,) that switch dropout on. settings: fields of `Settings`. Raises UserError where the batch
+    has no equal parts to accumulate over, or views form no groups.
     """
-    size = batch["student_view"].shape[1:3]
-    microbatches.check(accumulate, len(batch["source_image"]), len(batch["student_view"]))
+    s = Settings(**settings)
+    microbatches.check(s.accumulate, len(batch["source_image"]), len(batch["student_view"]))
 
     # 1. The teacher follows the student.
-    teacher, prior_before = _update_teacher(
-        state, steps_per_epoch, teacher_every_steps, teacher_momentum, beta
-    )
+    teacher, prior_before = _update_teacher(state, steps_per_epoch, s)
 
     # 2. The teacher's prediction, and the class prior.
-    def predict(views):
-        return jax.nn.softmax(upsample(model.apply(teacher, views), size))
-
-    probs = microbatches.map_in_parts(predict, batch["teacher_view"], accumulate)
+    probs = _teacher_predictions(model, teacher, batch["teacher_view"], s.accumulate)
     class_prior = consistency.update_class_prior(
-        prior_before, probs, momentum=prior_momentum, beta=beta, axis_name=axis_name
+        prior_before, probs, momentum=s.prior_momentum, beta=s.beta, axis_name=axis_name
     )
 
     # 3., 4. Aligned and pooled over the views, and brought back to each of them.
     refined = consistency.fuse_views(
-        probs,
-        batch["padded"],
-        batch["to_reference"],
-        batch["from_reference"],
-        group_size=group_size,
-        pool=pool,
-        axis_name=axis_name,
-    )
+        probs, batch["padded"], batch["to_reference"], batch["from_reference"],
+        group_size=s.group_size, pool=s.pool, axis_name=axis_name,
+    )  # fmt: skip
 
     # 5. Pseudo labels.
     labels, confidence = consistency.pseudo_labels(
-        refined,
-        batch["padded"],
-        class_prior,
-        upper=threshold_upper,
-        lower=threshold_lower,
-        beta=beta,
-        discount=discount,
-    )
+        refined, batch["padded"], class_prior,
+        upper=s.threshold_upper, lower=s.threshold_lower, beta=s.beta, discount=s.discount,
+    )  # fmt: skip
 
     # 6. One update for the source loss and the focal loss on pseudo labels.
     weight = consistency.pixel_weights(
-        labels,
-        confidence,
-        class_prior,
-        focal_power=focal_power,
-        confidence_weighting=confidence_weighting,
-        confidence_images=confidence_images,
-        axis_name=axis_name,
-    )
-    if phase_in_steps:
-        target_weight *= jnp.minimum(1.0, (state.step + 1) / phase_in_steps)
-
-    def total_loss(params, batch):
-        source_logits, logits = _student_logits(
-            model, params, state.batch_stats, batch, size, train_on_source
-        )
-        metrics = {
-            "loss_target": weighted_cross_entropy(logits, batch["pseudo_label"], batch["weight"])
-        }
-        total = target_weight * metrics["loss_target"]
-        if train_on_source:
-            metrics["loss_source"] = cross_entropy(source_logits, batch["source_label"])
-            total = metrics["loss_source"] + total
-        if "target_label" in batch:
-            metrics["loss_target_supervised"] = cross_entropy(logits, batch["target_label"])
-        return total, metrics
-
-    labelled = batch | {"pseudo_label": labels, "weight": weight}
-    grads, metrics = microbatches.gradient_in_parts(total_loss, state.params, labelled, accumulate)
-    grads = _mean_over_devices(grads, axis_name)
-    params, opt_state = _update(state, grads, optimiser)
+        labels, confidence, class_prior,
+        focal_power=s.focal_power, confidence_weighting=s.confidence_weighting,
+        confidence_images=s.confidence_images or None, axis_name=axis_name,
+    )  # fmt: skip
+    batch = batch | {"pseudo_label": labels, "weight": weight}
+    loss = partial(_adaptation_loss, state=state, model=model, settings=s)
+    grads, metrics = microbatches.gradient_in_parts(loss, state.params, batch, s.accumulate)
     metrics["labelled"] = (labels != consistency.IGNORED).mean()
-    metrics = _mean_over_devices(metrics, axis_name)
+    grads, metrics = (_mean_over_devices(each, axis_name) for each in (grads, metrics))
     metrics["teacher_distance"] = _distance(teacher, state.student)
+    return _updated(state, teacher, prior_before, class_prior, grads, metrics, optimiser)
+
+
+def _teacher_predictions(model, teacher, views, parts):
+    """(V, H, W, C): class probabilities of the teacher's views (V, H, W, 3), at their size."""
+
+    def predict(views):
+        return jax.nn.softmax(upsample(model.apply(teacher, views), views.shape[1:3]))
+
+    return microbatches.map_in_parts(predict, views, parts)
+
+
+def _adaptation_loss(params, batch, *, state, model, settings):
+    """Source loss + λ_t · target loss, and what the metrics say of it; for `gradient_in_parts`."""
+    source_logits, logits = _student_logits(
+        model, params, state.batch_stats, batch, settings.train_on_source
+    )
+    target_weight = settings.target_weight
+    if settings.phase_in_steps:
+        target_weight *= jnp.minimum(1.0, (state.step + 1) / settings.phase_in_steps)
+    metrics = {
+        "loss_target": weighted_cross_entropy(logits, batch["pseudo_label"], batch["weight"])
+    }
+    total = target_weight * metrics["loss_target"]
+    if settings.train_on_source:
+        metrics["loss_source"] = cross_entropy(source_logits, batch["source_label"])
+        total = metrics["loss_source"] + total
+    if "target_label" in batch:
+        metrics["loss_target_supervised"] = cross_entropy(logits, batch["target_label"])
+    return total, metrics
+
+
+def _updated(state, teacher, prior_before, class_prior, grads, metrics, optimiser):
+    """The state after an adaptation step, and its metrics; a step that is not finite is skipped."""
+    params, opt_state = _update(state, grads, optimiser)
     losses = [metrics[name] for name in ("loss_source", "loss_target") if name in metrics]
-    sound = guard.is_sound(losses, grads, class_prior)
+    finite = trees.is_finite(losses, grads, class_prior)
     new = {"params": params, "class_prior": class_prior, "opt_state": opt_state}
     old = {**vars(state), "class_prior": prior_before}
-    new = guard.choose(sound, new, {name: old[name] for name in new})
-    # The teacher followed weights of earlier steps, all of them sound: that holds in any case.
+    new = trees.select(finite, new, {name: old[name] for name in new})
+    # The teacher followed weights of earlier steps, which all are finite: it moves in any case.
     state = state.replace(teacher=teacher, step=state.step + 1, **new)
-    return state, metrics | {"skipped": guard.skipped(sound)}
+    return state, metrics | {"skipped": _skipped(finite)}
 
 
 def on_views(
@@ -250,24 +234,25 @@ def _update(state, grads, optimiser):
     return optax.apply_updates(state.params, updates), opt_state
 
 
-def _update_teacher(state, steps_per_epoch, every, momentum, beta):
+def _update_teacher(state, steps_per_epoch, settings):
     """ψ ← γψ + (1−γ)θ every so often in an epoch; at the very first step ψ ← θ and χ ← β."""
+    momentum = settings.teacher_momentum
 
     def follow():
         first = state.step == 0
 
         def average(ours, theirs):
-            # Materialised: otherwise XLA puts the sums into each leaf's own copy.
+            # Materialised, since XLA would otherwise compute the sum again in each array's copy.
             return materialised(jnp.where(first, theirs, momentum * ours + (1 - momentum) * theirs))
 
-        teacher = trees.map_numbers(average, state.teacher, state.student)
-        return teacher, jnp.where(first, jnp.float32(beta), state.class_prior)
+        teacher = trees.map_leaves(average, state.teacher, state.student)
+        return teacher, jnp.where(first, jnp.float32(settings.beta), state.class_prior)
 
-    due = (state.step % steps_per_epoch) % every == 0
+    due = (state.step % steps_per_epoch) % settings.teacher_every_steps == 0
     return lax.cond(due, follow, lambda: (state.teacher, state.class_prior))
 
 
-def _student_logits(model, params, batch_stats, batch, size, with_source):
+def _student_logits(model, params, batch_stats, batch, with_source):
     """Upsampled logits of source images and of student views; frozen norms allow a single pass."""
     names = ("source", "target") if with_source else ("target",)
     images = {"source": batch["source_image"], "target": batch["student_view"]}
@@ -280,16 +265,21 @@ def _student_logits(model, params, batch_stats, batch, size, with_source):
         train=True,
         dropout_keys=keys,
     )
-    logits = upsample(logits, size)
+    logits = upsample(logits, batch["student_view"].shape[1:3])
     count = len(batch["source_image"]) if with_source else 0
     return logits[:count], logits[count:]
 
 
 def _distance(teacher, student):
     """Sum over all tensors of ‖ψ − θ‖₂."""
-    difference = trees.map_numbers(jnp.subtract, teacher, student)
+    difference = trees.map_leaves(jnp.subtract, teacher, student)
     return jnp.sqrt(trees.square_norms(difference)).sum()
 
 
-def _mean_over_devices(metrics, axis_name):
-    return metrics if axis_name is None else lax.pmean(metrics, axis_name)
+def _skipped(finite):
+    """() float32, for the metrics: 1 for a step that was skipped, else 0."""
+    return 1 - finite.astype(jnp.float32)
+
+
+def _mean_over_devices(tree, axis_name):
+    return tree if axis_name is None else lax.pmean(tree, axis_name)

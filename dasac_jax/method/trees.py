@@ -1,6 +1,6 @@
-"""Functions of pytrees with many small leaves, in few operations.
+"""Functions of whole pytrees, such as a network's weights, in few operations.
 
-Four of five leaves of a network are vectors: scales, shifts and statistics of its norms. An
+Four of five arrays in a network are vectors: scales, shifts and statistics of its norms. An
 operation for each of them takes no time to compute, but much to trace, to compile and to load.
 """
 
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def map_numbers(function: Callable[..., jax.Array], *trees: Any) -> Any:
-    """`jax.tree.map` of a function of single numbers: all vectors are taken as a single one."""
+def map_leaves(function: Callable[..., jax.Array], *trees: Any) -> Any:
+    """`jax.tree.map` of an elementwise function, which all vectors pass through as a single one."""
     leaves, structures = zip(*(jax.tree.flatten(tree) for tree in trees), strict=True)
     vectors = _vectors(leaves[0])
     out = [
@@ -28,7 +28,7 @@ def map_numbers(function: Callable[..., jax.Array], *trees: Any) -> Any:
 
 
 def square_norms(tree: Any) -> jax.Array:
-    """(N,) float32: the sum of the squares of each leaf."""
+    """(N,) float32: the sum of the squares of each of the N arrays, in no fixed order."""
     leaves = jax.tree.leaves(tree)
     vectors = _vectors(leaves)
     sums = [jnp.square(leaf).sum() for i, leaf in enumerate(leaves) if i not in vectors]
@@ -40,6 +40,19 @@ def square_norms(tree: Any) -> jax.Array:
     return jnp.concatenate(found)
 
 
+def is_finite(*trees: Any) -> jax.Array:
+    """() bool: whether every number of these pytrees is finite, and its square too.
+
+    The square because Adam's second moment is one: it would never come down from infinity.
+    """
+    return jnp.isfinite(square_norms(trees)).all()
+
+
+def select(condition: jax.Array, new: Any, old: Any) -> Any:
+    """The pytree `new` where `condition` () bool holds, else `old`, bit for bit."""
+    return map_leaves(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
 def _vectors(leaves):
-    """The places of those that can be joined."""
+    """The indices of the leaves that can be joined."""
     return [i for i, leaf in enumerate(leaves) if leaf.ndim == 1 and leaf.dtype == jnp.float32]

@@ -4,6 +4,7 @@ Each stage resumes from its newest checkpoint, is skipped when it is complete, a
 what the stage before it handed on, or from `config.init`.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,6 +25,7 @@ from dasac_jax.image import views
 from dasac_jax.image.normalise import source_statistics
 from dasac_jax.method import microbatches, optim, steps
 from dasac_jax.method import state as states
+from dasac_jax.method.settings import Settings
 from dasac_jax.reporting.recorder import Recorder
 from dasac_jax.runtime import data_parallel, logs, processes
 from dasac_jax.training import initial_state, loop, validation
@@ -176,9 +178,8 @@ def adapt_step(config: ConfigDict, steps_per_epoch: int) -> Callable[..., Any]:
         model=create_model(config, "adapt"),
         optimiser=_optimiser(config, "adapt"),
         steps_per_epoch=steps_per_epoch,
-        confidence_images=adapt.confidence_images or None,
         axis_name=data_parallel.AXIS,
-        **{key: adapt[key] for key in _STEP_KEYS},
+        **{field.name: adapt[field.name] for field in dataclasses.fields(Settings)},
     )
     make_views = partial(
         views.adapt_views,
@@ -201,13 +202,6 @@ def target_view_settings(config: ConfigDict) -> dict[str, Any]:
         "jitter": adapt.jitter,
         "hue": _HUE,
     }
-
-
-_STEP_KEYS = (
-    "group_size", "target_weight", "threshold_lower", "threshold_upper", "teacher_every_steps",
-    "teacher_momentum", "prior_momentum", "beta", "focal_power", "pool", "discount",
-    "confidence_weighting", "train_on_source", "phase_in_steps", "accumulate",
-)  # fmt: skip
 
 
 def batches(

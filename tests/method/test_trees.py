@@ -21,11 +21,11 @@ def _tree(seed=0):
     }
 
 
-class TestMapNumbers:
+class TestMapLeaves:
     @pytest.mark.parametrize("compiled", [False, True])
     def test_is_a_map_over_leaves(self, compiled):
         def mapped(ours, theirs):
-            return trees.map_numbers(lambda a, b: a - 2 * b, ours, theirs)
+            return trees.map_leaves(lambda a, b: a - 2 * b, ours, theirs)
 
         found = (jax.jit(mapped) if compiled else mapped)(_tree(0), _tree(1))
         expected = jax.tree.map(lambda a, b: a - 2 * b, _tree(0), _tree(1))
@@ -36,22 +36,22 @@ class TestMapNumbers:
 
     def test_keeps_every_bit(self):
         odd = jnp.array([0.0, -0.0, jnp.inf, -jnp.inf, jnp.nan, 1e-45, 3.4e38], jnp.float32)
-        found = jax.jit(lambda tree: trees.map_numbers(lambda a: a, tree))({"a": odd, "b": odd})
+        found = jax.jit(lambda tree: trees.map_leaves(lambda a: a, tree))({"a": odd, "b": odd})
         for leaf in found.values():
             np.testing.assert_array_equal(leaf, odd)
             np.testing.assert_array_equal(np.signbit(leaf)[:4], [False, True, False, True])
 
     def test_without_vectors(self):
-        assert trees.map_numbers(lambda a: a + 1, {"a": jnp.zeros((2, 2))})["a"].sum() == 4
+        assert trees.map_leaves(lambda a: a + 1, {"a": jnp.zeros((2, 2))})["a"].sum() == 4
 
     def test_whole_numbers_stay_what_they_are(self):
-        found = trees.map_numbers(lambda a: a + 1, [jnp.arange(3), jnp.zeros(2)])
+        found = trees.map_leaves(lambda a: a + 1, [jnp.arange(3), jnp.zeros(2)])
         assert found[0].dtype == jnp.arange(3).dtype
         np.testing.assert_array_equal(found[0], [1, 2, 3])
 
     def test_trees_have_to_be_alike(self):
         with pytest.raises(ValueError, match="zip"):
-            trees.map_numbers(jnp.add, {"a": jnp.zeros(2)}, {"a": jnp.zeros(2), "b": jnp.zeros(2)})
+            trees.map_leaves(jnp.add, {"a": jnp.zeros(2)}, {"a": jnp.zeros(2), "b": jnp.zeros(2)})
 
 
 class TestSquareNorms:
@@ -66,3 +66,19 @@ class TestSquareNorms:
     def test_a_number_that_is_not_finite_shows(self):
         tree = {"a": jnp.array([3.0, jnp.nan]), "b": jnp.array([jnp.inf]), "c": jnp.ones(3)}
         assert np.isfinite(trees.square_norms(tree)).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "finite"),
+    [(1.0, True), (-3e18, True), (np.nan, False), (-np.inf, False), (1e20, False)],
+)
+def test_a_number_whose_square_is_not_finite_counts_as_such(value, finite):
+    tree = {"a": jnp.ones((3, 2)), "b": [jnp.array([0.0, value])]}
+    assert bool(trees.is_finite(jnp.float32(1), tree)) == finite
+
+
+def test_select_keeps_every_bit():
+    new, old = {"a": jnp.array([-0.0, 1e-45])}, {"a": jnp.array([np.nan, 2.0])}
+    for condition, expected in ((True, new), (False, old)):
+        chosen = trees.select(jnp.array(condition), new, old)["a"]
+        assert np.asarray(chosen).tobytes() == np.asarray(expected["a"]).tobytes()

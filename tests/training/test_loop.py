@@ -9,7 +9,7 @@ import pytest
 
 from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
-from dasac_jax.method import guard
+from dasac_jax.method import trees
 from dasac_jax.method.state import TrainState
 from dasac_jax.runtime import data_parallel, stop_requests
 from dasac_jax.training import loop
@@ -44,10 +44,10 @@ def begin(step=0):
 def add_up(state, batch):
     """w counts what the batches hold; the loss is what this one holds."""
     number = jax.lax.pmean(batch["source_image"].mean(), data_parallel.AXIS)
-    sound = guard.is_sound(number)
+    finite = trees.is_finite(number)
     added = jax.tree.map(lambda w: w + number, state.params)
-    params = guard.choose(sound, added, state.params)
-    metrics = {"loss": number, "skipped": guard.skipped(sound)}
+    params = trees.select(finite, added, state.params)
+    metrics = {"loss": number, "skipped": 1 - finite}
     return state.replace(params=params, step=state.step + 1), metrics
 
 
