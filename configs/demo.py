@@ -41,8 +41,5 @@ def get_config() -> ConfigDict:
     config.adapt.teacher_every_steps = 5
     config.adapt.teacher_momentum = 0.9
 
-    config.validate_every_epochs = 2
-    config.validation_batch = 4
     config.checkpoint_every_steps = 200
-    config.log_every_steps = 50
     return config

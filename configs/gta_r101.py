@@ -9,5 +9,5 @@ from dasac_jax import config as recipe
 
 
 def get_config() -> ConfigDict:
-    """The base is this recipe."""
+    """The base as it is."""
     return recipe.base()

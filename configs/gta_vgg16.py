@@ -9,16 +9,8 @@ from dasac_jax import config as recipe
 
 
 def get_config() -> ConfigDict:
-    """The base with the other network, its batches and its loss weight."""
-    config = recipe.base()
+    """The base of both networks on VGG-16, with this network."""
+    config = recipe.vgg16_base()
     config.arch = "deeplabv2_vgg16_bn"
     config.init = "weights/vgg16_bn_imagenet"
-    config.init_from = "vgg16_bn-6c64b313.pth from https://download.pytorch.org/models/"
-
-    config.baseline.source_batch = 16
-    config.baseline.target_batch = 2
-    config.baseline.jitter = 0.4
-
-    config.adapt.target_weight = 2.0
-    config.adapt.threshold_lower = 0.1
     return config

@@ -8,16 +8,10 @@ python -m dasac_jax.main --config configs/synthia_r101.py --workdir runs/synthia
 from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
-from dasac_jax.data.labels import SYNTHIA_LEFT_OUT
 
 
 def get_config() -> ConfigDict:
     """The base with SYNTHIA as its source."""
     config = recipe.base()
-    # Statistics stay GTA5's: the authors' runs used those for SYNTHIA as well.
-    config.data.source = "synthia"
-    config.data.source_size = (760, 1280)
-    config.data.source_images = 0
-    config.data.source_held_out = 400
-    config.left_out = SYNTHIA_LEFT_OUT
+    recipe.use_synthia(config)
     return config

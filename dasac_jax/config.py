@@ -5,13 +5,14 @@ import math
 import os
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from dasac_jax.data import classes
+from dasac_jax.data.labels import SYNTHIA_LEFT_OUT
 from dasac_jax.errors import UserError
 
 STAGES = ("baseline", "weights", "adapt")
@@ -30,81 +31,120 @@ def base() -> ConfigDict:
     config.init_from = "resnet101-5d3b4d8f.pth from https://download.pytorch.org/models/"
     config.left_out = ()  # train ids that the mean IoU leaves out, and class sampling too
 
-    config.data = ConfigDict()
-    config.data.root = "data"  # empty: <workdir>/data
-    config.data.source = "gta5"  # or "synthia", "custom"
-    config.data.source_size = (1052, 1914)  # (h, w) in pixels
-    config.data.target_size = (1024, 2048)
-    config.data.tfds = ""  # folder of sets by scripts/build_tfds.py; empty: the folders
-    config.data.lists = ""  # folder of list files; empty: splits follow from the folders
-    config.data.source_images = 10000  # the first so many; 0: all
-    config.data.source_held_out = 1000  # of these, for validation on the source
-    config.data.selection_images = 500  # of the target's training images, to select snapshots on
-    config.data.statistics = "gta5"  # colours that the source has: gta5, synthia, none
+    config.data = _data()
+    config.optimiser = _optimiser()
+    config.baseline = _baseline()
+    config.adapt = _adapt()
 
-    config.data.classes = ConfigDict()  # with source "custom"; empty: Cityscapes' 19, prepared
-    config.data.classes.names = ()
-    config.data.classes.palette = ()  # a colour (red, green, blue), 0..255, for each name
-    config.data.classes.source_ids = ()  # (value in the label files, name); others are ignored
-    config.data.classes.target_ids = ()
-
-    config.optimiser = ConfigDict()
-    config.optimiser.kind = "sgd"  # or "adam"
-    config.optimiser.momentum = 0.9
-    config.optimiser.weight_decay = 5e-4
-
-    config.baseline = ConfigDict()
-    config.baseline.crop = (640, 640)
-    config.baseline.source_batch = 12  # over all devices
-    config.baseline.target_batch = 8
-    config.baseline.learning_rate = 2.5e-4
-    config.baseline.scale = (0.5, 2.0)
-    config.baseline.jitter = 0.5
-    config.baseline.epochs = 100  # passes over the source's training images
-
-    config.adapt = ConfigDict()
-    config.adapt.crop = (512, 1024)
-    config.adapt.source_batch = 8  # over all devices
-    config.adapt.groups = 2  # target images a step, over all devices
-    config.adapt.group_size = 4  # views of each
-    config.adapt.learning_rate = 2.5e-4
-    config.adapt.epochs = 200  # counted over both stages
-    config.adapt.source_scale = (0.5, 1.0)
-    config.adapt.target_scale = (1.0, 1.1)
-    config.adapt.zoom = (0.5, 1.0)
-    config.adapt.jitter = 0.4
-    config.adapt.target_weight = 5.0  # λ_t, of the target loss
-    config.adapt.phase_in_steps = 0  # steps in which λ_t grows from 0
-    config.adapt.train_on_source = True
-    config.adapt.teacher_every_steps = 100  # within an epoch
-    config.adapt.teacher_momentum = 0.99  # γ
-    config.adapt.prior_momentum = 0.99
-    config.adapt.beta = 1e-3  # β
-    config.adapt.focal_power = 3.0  # λ
-    config.adapt.threshold_upper = 0.75
-    config.adapt.threshold_lower = 0.2
-    config.adapt.pool = "average"  # or "minentropy", "none"
-    config.adapt.discount = True
-    config.adapt.confidence_weighting = "pixel"  # the authors' code: "batch"; or "none"
-    config.adapt.confidence_images = 0  # views that "batch" averages over; 0: all
-    config.adapt.accumulate = 1  # parts that a device takes its batch in
-
-    # Snapshot handed on: "last" needs no target label, "best" has the best mIoU on the labelled
-    # selection split, as published.
+    # Snapshot that a stage hands on: "last" needs no target label, "best" has the best mIoU on the
+    # labelled selection split, as published.
     config.select = "best"
     config.validate_every_epochs = 2
     config.validation_batch = 4  # over all devices
     config.checkpoint_every_steps = 500
     config.checkpoint_every_minutes = 10.0  # 0: never for the time alone
-    config.max_minutes = 0.0  # after which a start saves and ends; 0: no limit
+    config.max_minutes = 0.0  # after which the command saves and ends; 0: no limit
     config.max_skipped_steps = 10  # in a row, their loss or gradient not being finite
     config.log_every_steps = 50
     config.loader_threads = 8
     return config
 
 
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    data.root = "data"  # empty: <workdir>/data
+    data.source = "gta5"  # or "synthia", "custom"
+    data.source_size = (1052, 1914)  # (h, w) in pixels
+    data.target_size = (1024, 2048)
+    data.tfds = ""  # folder of sets by scripts/build_tfds.py; empty: folders below `root`
+    data.lists = ""  # folder of list files; empty: splits follow from the folders
+    data.source_images = 10000  # the first so many; 0: all
+    data.source_held_out = 1000  # of these, for validation on the source
+    data.selection_images = 500  # of the target's training images, to select snapshots on
+    data.statistics = "gta5"  # colours that the source has: gta5, synthia, none
+
+    data.classes = ConfigDict()  # with source "custom"; empty: Cityscapes' 19, prepared
+    data.classes.names = ()
+    data.classes.palette = ()  # a colour (red, green, blue), 0..255, for each name
+    data.classes.source_ids = ()  # (value in the label files, name); others are ignored
+    data.classes.target_ids = ()
+    return data
+
+
+def _optimiser() -> ConfigDict:
+    optimiser = ConfigDict()
+    optimiser.kind = "sgd"  # or "adam"
+    optimiser.momentum = 0.9
+    optimiser.weight_decay = 5e-4
+    return optimiser
+
+
+def _baseline() -> ConfigDict:
+    baseline = ConfigDict()
+    baseline.crop = (640, 640)
+    baseline.source_batch = 12  # over all devices
+    baseline.target_batch = 8
+    baseline.learning_rate = 2.5e-4
+    baseline.scale = (0.5, 2.0)
+    baseline.jitter = 0.5
+    baseline.epochs = 100  # passes over the source's training images
+    return baseline
+
+
+def _adapt() -> ConfigDict:
+    adapt = ConfigDict()
+    adapt.crop = (512, 1024)
+    adapt.source_batch = 8  # over all devices
+    adapt.groups = 2  # target images in a step, over all devices
+    adapt.group_size = 4  # views of each of them
+    adapt.learning_rate = 2.5e-4
+    adapt.epochs = 200  # counted over both stages
+    adapt.source_scale = (0.5, 1.0)
+    adapt.target_scale = (1.0, 1.1)
+    adapt.zoom = (0.5, 1.0)
+    adapt.jitter = 0.4
+    adapt.target_weight = 5.0  # λ_t, of the target loss
+    adapt.phase_in_steps = 0  # steps in which λ_t grows from 0
+    adapt.train_on_source = True
+    adapt.teacher_every_steps = 100  # within an epoch
+    adapt.teacher_momentum = 0.99  # γ
+    adapt.prior_momentum = 0.99
+    adapt.beta = 1e-3  # β
+    adapt.focal_power = 3.0  # λ
+    adapt.threshold_upper = 0.75
+    adapt.threshold_lower = 0.2
+    adapt.pool = "average"  # or "minentropy", "none"
+    adapt.discount = True
+    adapt.confidence_weighting = "pixel"  # the authors' code: "batch"; or "none"
+    adapt.confidence_images = 0  # views that "batch" averages over; 0: all
+    adapt.accumulate = 1  # parts that a device takes its batch in
+    return adapt
+
+
+def vgg16_base() -> ConfigDict:
+    """`base` with what the published recipes of both networks on VGG-16 share."""
+    config = base()
+    config.init_from = "vgg16_bn-6c64b313.pth from https://download.pytorch.org/models/"
+    config.baseline.source_batch = 16
+    config.baseline.target_batch = 2
+    config.baseline.jitter = 0.4
+    config.adapt.target_weight = 2.0
+    config.adapt.threshold_lower = 0.1
+    return config
+
+
+def use_synthia(config: ConfigDict) -> None:
+    """Take SYNTHIA instead of GTA5 as the source; the mean is over the 16 classes that it has."""
+    config.data.source = "synthia"
+    config.data.source_size = (760, 1280)
+    config.data.source_images = 0
+    config.data.source_held_out = 400
+    # `data.statistics` stays "gta5": the authors' runs used GTA5's for SYNTHIA as well.
+    config.left_out = SYNTHIA_LEFT_OUT
+
+
 def demo_data() -> ConfigDict:
-    """What the built-in demo renders: `config.demo` of recipes that bring their own data."""
+    """What the built-in demo renders: `config.demo` of recipes whose data are rendered."""
     demo = ConfigDict()
     demo.height = 128
     demo.width = 256
@@ -116,7 +156,7 @@ def demo_data() -> ConfigDict:
 
 
 def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
-    """{"adapt.crop": (512, 1024), …}."""
+    """Every value by its dotted key: {"adapt.crop": (512, 1024), …}."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict | dict):
@@ -138,23 +178,8 @@ def stages(config: ConfigDict) -> tuple[str, ...]:
 
 def check(config: ConfigDict) -> None:
     """Raise UserError for the first value that cannot work, naming its key."""
-    choices = {
-        "dtype": ("float32", "bfloat16"),
-        "select": ("best", "last"),
-        "data.source": ("gta5", "synthia", classes.CUSTOM),
-        "data.statistics": ("gta5", "synthia", "none"),
-        "optimiser.kind": ("sgd", "adam"),
-        "adapt.pool": ("average", "minentropy", "none"),
-        "adapt.confidence_weighting": ("pixel", "batch", "none"),
-    }
     flat = flatten(config)
-    for key, allowed in choices.items():
-        if flat[key] not in allowed:
-            raise UserError(f"config.{key} is {flat[key]!r}: choose one of {', '.join(allowed)}")
-    for key, problem in classes.problems(config.data.source, config.data.classes):
-        key = f"data.classes.{key}"
-        raise UserError(f"config.{key} is {flat[key]!r}: {problem}")
-    for key, problem in _problems(flat, len(classes.of(config.data))):
+    for key, problem in _problems(config, flat):
         raise UserError(f"config.{key} is {flat[key]!r}: {problem}")
     both = {"baseline", "adapt"} <= set(stages(config))
     if both and config.select == "last" and config.adapt.epochs <= config.baseline.epochs:
@@ -164,38 +189,73 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def _problems(flat: dict[str, Any], num_classes: int) -> Iterator[tuple[str, str]]:
-    sizes = ("baseline.crop", "adapt.crop", "data.source_size", "data.target_size")
-    ranges = ("baseline.scale", "adapt.source_scale", "adapt.target_scale", "adapt.zoom")
-    for key in sizes + ranges:
-        value, numbers = flat[key], (int,) if key in sizes else (int, float)
-        if len(value) != 2 or not all(isinstance(v, numbers) and v > 0 for v in value):
-            kind = "whole numbers, height and width" if key in sizes else "numbers"
-            yield key, f"two positive {kind} are needed"
-        elif key in ranges and value[0] > value[1]:
-            yield key, "the lower end comes first"
-    if not all(isinstance(c, int) and 0 <= c < num_classes for c in flat["left_out"]):
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "select": ("best", "last"),
+    "data.source": ("gta5", "synthia", classes.CUSTOM),
+    "data.statistics": ("gta5", "synthia", "none"),
+    "optimiser.kind": ("sgd", "adam"),
+    "adapt.pool": ("average", "minentropy", "none"),
+    "adapt.confidence_weighting": ("pixel", "batch", "none"),
+}
+_SIZES = ("baseline.crop", "adapt.crop", "data.source_size", "data.target_size")
+_RANGES = ("baseline.scale", "adapt.source_scale", "adapt.target_scale", "adapt.zoom")
+_SHARES = ("optimiser.momentum", "adapt.teacher_momentum", "adapt.prior_momentum")
+_MAY_BE_ZERO = {
+    "seed", "checkpoint_every_minutes", "max_minutes",
+    "data.source_images", "data.source_held_out", "data.selection_images",
+    "optimiser.momentum", "optimiser.weight_decay",
+    "baseline.jitter",
+    "adapt.jitter", "adapt.target_weight", "adapt.phase_in_steps", "adapt.focal_power",
+    "adapt.threshold_lower", "adapt.confidence_images",
+}  # fmt: skip
+
+
+def _problems(config: ConfigDict, flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong with its value). Later checks rely on what earlier ones found right."""
+    for key, allowed in _CHOICES.items():
+        if flat[key] not in allowed:
+            yield key, f"choose one of {', '.join(allowed)}"
+    for key, problem in classes.problems(config.data.source, config.data.classes):
+        yield f"data.classes.{key}", problem
+    for key in _SIZES + _RANGES:
+        if problem := _pair_problem(key, flat[key]):
+            yield key, problem
+    num_classes = len(classes.of(config.data))
+    if not all(isinstance(c, int) and 0 <= c < num_classes for c in config.left_out):
         yield "left_out", f"train ids from 0 to {num_classes - 1} are needed"
-    if len(set(flat["left_out"])) == num_classes:
+    if len(set(config.left_out)) == num_classes:
         yield "left_out", "no class remains"
-    if flat["data.source"] == classes.CUSTOM and not flat["data.lists"]:
+    if config.data.source == classes.CUSTOM and not config.data.lists:
         yield "data.lists", "your own data need list files: give their folder"
-    if flat["seed"] >= 2**32:
+    if config.seed >= 2**32:
         yield "seed", "a whole number below 2**32 is needed"
-    for key in ("optimiser.momentum", "adapt.teacher_momentum", "adapt.prior_momentum"):
+    for key in _SHARES:
         if flat[key] > 1:
             yield key, "a number from 0 to 1 is needed"
-    zero_works = ("seed", "weight_decay", "momentum", "phase_in_steps", "confidence_images")
-    zero_works += ("jitter", "source_images", "source_held_out", "selection_images")
-    zero_works += ("checkpoint_every_minutes", "max_minutes")
-    zero_works += ("focal_power", "threshold_lower", "target_weight")
     for key, value in flat.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            allowed = key.rsplit(".", 1)[-1] in zero_works
-            if not math.isfinite(value):
-                yield key, "a finite number is needed"
-            elif value < 0 or (value == 0 and not allowed):
-                yield key, "a positive number is needed" if not allowed else "it is negative"
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and (problem := _number_problem(key, value)):
+            yield key, problem
+
+
+def _pair_problem(key: str, pair: Sequence[Any]) -> str | None:
+    whole = key in _SIZES
+    types = (int,) if whole else (int, float)
+    if len(pair) != 2 or not all(isinstance(v, types) and v > 0 for v in pair):
+        kind = "whole numbers, height and width" if whole else "numbers"
+        return f"two positive {kind} are needed"
+    if not whole and pair[0] > pair[1]:
+        return "the lower end comes first"
+    return None
+
+
+def _number_problem(key: str, value: float) -> str | None:
+    if not math.isfinite(value):
+        return "a finite number is needed"
+    if key in _MAY_BE_ZERO:
+        return "it is negative" if value < 0 else None
+    return "a positive number is needed" if value <= 0 else None
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -208,13 +268,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    path = _config_path(argv)
-    if path is not None and not os.path.isfile(path):
-        raise UserError(f"--config: there is no file {path}; recipes lie in configs/")
+    path = _recipe_path(argv)
     if path is not None:
-        problem = _unknown_key(argv, path)
-        if problem:
-            raise UserError(problem)
+        config = _load(path)
+        _check_overrides(argv, path, flatten(config))
+        flags.FLAGS["config"].parser = _Loaded(config=config)
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, TypeError, ValueError) as error:
@@ -224,38 +282,51 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _config_path(argv: Sequence[str]) -> str | None:
+class _Loaded(flags.ArgumentParser):
+    """For the flag --config: the recipe as loaded already, so that its file is executed once."""
+
+    def __init__(self, config: ConfigDict) -> None:
+        self.config = config
+
+    def parse(self, argument: str) -> ConfigDict:
+        del argument  # the file that `config` is from
+        self.config.lock()
+        return self.config
+
+
+def _recipe_path(argv: Sequence[str]) -> str | None:
+    """The value of --config, the last one if there are several; None if there is none."""
+    path = None
     for i, argument in enumerate(argv):
         if argument in ("--config", "-config"):
-            return argv[i + 1] if i + 1 < len(argv) else None
-        if argument.startswith(("--config=", "-config=")):
-            return argument.split("=", 1)[1]
-    return None
+            path = argv[i + 1] if i + 1 < len(argv) else None
+        elif argument.startswith(("--config=", "-config=")):
+            path = argument.split("=", 1)[1]
+    return path
 
 
-def _unknown_key(argv: Sequence[str], path: str) -> str | None:
-    """Name the first override that the recipe lacks, with the closest key that it has."""
+def _load(path: str) -> ConfigDict:
+    """The configuration of a recipe's file. Raises UserError where there is none."""
+    if not os.path.isfile(path):
+        raise UserError(f"--config: there is no file {path}; recipes lie in configs/")
     get_config = runpy.run_path(path).get("get_config")
     if get_config is None:
         raise UserError(f"--config: {path} defines no get_config() and so is no recipe")
-    known = flatten(get_config())
+    return get_config()
+
+
+def _check_overrides(argv: Sequence[str], path: str, known: Iterable[str]) -> None:
+    """Raise UserError for the first override of a key that the recipe lacks."""
     for argument in argv:
         name = argument.lstrip("-").removeprefix("no").split("=", 1)[0]  # --noconfig.x: false
-        if not name.startswith("config."):
-            continue
         key = name.removeprefix("config.")
-        if key not in known:
-            close = max(known, key=lambda candidate: _alike(key, candidate))
-            return f"--{name}: {path} has no such key; the closest is --config.{close}"
-    return None
+        if key != name and key not in known:
+            closest = max(known, key=lambda candidate: _similarity(key, candidate))
+            raise UserError(f"--{name}: {path} has no such key; the closest is --config.{closest}")
 
 
-def _alike(key: str, candidate: str) -> float:
-    """How well two dotted keys agree: as a whole, in their sections and in their last parts."""
-    pairs = zip([key, *_split(key)], [candidate, *_split(candidate)], strict=True)
+def _similarity(key: str, candidate: str) -> float:
+    """From 0 to 3: the similarity of two dotted keys, of their sections and of their last parts."""
+    parts, others = ([text, *text.rpartition(".")[::2]] for text in (key, candidate))
+    pairs = zip(parts, others, strict=True)
     return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-
-
-def _split(key: str) -> tuple[str, str]:
-    section, _, name = key.rpartition(".")
-    return section, name

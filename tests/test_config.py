@@ -1,5 +1,6 @@
 """Mistakes in configurations and flags: each is named, with its key, before anything runs."""
 
+import runpy
 import sys
 
 import pytest
@@ -106,7 +107,7 @@ def test_an_adaptation_without_epochs_of_its_own_is_refused():
     with pytest.raises(UserError, match=r"config\.adapt\.epochs is 100: .* both stages.* 100"):
         recipe.check(changed(adapt__epochs=100, select="last"))
     recipe.check(changed(adapt__epochs=101, select="last"))
-    # The best snapshot may be an early one; and a run of one stage says nothing of the other.
+    # The best snapshot may be an early one; and epochs of a stage that does not run do not matter.
     recipe.check(changed(adapt__epochs=100, select="best"))
     recipe.check(changed(adapt__epochs=100, select="last", stages="weights,adapt"))
 
@@ -147,9 +148,9 @@ def test_wrong_flags_end_with_one_line_and_code_2(argv, words, monkeypatch, requ
     with pytest.raises(SystemExit) as ended:
         parse(monkeypatch, request, *argv)
     assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("error: ") and said.err.count("\n") == 1 and not said.out
-    assert words in said.err
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert words in printed.err and not printed.out
 
 
 def test_a_file_that_is_no_recipe_is_refused(monkeypatch, request, capsys, tmp_path):
@@ -157,6 +158,22 @@ def test_a_file_that_is_no_recipe_is_refused(monkeypatch, request, capsys, tmp_p
     with pytest.raises(SystemExit):
         parse(monkeypatch, request, "--config", str(tmp_path / "recipe.py"))
     assert "recipe.py defines no get_config()" in capsys.readouterr().err
+
+
+def test_a_copied_recipe_works_and_is_executed_once(monkeypatch, request, tmp_path):
+    original = request.config.rootpath / "configs" / "synthia_fcn.py"
+    copy, executions = tmp_path / "mine.py", tmp_path / "executions"
+    count = f'with open({str(executions)!r}, "a") as file:\n    file.write("once\\n")\n'
+    copy.write_text(original.read_text(encoding="utf-8") + count, encoding="utf-8")
+    parse(monkeypatch, request, f"--config={copy}", "--config.adapt.groups", "1")
+    expected = recipe.flatten(runpy.run_path(str(original))["get_config"]()) | {"adapt.groups": 1}
+    assert recipe.flatten(flags.FLAGS.config) == expected
+    assert executions.read_text() == "once\n"
+
+
+def test_of_two_recipes_the_last_one_counts(monkeypatch, request):
+    parse(monkeypatch, request, *DEMO, "--config=configs/gta_fcn.py")
+    assert flags.FLAGS.config.arch == "fcn_vgg16_bn"
 
 
 def test_overrides_reach_the_configuration(monkeypatch, request):
