@@ -1,4 +1,4 @@
-"""convert_torch_weights.py: PyTorch files to checkpoints, and checkpoints back to files."""
+"""The command convert_torch_weights.py: PyTorch files to checkpoints, and back to files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from dasac_jax.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> int:
-    """Do what the command line says; the exit code. A mistake ends with one line and code 2."""
+    """Run the command line and return the exit code: 0, 2 for mistakes, 130 for Ctrl-C.
+
+    arguments: those of the command line where they are not given; console: standard output.
+    """
     out = console or Console()
     return code_of(lambda: _run(_parser().parse_args(arguments), out), "nothing was written")
 
@@ -24,22 +27,22 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         if getattr(options, flag):
             direction = "making a checkpoint" if out else "--to-torch and --to-safetensors"
             raise UserError(f"--{flag.replace('_', '-')} is for {direction}: leave it out")
-    # Imported late: a mistake on the command line is answered at once.
+    # Imported only now, so that a mistake on the command line is answered without loading JAX.
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # no accelerator is needed
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed: leave accelerators to others
     if out:
         from dasac_jax.interop import export
 
         write = export.to_torch if options.to_torch else export.to_safetensors
         count = write(options.input, options.output, teacher=options.teacher)
-        _say(console, f"{count} tensors: {options.output}")
+        _print(console, f"{count} tensors: {options.output}")
         return
     from dasac_jax.interop import convert, importance
 
     if options.output.suffix == ".tsv":
         count = importance.convert(options.input, options.output)
-        _say(console, f"importance weights of {count} images: {options.output}")
+        _print(console, f"importance weights of {count} images: {options.output}")
         return
     try:
         done = convert.convert(options.input, options.output, options.arch, options.allow_missing)
@@ -51,11 +54,11 @@ def _run(options: argparse.Namespace, console: Console) -> None:
             ) from None
         raise
     console.print(convert.table(done))
-    _say(console, f"{options.input}: {done.identity.text}")
-    _say(console, f"checkpoint: {done.output}")
+    _print(console, f"{options.input}: {done.identity.text}")
+    _print(console, f"checkpoint: {done.output}")
 
 
-def _say(console: Console, text: str) -> None:
+def _print(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

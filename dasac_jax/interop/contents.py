@@ -1,4 +1,7 @@
-"""What a loaded PyTorch file holds: which network, and what else, every tensor accounted for."""
+"""What a loaded PyTorch file holds: the network and everything beside it.
+
+Every tensor of the file is either used, listed as dropped, or named in an error.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,22 @@ from dasac_jax.interop import fitting, momentum
 from dasac_jax.interop.fitting import Arrays
 from dasac_jax.interop.names import entries
 
-_WRAPPERS = ("model", "state_dict")
-_BESIDE = ("opt", "score", "epoch")
-_BUFFERS = ("running_conf", "slow_init")
+_WRAPPERS = ("model", "state_dict")  # keys under which a file may hold its state_dict
+_BESIDE = ("opt", "score", "epoch")  # what the authors' snapshots hold beside it
+_BUFFERS = ("running_conf", "slow_init")  # the class prior, and whether the teacher is in use
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A PyTorch file under the authors' names, in the order of definition.
+    """A PyTorch file under the authors' names, in the order in which their modules define them.
 
     Arrays are those of the file, as float32. kind: "imagenet", "weights" (a network alone),
     "baseline" or "final" (snapshots of the two stages). missing: entries of new layers that the
     file lacks. class_prior: (C,). momentum: buffers by parameter, without those that the
-    optimiser had not made yet; settings: its learning rate and the like. counters: PyTorch's
-    counts of batches by network and name, which nothing here needs. dropped: what else the file
-    holds, unused. epoch: epochs done, those of earlier stages included. score: best mIoU, 0..1.
+    optimiser had not created yet. settings: the optimiser's learning_rate, momentum and
+    weight_decay. counters: PyTorch's counts of batches by network and name, which are only kept for
+    writing PyTorch files again. dropped: all other arrays of the file, which are not used. epoch:
+    epochs done, those of earlier stages included. score: best mIoU, 0..1.
     """
 
     arch: str
@@ -45,7 +49,7 @@ class Contents:
 
 
 def recognise(loaded: Any, arch: str | None = None, allow_missing: bool = False) -> Contents:
-    """Tell what a loaded PyTorch file holds.
+    """Find out what a loaded PyTorch file holds.
 
     loaded: nested dictionaries and lists of numpy arrays and scalars. arch: the network, where
     the file fits several. allow_missing: entries of new layers (the heads) may be missing.
@@ -74,7 +78,7 @@ def recognise(loaded: Any, arch: str | None = None, allow_missing: bool = False)
             counters[which] = counts
     if "teacher" in found:
         found["class_prior"] = _class_prior(buffers, classes)
-        if not _teacher_runs(buffers):  # it would have become the student in the next iteration
+        if not _teacher_in_use(buffers):  # the next iteration would have overwritten it
             dropped["running_conf"] = found.pop("class_prior")
             dropped |= {f"slow_net.{name}": x for name, x in found.pop("teacher").items()}
             counters.pop("teacher", None)
@@ -97,7 +101,7 @@ def recognise(loaded: Any, arch: str | None = None, allow_missing: bool = False)
 
 
 def _unwrapped(loaded: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state_dict, and what lies beside it."""
+    """The state_dict of a loaded file, and the other values that the file holds beside it."""
     if not isinstance(loaded, dict):
         raise UserError(f"it holds a {type(loaded).__name__}, not a network's state_dict")
     inside = [key for key in _WRAPPERS if isinstance(loaded.get(key), dict)]
@@ -114,7 +118,7 @@ def _unwrapped(loaded: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _split(weights: dict[str, Any]) -> tuple[dict[str, Arrays], Arrays]:
-    """Student and teacher under the names in their network, and the entries beside them."""
+    """The entries of student and teacher without prefixes, and those in _BUFFERS."""
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, np.ndarray | np.generic):
             raise UserError(
@@ -152,7 +156,8 @@ def _class_prior(buffers: Arrays, classes: int) -> np.ndarray:
     return prior.astype(np.float32, copy=False)
 
 
-def _teacher_runs(buffers: Arrays) -> bool:
+def _teacher_in_use(buffers: Arrays) -> bool:
+    """Whether the authors' flag says that the teacher has been started."""
     flag = buffers.get("slow_init")
     if flag is None or flag.size != 1:
         raise UserError("slow_init, which says whether the teacher runs, is missing or no number")

@@ -1,4 +1,4 @@
-"""PyTorch files → checkpoints that training, prediction and evaluation start from."""
+"""PyTorch files made into checkpoints that training, prediction and evaluation start from."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from dasac_jax.interop.fresh import fresh
 from dasac_jax.interop.names import entries, flax_path, variables_from_state_dict
 from dasac_jax.interop.torch_files.file import load_torch_file, release_pages
 from dasac_jax.method import optim
+from dasac_jax.method.settings import Settings
 from dasac_jax.method.state import TrainState
 
-# An epoch of the authors' adaptation: 9000 GTA5 images, 8 a step. A run counts anew with the data
-# at hand (`dasac_jax.training.initial_state`).
+# The steps in an epoch of the authors' adaptation: 9000 GTA5 images, 8 in a step. A run that
+# continues from the checkpoint counts by its own data (`dasac_jax.training.initial_state`).
 STEPS_PER_EPOCH = 1125
-_BETA = 1e-3
 _RELEASE_EVERY_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of a file: where the checkpoint lies, what was found, which file it is."""
+    """A converted file: the checkpoint's folder, what the file held, and which file it is."""
 
     output: Path
     contents: Contents
@@ -72,10 +72,10 @@ def convert(
 
 
 def train_state(contents: Contents, seed: int = 0) -> TrainState:
-    """The training state that a file's contents amount to; its arrays are views of the file's.
+    """The training state that a file's contents stand for; its arrays are views of the file's.
 
-    What the file lacks is as at a stage's start: the teacher is the student, the class prior β,
-    momentum zero. New layers are drawn from `seed`.
+    What the file lacks has the values of a stage's start: the teacher is the student, the class
+    prior is β everywhere, and momentum is zero. New layers are drawn from `seed`.
     """
     shapes = entries(contents.arch, contents.num_classes)
     drawn = fresh(contents.missing, shapes, seed)
@@ -87,7 +87,7 @@ def train_state(contents: Contents, seed: int = 0) -> TrainState:
     buffers = variables_from_state_dict(contents.arch, zeros | (contents.momentum or {}))["params"]
     prior = contents.class_prior
     if prior is None:
-        prior = np.full(contents.num_classes, _BETA, np.float32)
+        prior = np.full(contents.num_classes, Settings.beta, np.float32)
     adapting = contents.kind == "final" and contents.epoch is not None
     return TrainState(
         params=student["params"],
@@ -101,10 +101,10 @@ def train_state(contents: Contents, seed: int = 0) -> TrainState:
 
 
 def facts(contents: Contents, name: str, sums: published.Digests) -> dict[str, Any]:
-    """What the checkpoint says of itself: as a stage's does, and where it comes from.
+    """The checkpoint's metadata: those of a stage's checkpoint, and where it comes from.
 
-    "origin" marks it as converted; with "epoch" a stage can go on from it. "drawn" names the
-    arrays that come from no training.
+    "origin" marks a checkpoint as converted; with "epoch" a stage can go on from it. "drawn" names
+    the arrays that were drawn at random because the file lacks them.
     """
     found: dict[str, Any] = {
         "arch": contents.arch,
@@ -126,7 +126,7 @@ def facts(contents: Contents, name: str, sums: published.Digests) -> dict[str, A
 
 
 def table(done: Converted) -> Table:
-    """What was found, tensor by tensor accounted for, and what is not in the file."""
+    """A table of all tensors in the file, and of those that were drawn because it lacks them."""
     contents = done.contents
     out = Table("in the file", "tensors", "numbers", "remarks", title=_title(done))
     total = np.zeros(2, np.int64)
@@ -145,7 +145,7 @@ def table(done: Converted) -> Table:
 
 
 def _found(contents: Contents) -> Iterator[tuple[str, list[tuple[int, ...]], str]]:
-    """(what, shapes of its tensors, a remark) for all that a file holds."""
+    """(what, shapes of its tensors, a remark) for everything that a file holds."""
     for which in ("student", "teacher"):
         arrays = getattr(contents, which)
         if arrays is not None:
@@ -187,13 +187,16 @@ def _optimiser_state(params: Any, buffers: Any) -> Any:
 
 @contextmanager
 def _pages_released(contents: Contents) -> Iterator[None]:
-    """Keep the mapped file's pages from piling up in memory while its arrays are read."""
-    some = next(iter(contents.student.values()))
+    """Return the mapped file's pages to the system while its arrays are read.
+
+    They would otherwise stay in memory until the whole file has been written.
+    """
+    any_array = next(iter(contents.student.values()))  # they all lie in the same mapped file
     done = threading.Event()
 
     def release() -> None:
         while not done.wait(_RELEASE_EVERY_SECONDS):
-            release_pages(some)
+            release_pages(any_array)
 
     thread = threading.Thread(target=release, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Checkpoints → PyTorch and safetensors files under the authors' names."""
+"""Checkpoints written as PyTorch or safetensors files, under the names of the authors' code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from dasac_jax.interop.torch_files.writer import save_torch_file
 def state_dict(
     checkpoint: Path | str, *, teacher: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """{PyTorch name: array} of a checkpoint's network, and in words what it is.
+    """{PyTorch name: array} of a checkpoint's network, and a description of it in text values.
 
     checkpoint: a run's work directory, a stage's folder, a folder of steps or one step's. The
     names are those of the authors' network, without prefixes, so that its load_state_dict takes
-    them with strict=True; PyTorch's counts of batches are those of the file that it was converted
-    from, else zero. Raises UserError where there is no such checkpoint or no teacher in it.
+    them with strict=True. PyTorch's counts of batches are those of the file that the checkpoint was
+    converted from, else zero. Raises UserError where there is no such checkpoint or no teacher in
+    it.
     """
     _, networks, facts = trained_network.open_checkpoint(checkpoint)
     variables = trained_network.choose(networks, checkpoint, teacher=teacher)
@@ -31,8 +32,8 @@ def state_dict(
     found = state_dict_from_variables(facts["arch"], variables)
     for name, count in facts.get("batches_counted", {}).get(which, {}).items():
         found[name] = np.asarray(count, np.int64)
-    words = {key: str(facts[key]) for key in ("arch", "num_classes", "epoch") if key in facts}
-    return found, {**words, "network": which}
+    described = {key: str(facts[key]) for key in ("arch", "num_classes", "epoch") if key in facts}
+    return found, {**described, "network": which}
 
 
 def to_torch(checkpoint: Path | str, output: Path | str, *, teacher: bool = False) -> int:
@@ -46,12 +47,12 @@ def to_torch(checkpoint: Path | str, output: Path | str, *, teacher: bool = Fals
 def to_safetensors(checkpoint: Path | str, output: Path | str, *, teacher: bool = False) -> int:
     """Write a checkpoint's network as a safetensors file; returns the number of tensors."""
     _refuse_existing(output)
-    arrays, words = state_dict(checkpoint, teacher=teacher)
-    # It stores the memory as it lies, whatever the strides.
+    arrays, description = state_dict(checkpoint, teacher=teacher)
+    # safetensors writes an array's memory as it is and ignores its strides.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
         with replacing(output) as unfinished:
-            save_file(arrays, unfinished, metadata=words)
+            save_file(arrays, unfinished, metadata=description)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {output}: {error}") from error
     return len(arrays)

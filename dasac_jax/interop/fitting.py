@@ -1,4 +1,7 @@
-"""Which network a state_dict fits, under the authors' names or torchvision's, and what does not."""
+"""Which network a state_dict belongs to, and the errors that list entries that do not fit it.
+
+A file may use the names of the authors' code or those of torchvision's ImageNet networks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from dasac_jax.checkpoints.matching import differences
 from dasac_jax.data.labels import NUM_CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.interop.names import COUNTER, entries, is_new
@@ -15,18 +19,21 @@ from dasac_jax.models import ARCHITECTURES
 Arrays = dict[str, np.ndarray]
 
 AUTHORS, TORCHVISION = "authors", "torchvision"
-# The bias of a network's last layer is as long as there are classes.
+# The biases of the last layers, whose length is the number of classes.
 _LAST_BIAS = re.compile(
     r"^((model\.layer5|classifier)\.conv2d_list\.\d|vgg_head\.8|score_pool[34])\.bias$"
 )
-_LEFT_OUT = 33  # torchvision's pool after conv4, which DeepLab lacks: conv5 moves up by one
+# The index of torchvision's pooling layer after conv4. DeepLab has no such layer, so every later
+# index is smaller by one there.
+_OMITTED_POOL = 33
 _LISTED = 10
 
 
 def network_of(arrays: Arrays, arch: str | None = None) -> tuple[str, str]:
-    """The network and the layout of names that most entries fit; `arch` decides the network.
+    """(network, AUTHORS or TORCHVISION): the one that most entries fit by name and shape.
 
-    Raises UserError where no network fits half of the entries, and where two fit alike.
+    arch: the network where it is known already; then only the names are found out. Raises
+    UserError where no network fits half of the entries, and where two fit equally well.
     """
     if arch is not None and arch not in ARCHITECTURES:
         raise UserError(f"--arch {arch}: choose one of {', '.join(ARCHITECTURES)}")
@@ -52,13 +59,14 @@ def network_of(arrays: Arrays, arch: str | None = None) -> tuple[str, str]:
 
 
 def _fitting(arrays: Arrays, arch: str, layout: str) -> int:
+    """The number of entries whose name and shape are those of a network."""
     renamed = {renamed_entry(name, arch, layout): array for name, array in arrays.items()}
     shapes = entries(arch, num_classes(renamed))
     return sum(renamed[name].shape == shapes[name] for name in renamed.keys() & shapes.keys())
 
 
 def renamed_entry(name: str, arch: str, layout: str) -> str | None:
-    """The authors' name of an entry; None for torchvision's classifier."""
+    """The authors' name of an entry; None for torchvision's classifier, which is not used."""
     if layout == AUTHORS:
         return name
     if "vgg16" not in arch:
@@ -70,14 +78,14 @@ def renamed_entry(name: str, arch: str, layout: str) -> str | None:
         return name
     number = int(index[1])
     if arch == "deeplabv2_vgg16_bn":
-        place = f"features.{number - (number > _LEFT_OUT)}"
+        place = f"features.{number - (number > _OMITTED_POOL)}"
     else:
         place = f"block{1 + (number >= 24) + (number >= 34)}.{number}"
     return f"{place}.{name[index.end() :]}"
 
 
 def num_classes(arrays: Arrays) -> int:
-    """As many as the head (under the authors' names) has outputs; without a head Cityscapes'."""
+    """The number of outputs of the head (under the authors' names); 19 where there is no head."""
     for name, array in arrays.items():
         if name and _LAST_BIAS.match(name) and array.ndim == 1 and array.size:
             return array.size
@@ -85,7 +93,10 @@ def num_classes(arrays: Arrays) -> int:
 
 
 def without_counters(arrays: Arrays) -> tuple[Arrays, dict[str, int]]:
-    """Entries without PyTorch's counts of batches, and those."""
+    """The entries without PyTorch's counts of batches (num_batches_tracked), and these counts.
+
+    Raises UserError for a count that is no whole number.
+    """
     counters = {}
     for name, array in arrays.items():
         if name.endswith(f".{COUNTER}"):
@@ -104,30 +115,29 @@ def fitted(
     may_lack_new: bool,
     prefix: str = "",
 ) -> Arrays:
-    """The entries as float32 and in the order of definition, all being there.
+    """The entries of a network as float32, in the order in which its modules define them.
 
-    may_lack_new: those of new layers may be missing. prefix: what the entries' names begin with
-    in messages. Raises UserError that lists what is missing, unexpected, or of another kind.
+    counters: the names of the counts of batches in the file. may_lack_new: whether entries of new
+    layers may be missing. prefix: what the entries' names begin with in messages. Raises UserError
+    that lists what is missing, unexpected, of another shape or not floating-point.
     """
     shapes = entries(arch, classes)
-    missing = [name for name in shapes if name not in arrays]
+    missing, unexpected, reshaped = differences(arrays, shapes)
     new = [name for name in missing if is_new(arch, name, len(shapes[name]))]
     if may_lack_new:
         missing = [name for name in missing if name not in new]
     norms = {name.removesuffix("running_mean") for name in shapes if name.endswith("running_mean")}
-    unexpected = [name for name in arrays if name not in shapes]
     unexpected += [name for name in counters if name.removesuffix(COUNTER) not in norms]
-    known = {name: array for name, array in arrays.items() if name in shapes}
     problems = {
         "missing": missing,
         "unexpected": unexpected,
         "of another shape": [
-            f"{name} {array.shape} instead of {shapes[name]}"
-            for name, array in known.items()
-            if array.shape != shapes[name]
+            f"{name} {arrays[name].shape} instead of {shapes[name]}" for name in reshaped
         ],
         "not floating-point": [
-            f"{name} {array.dtype}" for name, array in known.items() if not is_floating(array)
+            f"{name} {array.dtype}"
+            for name, array in arrays.items()
+            if name in shapes and not is_floating(array)
         ],
     }
     words = [listed(what, [prefix + n for n in names]) for what, names in problems.items() if names]
@@ -138,12 +148,15 @@ def fitted(
 
 
 def is_floating(array: np.ndarray) -> bool:
-    """Whether its numbers are real ones, bfloat16 included, which numpy does not count so."""
+    """Whether an array holds real floating-point numbers.
+
+    bfloat16 is named because numpy does not count that type of ml_dtypes among its own.
+    """
     return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
 def listed(what: str, names: Iterable[str]) -> str:
-    """ "2 are missing: conv1.weight, bn1.weight"."""
+    """Names as in "2 are missing: conv1.weight, bn1.weight"; at most ten are written out."""
     names = list(names)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     verb = "is" if len(names) == 1 else "are"

@@ -1,27 +1,32 @@
-"""Values for layers that a PyTorch file lacks, drawn as the networks draw theirs."""
+"""Initial values for layers that a PyTorch file lacks, drawn as the networks themselves do it."""
 
 import re
 
 import numpy as np
 
-# These start as PyTorch starts a convolution, U(±1/√fan_in); the other new ones normal with 0.01.
+# These convolutions keep PyTorch's default initialisation, U(±1/√fan_in); the kernels of the other
+# new layers are normal with a standard deviation of 0.01.
 _TORCH_DEFAULT = re.compile(r"features\.4[24]\.|vgg_head\.")
 
 
 def fresh(
     names: tuple[str, ...], shapes: dict[str, tuple[int, ...]], seed: int
 ) -> dict[str, np.ndarray]:
-    """{name: float32 array} for PyTorch's entries `names` of new layers; shapes: of all entries."""
+    """{name: float32 array} for the PyTorch entries `names` of new layers.
+
+    shapes: {name: PyTorch's shape} of all entries of the network. The same seed and names give the
+    same numbers.
+    """
     rng = np.random.default_rng(seed)
     return {name: _draw(rng, name, shapes) for name in names}
 
 
 def _draw(rng: np.random.Generator, name: str, shapes: dict[str, tuple[int, ...]]) -> np.ndarray:
-    shape, (layer, leaf) = shapes[name], name.rsplit(".", 1)
+    shape, (layer, kind) = shapes[name], name.rsplit(".", 1)
     kernel = shapes[f"{layer}.weight"]
     if len(kernel) != 4:  # a batch norm
-        return np.full(shape, leaf in ("weight", "running_var"), np.float32)
-    if leaf == "weight" and not _TORCH_DEFAULT.match(name):
+        return np.full(shape, kind in ("weight", "running_var"), np.float32)
+    if kind == "weight" and not _TORCH_DEFAULT.match(name):
         values = rng.standard_normal(shape, np.float32)
         values *= np.float32(0.01)
         return values

@@ -1,4 +1,4 @@
-"""The authors' importance weights: {mask file: {class: share}}, as torch.save wrote it."""
+"""The authors' importance weights: {mask file: {class: share}}, stored with torch.save."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-3  # of a class's sum of shares
 
 
 def holds_weights(loaded: Any) -> bool:
-    """Whether what was loaded from a PyTorch file are importance weights, not a network."""
+    """Whether the content of a PyTorch file is importance weights rather than a network."""
     return (
         isinstance(loaded, dict)
         and bool(loaded)
@@ -35,10 +35,11 @@ def is_weights_file(path: Path | str) -> bool:
 
 
 def read(path: Path | str) -> tuple[tuple[str, ...], np.ndarray]:
-    """Mask names, sorted, and (N, 19) float64: each mask's share of all pixels of a class.
+    """The sorted names of the masks, and (N, 19) float64: each mask's share of a class's pixels.
 
-    A class that a mask lacks has share 0 there; the shares of a class sum to 1, or to 0 where no
-    mask has it. Raises UserError naming the mask and class where the file is none of this kind.
+    A class that a mask lacks has share 0 there; over all masks the shares of a class sum to 1, or
+    to 0 where no mask has it. Raises UserError naming the mask and class where the file is of
+    another kind.
     """
     loaded = load_torch_file(path)
     if not holds_weights(loaded):
@@ -66,9 +67,9 @@ def read(path: Path | str) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def convert(path: Path | str, output: Path | str) -> int:
-    """Write the weights.tsv of a run from such a file; returns how many images it has.
+    """Write a run's weights.tsv from a file of importance weights; returns the number of images.
 
-    Raises UserError where the file cannot be read, or `output` is there already.
+    Raises UserError where the file cannot be read, or `output` exists already.
     """
     names, shares = read(path)
     output = Path(output)
@@ -83,7 +84,7 @@ def convert(path: Path | str, output: Path | str) -> int:
 
 
 def _number(value: Any) -> float:
-    """A number of Python, numpy or a tensor of one element; NaN for anything else."""
+    """A number of Python or numpy, or an array of one element, as float; NaN for anything else."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "iufb":
         return math.nan

@@ -1,4 +1,4 @@
-"""The momentum buffers in the state of a torch SGD, each by the name of its parameter."""
+"""The momentum buffers in the state_dict of PyTorch's SGD, by the names of their parameters."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _WEIGHTS_ALONE = "save the file without 'opt' to convert the weights alone"
 
 
 def parameter_groups(arch: str, shapes: dict[str, tuple[int, ...]]) -> list[list[str]]:
-    """PyTorch names of the parameters in each of the authors' four groups, in their order.
+    """The PyTorch names of the parameters in each of the authors' four groups, in PyTorch's order.
 
-    shapes: {PyTorch name: shape} in the order of definition.
+    shapes: {PyTorch name: shape} of the network in the order of definition.
     """
     groups: dict[str, list[str]] = {group: [] for group in optim.GROUPS}
     for name, shape in shapes.items():
@@ -31,12 +31,13 @@ def parameter_groups(arch: str, shapes: dict[str, tuple[int, ...]]) -> list[list
 def buffers(
     arch: str, shapes: dict[str, tuple[int, ...]], opt: Any
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """{PyTorch name: buffer} of a torch SGD's state_dict, and its learning rate and momentum.
+    """{PyTorch name: buffer} of an SGD's state_dict, and its settings.
 
-    torch numbers the parameters through the groups; old versions give them arbitrary ids. A
-    parameter without a buffer is left out: torch makes it, equal to the gradient, in the next
-    step, which is what zeros give. Raises UserError for another optimiser, other groups, and
-    buffers that fit no parameter.
+    The settings are learning_rate, momentum and weight_decay of the first group. PyTorch numbers
+    the parameters from group to group; old versions use arbitrary ids. A parameter without a buffer
+    is left out: PyTorch would create it in the next step, equal to the gradient, and a buffer of
+    zeros leads to the same. Raises UserError for another optimiser, other groups, and buffers that
+    fit no parameter.
     """
     groups, state = _parts(opt)
     names = parameter_groups(arch, shapes)
@@ -52,9 +53,9 @@ def buffers(
         for group, members in zip(groups, names, strict=True)
         for number, name in zip(group["params"], members, strict=True)
     }
-    strangers = [number for number in state if number not in owners]
-    if strangers or len(owners) != sum(counts):
-        raise UserError(f"opt does not number its parameters uniquely ({strangers[:5]})")
+    unknown = [number for number in state if number not in owners]
+    if unknown or len(owners) != sum(counts):
+        raise UserError(f"opt does not number its parameters uniquely ({unknown[:5]})")
     found = {}
     for number, name in owners.items():
         buffer = state.get(number, {}).get("momentum_buffer")
@@ -71,7 +72,7 @@ def buffers(
 
 
 def _parts(opt: Any) -> tuple[list[dict[str, Any]], dict[Any, dict[str, Any]]]:
-    """Groups and state of a torch SGD without Nesterov and dampening."""
+    """The groups and the state of an SGD. Raises UserError for any other optimiser."""
     try:
         groups, state = list(opt["param_groups"]), dict(opt["state"])
         numbers = {number for group in groups for number in group["params"]}

@@ -1,7 +1,9 @@
-"""PyTorch's names and layouts ↔ pytrees.
+"""PyTorch's names of a network's entries, and the paths of the same arrays in Flax's variables.
 
-Modules carry PyTorch's names, so a path maps by joining with dots; only the leaves, the atrous
-heads and ResNet's `model.` prefix differ. Convolutions turn from OIHW to HWIO.
+The Flax modules have the names of the authors' PyTorch modules, so a path becomes a name by
+joining it with dots. Only three things differ: the names of the arrays themselves (kernel and
+scale are both weight), the list of branches in the atrous heads, and ResNet's prefix `model.`.
+Kernels are OIHW in PyTorch and HWIO in Flax.
 """
 
 import functools
@@ -17,7 +19,7 @@ from dasac_jax.models.shapes import variable_shapes
 COUNTER = "num_batches_tracked"
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}
-# Parts of names in the order in which the authors' modules define them.
+# The parts of PyTorch's names in the order in which the authors' modules define them.
 _PARTS = (
     "model", "conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample",
     "layer1", "layer2", "layer3", "layer4", "layer5", "features", "classifier",
@@ -28,7 +30,7 @@ _RANK = {part: rank for rank, part in enumerate(_PARTS)}
 
 
 def torch_name(arch: str, path: tuple[str, ...]) -> str:
-    """PyTorch's name of a leaf: ("layer1", "0", "bn1", "scale") → model.layer1.0.bn1.weight."""
+    """PyTorch's name of an array: ("layer1", "0", "bn1", "scale") → model.layer1.0.bn1.weight."""
     *modules, leaf = path
     if modules[0] in ("layer5", "classifier"):
         modules.insert(1, "conv2d_list")
@@ -51,9 +53,10 @@ def flax_path(arch: str, name: str, ndim: int) -> tuple[str, tuple[str, ...]]:
 
 
 def definition_order(name: str) -> tuple[int, ...]:
-    """Sorts the PyTorch names of a network into the order in which its modules are defined.
+    """A key that sorts a network's PyTorch names into the order in which modules are defined.
 
-    PyTorch's state_dict and the authors' optimiser go by it; a pytree forgets it.
+    PyTorch's state_dict and the authors' optimiser use that order; Flax's variables are sorted by
+    name instead.
     """
     return tuple(
         int(part) if part.isdecimal() else _RANK.get(part, len(_RANK)) for part in name.split(".")
@@ -62,23 +65,27 @@ def definition_order(name: str) -> tuple[int, ...]:
 
 @functools.cache
 def entries(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """{PyTorch name: PyTorch shape} of a network in the order of definition, without counters."""
+    """{PyTorch name: PyTorch shape} of a network in the order of definition.
+
+    PyTorch's counts of batches (num_batches_tracked) are left out.
+    """
     found = {}
-    for path, s in variable_shapes(arch, num_classes).items():
+    for path, shape in variable_shapes(arch, num_classes).items():
         name = torch_name(arch, tuple(path.split("/")[1:]))
-        found[name] = (s[3], s[2], s[0], s[1]) if len(s) == 4 else s
+        found[name] = (*shape[:1:-1], *shape[:2]) if len(shape) == 4 else shape
     return {name: found[name] for name in sorted(found, key=definition_order)}
 
 
 def is_new(arch: str, name: str, ndim: int) -> bool:
-    """Whether a PyTorch entry belongs to the layers that no ImageNet network brings along."""
+    """Whether a PyTorch entry belongs to the layers that an ImageNet network does not have."""
     return re.match(NEW_LAYERS, "/".join(flax_path(arch, name, ndim)[1])) is not None
 
 
 def variables_from_state_dict(arch: str, state_dict: dict[str, np.ndarray]) -> dict:
-    """{PyTorch name: array} → {"params": …, "batch_stats": …}; batch counters are dropped.
+    """{PyTorch name: array} → {"params": …, "batch_stats": …} of views of the same arrays.
 
-    Arrays are views of those given.
+    PyTorch's counts of batches are left out. Raises UserError for a name that is neither a weight,
+    a bias nor a running statistic.
     """
     flat: dict[str, dict] = {"params": {}, "batch_stats": {}}
     for name, array in state_dict.items():
@@ -87,11 +94,11 @@ def variables_from_state_dict(arch: str, state_dict: dict[str, np.ndarray]) -> d
         array = np.asarray(array)
         collection, path = flax_path(arch, name, array.ndim)
         flat[collection][path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-    return {collection: unflatten_dict(leaves) for collection, leaves in flat.items()}
+    return {collection: unflatten_dict(arrays) for collection, arrays in flat.items()}
 
 
 def state_dict_from_variables(arch: str, variables: dict) -> dict[str, np.ndarray]:
-    """The inverse of `variables_from_state_dict`, in PyTorch's order; batch counters are zero."""
+    """The inverse of `variables_from_state_dict`, in PyTorch's order, with counts of batches 0."""
     out: dict[str, np.ndarray] = {}
     for collection in ("params", "batch_stats"):
         for path, value in flatten_dict(variables[collection]).items():

@@ -18,7 +18,7 @@ _TORCHVISION = "https://download.pytorch.org/models/{path}"
 _ARCHES = {"r101": "deeplabv2_resnet101", "vgg16": "deeplabv2_vgg16_bn", "fcn": "fcn_vgg16_bn"}
 _FOLDERS = {"r101": "resnet101", "vgg16": "vgg16", "fcn": "vgg16fcn"}
 _SOURCES = {"gta": "GTA5", "synthia": "SYNTHIA"}
-# As published, rounded: they follow from network and kind.
+# The sizes as published, rounded; they depend on the network and the kind only.
 _SIZES = {
     ("r101", "baseline"): "336 MiB",
     ("r101", "final"): "504 MiB",
@@ -37,9 +37,9 @@ KINDS: tuple[Kind, ...] = ("imagenet", "baseline", "final", "weights")
 class Published:
     """One published file.
 
-    name: tells it from all others, and is its place below a folder of downloads. recipes: those
-    it serves. arches: its network; VGG's ImageNet weights serve two. source: the labelled data
-    set behind it. md5 and sha256: the published sum (of SHA-256 the first digits); at most one
+    name: unique, and the path below a folder of downloads. recipes: the recipes that need it.
+    arches: its network; VGG's ImageNet weights fit two. source: the labelled data set it was
+    trained on. md5 and sha256: the published checksum (of SHA-256 the first digits); at most one
     is given. size: as published, rounded. val, test: the published mIoU in %.
     """
 
@@ -57,12 +57,12 @@ class Published:
 
     @property
     def path(self) -> str:
-        """The URL's path, which mirrors keep: "models/resnet101-5d3b4d8f.pth"."""
+        """The URL's path, which is the same on mirrors: "models/resnet101-5d3b4d8f.pth"."""
         return urlsplit(self.url).path.lstrip("/")
 
     @property
     def basename(self) -> str:
-        """The file's own name, which several published files share."""
+        """The file's own name, which several published files may share."""
         return PurePosixPath(self.name).name
 
     @property
@@ -72,14 +72,14 @@ class Published:
 
     @property
     def checksum(self) -> str:
-        """As it is shown: "MD5 59c1…", "SHA-256 5d3b4d8f…" or "none published"."""
+        """The checksum as text: "MD5 59c1…", "SHA-256 5d3b4d8f…" or "none published"."""
         if self.md5:
             return f"MD5 {self.md5}"
         return f"SHA-256 {self.sha256}…" if self.sha256 else "none published"
 
     @property
     def checkpoints(self) -> dict[str, str]:
-        """What converted files are called, and their networks; `init` expects ImageNet's so."""
+        """{name of the converted checkpoint: network}; the recipes use these names in `init`."""
         if self.kind != "imagenet":
             return {f"{self.recipes[0]}_{self.kind}": arch for arch in self.arches}
         stem = self.basename.rsplit("-", 1)[0]
@@ -91,13 +91,13 @@ class Published:
 
     @property
     def description(self) -> str:
-        """What it is, as in "gta_r101 final"."""
+        """A short description, as in "gta_r101 final"."""
         if self.kind == "imagenet":
             return f"ImageNet {self.basename.rsplit('-', 1)[0]}"
         return f"{self.recipes[0]} {self.kind}"
 
     def matches(self, sums: Digests) -> bool | None:
-        """Whether a file of these sums is this one; None where no sum is published."""
+        """Whether a file of these checksums is this one; None where no checksum is published."""
         if self.md5:
             return sums.md5 == self.md5
         return sums.sha256.startswith(self.sha256) if self.sha256 else None
@@ -163,7 +163,7 @@ PUBLISHED: tuple[Published, ...] = (
 
 @dataclass(frozen=True)
 class Digests:
-    """A file's sums in lower-case hex digits, and its size in bytes."""
+    """A file's checksums in lower-case hex digits, and its size in bytes."""
 
     md5: str
     sha256: str
@@ -172,7 +172,8 @@ class Digests:
 
 def digests(path: Path | str) -> Digests:
     """MD5, SHA-256 and size of a file, read once in pieces. Raises UserError if unreadable."""
-    # MD5 only recognises files here; systems that forbid it for security allow that.
+    # MD5 serves here to recognise files, not for security, so that systems that forbid it for
+    # security allow it.
     md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
     try:
         with open(path, "rb") as stream:
@@ -187,10 +188,10 @@ def digests(path: Path | str) -> Digests:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a file is among the published ones.
+    """Which of the published files a file is.
 
-    verdict: "known" (its sum is a published one), "unchecked" (its name is a published one, for
-    which no sum is published), "wrong" (its name is a published one, its sum is not) or
+    verdict: "known" (its checksum is a published one), "unchecked" (its name is a published one
+    without a published checksum), "wrong" (its name is a published one, its checksum is not) or
     "unknown". files: the published file, or those that share the name.
     """
 
@@ -200,7 +201,7 @@ class Identity:
 
     @property
     def text(self) -> str:
-        """The same in words, for people."""
+        """The verdict as a sentence for users."""
         sums = f"MD5 {self.sums.md5}, SHA-256 {self.sums.sha256}"
         if self.verdict == "known":
             file = self.files[0]
@@ -215,10 +216,10 @@ class Identity:
 
 
 def identify(path: Path | str, files: Sequence[Published] = PUBLISHED) -> Identity:
-    """Recognise a published file by its sums, whatever it is called; else by its name.
+    """Recognise a published file by its checksums, whatever it is called; else by its name.
 
-    A name that several published files share is narrowed down by the folder the file lies in.
-    Raises UserError if it cannot be read.
+    Where several published files share the name, the folder that the file lies in decides. Raises
+    UserError if the file cannot be read.
     """
     path = Path(path)
     sums = digests(path)
