@@ -1,5 +1,6 @@
-"""Files that are whole or absent, what JSON can hold, PNG bytes, and Cityscapes' file names.
+"""Writing files whole or not at all, JSON values, PNG bytes, and names that rooms share.
 
+The names are those of the files in a run's folder, and the endings of Cityscapes' file names.
 Every room writes through `replacing`, so that neither a reader nor a restart ever meets half a
 file.
 """
@@ -22,6 +23,23 @@ from dasac_jax.errors import UserError
 
 UNFINISHED = ".part"
 """How the names of unfinished files end; they begin with a dot."""
+
+# What lies where in a run's folder, which --workdir names.
+CONFIG_FILE = "config.json"  # the configuration that the folder belongs to, by its flat keys
+START_LOG = "runs.jsonl"  # a line for each start of the run
+LOG_FILE = "train.log"
+METRICS_LOG = "metrics.jsonl"  # a line for each logged or validated step
+TENSORBOARD = "tensorboard"
+PICTURES = "pictures"  # made at each validation
+CURVES = "curves"
+WEIGHTS_FILE = "weights.tsv"  # predicted pixels by class of each target image
+METRICS_FILE = "metrics.json"  # the final scores
+REPORT_FILE = "report.md"  # the final scores as text
+PICTURE_FILE = "report.png"  # predictions of the networks that are scored at the end
+PAGE_FILE = "report.html"
+# What lies in a stage's folder, RUN/baseline or RUN/adapt: folders of checkpoints.
+NEWEST = "checkpoints"
+BEST = "best"
 
 CITYSCAPES_IMAGE = "_leftImg8bit"
 CITYSCAPES_LABEL = "_gtFine_labelIds"
