@@ -11,12 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dasac_jax.errors import UserError
-
-IGNORE = 255
-"""Train id of pixels that are neither trained on nor scored."""
-
-PADDED = -1
-"""Label of pixels outside the image in a view; distinct from IGNORE, never stored in files."""
+from dasac_jax.image.label_values import IGNORE
 
 
 class Class(NamedTuple):

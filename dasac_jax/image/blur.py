@@ -20,7 +20,7 @@ def gaussian_blur(image: jax.Array, radius: jax.Array) -> jax.Array:
     taps = jnp.exp(-0.5 * jnp.square(jnp.arange(-REACH, REACH + 1) / radius))
     taps = taps / taps.sum()
     padded = jnp.pad(image, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="edge")
-    # Columns and channels share one axis, so that the innermost loop is long whatever C is.
+    # Columns and channels share one axis, so that the innermost loop is long even for small C.
     packed = padded.reshape(H + 2 * REACH, (W + 2 * REACH) * C)
     columns = sum(tap * packed[:, i * C : (i + W) * C] for i, tap in enumerate(taps))
     rows = sum(tap * columns[i : i + H] for i, tap in enumerate(taps))

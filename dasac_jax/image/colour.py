@@ -10,7 +10,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def luma(image: jax.Array) -> jax.Array:
-    """(H, W, 3) -> (H, W): brightness as the eye weighs the channels (ITU-R 601)."""
+    """(H, W, 3) -> (H, W): the brightness that an eye sees, weights of ITU-R 601."""
     red, green, blue = LUMA
     return red * image[..., 0] + green * image[..., 1] + blue * image[..., 2]
 
@@ -29,7 +29,7 @@ def adjust_contrast(image: jax.Array, factor: jax.Array, valid: jax.Array) -> ja
     """Blend with the mean luma: factor 0 is a flat grey, 1 the image.
 
     Args:
-        valid: (H, W) bool, the pixels that the mean is taken over; padding has no say in it.
+        valid: (H, W) bool, the pixels that the mean is taken over: all but padding.
     """
     weights = valid.astype(jnp.float32)
     mean = (luma(image) * weights).sum() / jnp.maximum(weights.sum(), 1.0)
@@ -66,7 +66,7 @@ def jitter(image: jax.Array, factors: jax.Array, order: jax.Array, valid: jax.Ar
 
     Args:
         image: (H, W, 3) float32 in [0, 1].
-        factors: (4,) float32: three factors around 1 and the hue's turn around 0.
+        factors: (4,) float32: of brightness, contrast and saturation, and the hue's turn.
         order: (4,) int32, a permutation; entry i names the operation that comes i-th.
         valid: (H, W) bool, the pixels that are not padding.
     """

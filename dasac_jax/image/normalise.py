@@ -1,8 +1,12 @@
-"""Channel statistics: ImageNet's for the target, target-like ones for the source."""
+"""Normalisation of images: ImageNet's channel statistics for the target, others for the source.
+
+The source's are chosen so that both domains have the same channel statistics once normalised.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dasac_jax.errors import UserError
 
@@ -45,11 +49,11 @@ def source_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def standardise(image: jax.Array, mean, std) -> jax.Array:
+def standardise(image: jax.Array, mean: ArrayLike, std: ArrayLike) -> jax.Array:
     """(..., 3) RGB in [0, 1] -> (image - mean) / std per channel, float32."""
     return (image - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def normalise(image: jax.Array) -> jax.Array:
-    """(..., 3) RGB in 0..255, uint8 or float -> float32 with ImageNet's statistics taken out."""
+    """(..., 3) RGB in 0..255, uint8 or float -> float32 normalised by ImageNet's statistics."""
     return standardise(image.astype(jnp.float32) / 255.0, IMAGENET_MEAN, IMAGENET_STD)

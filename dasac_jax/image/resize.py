@@ -1,8 +1,9 @@
 """Pillow's resizing as one interpolation matrix per axis.
 
-Every view is a chain of "resize, crop, flip, take a window, resize back". Each link acts on rows
-and columns separately, so a chain is one (out, in) matrix per axis and a view costs two matrix
-products. The sizes of an image are static; scales, offsets and flips may be traced.
+A view is an image that was resized, cropped, flipped, cut to a window and resized again. Each of
+these acts on rows and columns separately, so that all of them together are one (out, in) matrix per
+axis and a view costs two matrix products. Image sizes are static; scales, offsets and flips may be
+traced.
 
 Positions along an axis are in pixels with pixel j covering [j, j + 1), its centre at j + 0.5.
 """
@@ -12,24 +13,30 @@ import jax.numpy as jnp
 
 
 def bilinear_matrix(
-    centres: jax.Array, size: int, scale: jax.Array | float, lower=0, upper=None
+    centres: jax.Array,
+    size: int,
+    scale: jax.Array | float,
+    lower: jax.Array | int = 0,
+    upper: jax.Array | int | None = None,
 ) -> jax.Array:
     """Pillow's bilinear weights with antialiasing.
 
     Args:
-        centres: (out,) float32, where on the input axis each output pixel looks.
+        centres: (out,) float32, the position on the input axis that each output pixel samples.
         size: number of input pixels.
-        scale: input pixels per output pixel; the triangle widens with it when shrinking.
-        lower, upper: no centre leaves the pixels [lower, upper). When enlarging, nothing outside
-            them is seen, as if they had been cut out first.
+        scale: input pixels per output pixel; when shrinking, each output pixel averages over a
+            triangle that is wider by this factor.
+        lower, upper: centres are moved into the pixels [lower, upper). When enlarging, no pixel
+            outside them gets any weight, as if they had been cut out first.
 
     Returns:
-        (out, size) float32, every row sums to 1. Centres beyond the border see the border pixel.
+        (out, size) float32, every row sums to 1. A centre beyond the border samples the border
+        pixel.
     """
     upper = size if upper is None else upper
     pixels = jnp.arange(size) + 0.5
-    # A centre this close to the border sees the border pixel alone once its weights are
-    # renormalised, so moving it changes nothing inside.
+    # A centre less than half a pixel from the border gives the border pixel all the weight after
+    # normalisation, so moving it to the pixel's centre changes nothing.
     centres = jnp.clip(centres, lower + 0.5, upper - 0.5)
     reach = jnp.maximum(1.0, scale)
     weights = jnp.maximum(0.0, 1.0 - jnp.abs(pixels - centres[:, None]) / reach)
@@ -42,15 +49,15 @@ def crop_axis(
     """Resize an axis to `length` pixels, crop `rows` of them from `offset` on, then flip.
 
     Returns:
-        matrix (rows, size) float32 for images, and nearest (rows,) int32 for labels: the input
-        pixel that Pillow's nearest resizing takes, outside [0, size) where the crop passes the
-        border.
+        matrix (rows, size) float32 for images, and nearest (rows,) int32 for labels: the index of
+        the input pixel that Pillow's nearest resizing takes, outside [0, size) where the crop
+        passes the border.
     """
     i = jnp.arange(rows)
     i = jnp.where(flip, rows - 1 - i, i) + offset
     scale = size / length
     matrix = bilinear_matrix((i + 0.5) * scale, size, scale)
-    # In whole numbers, because a rounding error at a pixel's edge would change a label.
+    # Whole-number arithmetic, because a rounding error at a pixel's edge would change a label.
     nearest = (2 * i + 1) * size // (2 * length)
     return matrix, nearest
 
@@ -58,9 +65,9 @@ def crop_axis(
 def zoom_axis(
     size: int, length: jax.Array, offset: jax.Array, flip: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Flip an axis, take a window of `length` pixels from `offset` on, resize it back to `size`.
+    """Flip an axis, take a window of `length` pixels from `offset` on, resize it to `size`.
 
-    A window longer than the axis (negative offset) zooms out and passes the border.
+    A window longer than the axis (with a negative offset) zooms out and passes the border.
 
     Returns:
         matrix (size, size) float32 and nearest (size,) int32, as in `crop_axis`.
@@ -90,7 +97,7 @@ def resample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array
     image = image.astype(jnp.float32)
     precision = jax.lax.Precision.HIGHEST
     (H, h), (W, w) = rows.shape, columns.shape
-    if H * w * (h + W) <= W * h * (w + H):  # the order that leaves less work to the second product
+    if H * w * (h + W) <= W * h * (w + H):  # fewer multiplications rows first
         image = jnp.einsum("Hh,hwc->Hwc", rows, image, precision=precision)
         return jnp.einsum("Ww,Hwc->HWc", columns, image, precision=precision)
     image = jnp.einsum("Ww,hwc->hWc", columns, image, precision=precision)
@@ -104,11 +111,11 @@ def gather_nearest(
 
     Args:
         label: (h, w) integers.
-        rows: (H,) int32. columns: (W,) int32. Indices past the border mean "outside".
-        fill: value of pixels outside.
+        rows: (H,) int32. columns: (W,) int32. An index past the border stands for no pixel.
+        fill: label where there is no pixel.
 
     Returns:
-        labels (H, W) int32 and inside (H, W) bool.
+        labels (H, W) int32 and inside (H, W) bool: true where a pixel was taken.
     """
     h, w = label.shape
     inside = inside_mask(rows, h)[:, None] & inside_mask(columns, w)[None, :]

@@ -1,7 +1,7 @@
-"""What is random about a view: its parameters, drawn from a key without touching a pixel.
+"""The random parameters of a view, drawn from a key without touching a pixel.
 
-Each item draws all its numbers at once: every further use of the generator is a program of its
-own that has to be compiled.
+All numbers of an item come from one call of the generator, because every further call is one more
+program to compile.
 """
 
 from itertools import permutations
@@ -10,17 +10,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-BLUR_RADIUS = (0.1, 2.0)  # pixels
-JITTER_RATE = 0.5
-GREY_RATE = 0.2
-ORDERS = tuple(permutations(range(4)))
+BLUR_RADIUS = (0.1, 2.0)  # range in pixels
+JITTER_RATE = 0.5  # probability that a view's colours are jittered
+GREY_RATE = 0.2  # probability that a view becomes grey
+ORDERS = tuple(permutations(range(4)))  # of the jitter's four operations
 
 
 class Window(NamedTuple):
     """Geometry of one view; rows first, columns second."""
 
     scale: jax.Array  # () float32, as drawn
-    lengths: jax.Array  # (2,) int32 pixels: the scaled image, or the zoom window
+    lengths: jax.Array  # (2,) int32 pixels: size of the scaled image, or of the zoom window
     offsets: jax.Array  # (2,) int32 pixels: top left corner, negative where padding comes first
     flip: jax.Array  # () bool, left to right
 
@@ -36,17 +36,19 @@ class Jitter(NamedTuple):
 class Noise(NamedTuple):
     """Photometric noise of one student view."""
 
-    radius: jax.Array  # () float32, blur's standard deviation in pixels
+    radius: jax.Array  # () float32, the blur's standard deviation in pixels
     jitter: Jitter
-    grey: jax.Array  # () bool
+    grey: jax.Array  # () bool, whether the view becomes grey
 
 
 def _between(u: jax.Array, bounds: tuple[float, float]) -> jax.Array:
+    """Numbers uniform in [0, 1) -> numbers uniform between two bounds."""
     low, high = bounds
     return low + u * (high - low)
 
 
 def _scaled(scale: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """(2,) int32 pixels, at least 1: a size times `scale`, rounded down."""
     lengths = jnp.floor(scale * jnp.array(size, jnp.float32)).astype(jnp.int32)
     return jnp.maximum(lengths, 1)
 
@@ -57,7 +59,9 @@ def _offsets(u: jax.Array, gap: jax.Array) -> jax.Array:
     return jnp.sign(gap) * steps
 
 
-def _crop(u: jax.Array, shape: tuple[int, int], size: tuple[int, int], scale) -> Window:
+def _crop(
+    u: jax.Array, shape: tuple[int, int], size: tuple[int, int], scale: tuple[float, float]
+) -> Window:
     drawn = _between(u[0], scale)
     lengths = _scaled(drawn, shape)
     return Window(drawn, lengths, _offsets(u[1:3], lengths - jnp.array(size)), u[3] < 0.5)
@@ -73,10 +77,10 @@ def _jitter(u: jax.Array, strength: float, hue: float) -> Jitter:
 def draw_crop(
     key: jax.Array, shape: tuple[int, int], size: tuple[int, int], scale: tuple[float, float]
 ) -> Window:
-    """Scale an image, crop it at random, flip it half the time.
+    """Scale an image, crop it at a random place, flip it half the time.
 
-    Where the scaled image is smaller than the crop, it lies at a uniformly drawn place inside it
-    and the offset is negative.
+    A scaled image smaller than the crop lies at a random place inside the crop; its offset is then
+    negative.
 
     Args:
         shape: (h, w) of the image. size: (H, W) of the crop. scale: range of the scale.
@@ -95,7 +99,7 @@ def draw_jittered_crop(
     """A crop as in `draw_crop` and, half the time, colour jitter.
 
     Args:
-        strength: the factors lie within it of 1. hue: the turn lies within it of 0.
+        strength: largest distance of the factors from 1. hue: largest turn, in full turns.
     """
     u = jax.random.uniform(key, (10,))
     return _crop(u[:4], shape, size, scale), _jitter(u[4:], strength, hue)
@@ -111,8 +115,8 @@ def draw_view(
 ) -> tuple[Window, Noise]:
     """One view of a group's frame, and the noise that only the student sees.
 
-    The frame is flipped half the time and, but for view 0, a window of it is taken. The noise
-    blurs always, jitters colours half the time and makes grey one time in five.
+    The frame is flipped half the time; except for view 0, a window of it is taken. The noise
+    always blurs, jitters colours half the time and turns one view in five grey.
 
     Args:
         place: () int32, the view's place in its group.

@@ -1,8 +1,7 @@
 """The views that training sees, made on device from decoded images.
 
-Every function is pure and compiles with static shapes. What an item looks like follows from the
-step's key and the item's number in the global batch alone, so it is the same on any number of
-devices.
+Every function is pure and compiles with static shapes. What an item looks like depends only on the
+step's key and on the item's number in the global batch, so it is the same on any number of devices.
 """
 
 from functools import partial
@@ -10,159 +9,36 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from dasac_jax.image import colour
-from dasac_jax.image.blur import gaussian_blur
-from dasac_jax.image.view_parameters import (
-    Jitter,
-    Noise,
-    Window,
-    draw_crop,
-    draw_jittered_crop,
-    draw_view,
+from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD
+from dasac_jax.image.transforms import (
+    Size,
+    Statistics,
+    crop_label,
+    crop_view,
+    group_frame,
+    jitter_image,
+    photometric_noise,
+    standardise_inside,
+    window_matrices,
+    zoom_view,
 )
-from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, standardise
-from dasac_jax.image.resize import (
-    crop_axis,
-    gather_nearest,
-    inside_mask,
-    resample,
-    resize_matrix,
-    zoom_axis,
-)
-from dasac_jax.image.warp import view_matrices
+from dasac_jax.image.view_parameters import draw_crop, draw_jittered_crop, draw_view
 
-IGNORED = 255
-SOURCE, TARGET = 0, 1
+SOURCE, TARGET = 0, 1  # the domains' numbers in `item_key`
 
-Size = tuple[int, int]
 Range = tuple[float, float]
-Statistics = tuple[float, float, float]
 
 
 def item_key(key: jax.Array, domain: int, item: jax.Array) -> jax.Array:
-    """The key of one item: `item` counts source rows, target rows or target groups globally."""
+    """The random key of one item of a step.
+
+    Args:
+        key: the step's key.
+        domain: SOURCE or TARGET.
+        item: () int, the number of the item in the global batch: of a source row, of a baseline's
+            target row, or of a group of target views.
+    """
     return jax.random.fold_in(jax.random.fold_in(key, domain), item)
-
-
-def crop_view(image: jax.Array, window: Window, size: Size) -> tuple[jax.Array, jax.Array]:
-    """Scale, crop and flip one image.
-
-    Args:
-        image: (h, w, 3) uint8.
-
-    Returns:
-        image (H, W, 3) float32 in [0, 1], and inside (H, W) bool: false where the crop passes the
-        image's border.
-    """
-    (rows, in_rows), (columns, in_columns) = _crop_axes(image.shape[:2], window, size)
-    inside = inside_mask(in_rows, image.shape[0])[:, None] & inside_mask(in_columns, image.shape[1])
-    return resample(image, rows, columns) / 255.0, inside
-
-
-def crop_label(label: jax.Array, window: Window, size: Size) -> jax.Array:
-    """(h, w) integers -> (H, W) int32: the same crop, nearest pixels, 255 past the border."""
-    (_, rows), (_, columns) = _crop_axes(label.shape, window, size)
-    return gather_nearest(label, rows, columns, IGNORED)[0]
-
-
-def _crop_axes(shape: Size, window: Window, size: Size):
-    flips = (jnp.array(False), window.flip)
-    return [
-        crop_axis(size[a], shape[a], window.lengths[a], window.offsets[a], flips[a])
-        for a in range(2)
-    ]
-
-
-def group_frame(
-    image: jax.Array, window: Window, size: Size
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The reference frame that all views of a group share.
-
-    The image is resized to the crop, then scaled, cropped back and flipped.
-
-    Args:
-        image: (h', w', 3) uint8.
-        window: lengths and offsets refer to the resized image.
-
-    Returns:
-        frame (H, W, 3) float32 in [0, 1], and (inside rows (H,), inside columns (W,)) bool.
-    """
-    matrices, inside = [], []
-    for a, (matrix, nearest) in enumerate(_crop_axes(size, window, size)):
-        resize = resize_matrix(size[a], image.shape[a])
-        matrices.append(jnp.dot(matrix, resize, precision=jax.lax.Precision.HIGHEST))
-        inside.append(inside_mask(nearest, size[a]))
-    return resample(image, *matrices) / 255.0, tuple(inside)
-
-
-def zoom_view(
-    frame: jax.Array, inside: tuple[jax.Array, jax.Array], window: Window
-) -> tuple[jax.Array, jax.Array]:
-    """One view of a group's frame: flipped first, then the window resized back to the frame.
-
-    The view matrices undo exactly this order.
-
-    Args:
-        frame: (H, W, 3) float32 in [0, 1].
-        inside: (H,), (W,) bool, the frame's rows and columns that show the image.
-
-    Returns:
-        view (H, W, 3) float32 in [0, 1], and padded (H, W) bool.
-    """
-    flips = (jnp.array(False), window.flip)
-    matrices, shown = [], []
-    for a in range(2):
-        size = frame.shape[a]
-        matrix, nearest = zoom_axis(size, window.lengths[a], window.offsets[a], flips[a])
-        matrices.append(matrix)
-        taken = inside[a][jnp.clip(nearest, 0, size - 1)]
-        shown.append(inside_mask(nearest, size) & taken)
-    return resample(frame, *matrices), ~(shown[0][:, None] & shown[1])
-
-
-def jitter_image(image: jax.Array, jitter: Jitter, valid: jax.Array) -> jax.Array:
-    """Colour jitter on one image (H, W, 3) in [0, 1], where it was drawn."""
-    return jax.lax.cond(
-        jitter.apply,
-        lambda x: colour.jitter(x, jitter.factors, jitter.order, valid),
-        lambda x: x,
-        image,
-    )
-
-
-def photometric_noise(images: jax.Array, noise: Noise, valid: jax.Array) -> jax.Array:
-    """Blur, colour jitter and grey on student views.
-
-    Args:
-        images: (V, H, W, 3) float32 in [0, 1].
-        noise: every field with a leading axis of V.
-        valid: (V, H, W) bool, the pixels that are not padding.
-
-    Returns:
-        (V, H, W, 3) float32 in [0, 1].
-    """
-
-    def recolour(item):
-        image, jitter, grey, mask = item
-        image = jitter_image(image, jitter, mask)
-        return jax.lax.cond(grey, colour.grey, lambda x: x, image)
-
-    images = jax.vmap(gaussian_blur)(images, noise.radius)
-    # One view at a time, so that only the operations that were drawn are computed.
-    return jax.lax.map(recolour, (images, noise.jitter, noise.grey, valid))
-
-
-def _finish(images: jax.Array, inside: jax.Array, mean: Statistics, std: Statistics) -> jax.Array:
-    """Normalise; padded pixels become 0, the value of the mean."""
-    return jnp.where(inside[..., None], standardise(images, mean, std), 0.0)
-
-
-def window_matrices(windows: Window, size: Size) -> tuple[jax.Array, jax.Array]:
-    """to_reference and from_reference (V, 2, 3) of windows with a leading axis of V."""
-    lengths = windows.lengths.astype(jnp.float32)
-    centres = windows.offsets + lengths / 2 - jnp.array(size, jnp.float32) / 2
-    flips = jnp.where(windows.flip, -1.0, 1.0)
-    return view_matrices(centres, windows.scale, flips, size)
 
 
 def target_views(
@@ -177,13 +53,13 @@ def target_views(
     jitter: float,
     hue: float,
 ) -> dict[str, jax.Array]:
-    """Student and teacher views of target images; see `adapt_views` for shapes."""
+    """The target's part of `adapt_views`, which says what arguments and results are."""
     groups, places = target_view // num_views, target_view % num_views
 
     def frame(image, group):
-        # 0 leaves the numbers from 1 on to the views.
-        joint = jax.random.fold_in(item_key(key, TARGET, group), 0)
-        return group_frame(image, draw_crop(joint, size, size, target_scale), size)
+        # The group's own key has number 0, its views have the numbers from 1 on.
+        frame_key = jax.random.fold_in(item_key(key, TARGET, group), 0)
+        return group_frame(image, draw_crop(frame_key, size, size, target_scale), size)
 
     def draw(group, place):
         view_key = jax.random.fold_in(item_key(key, TARGET, group), place + 1)
@@ -196,8 +72,8 @@ def target_views(
     noisy = photometric_noise(clean, noise, ~padded)
     to_reference, from_reference = window_matrices(windows, size)
     return {
-        "student_view": _finish(noisy, ~padded, IMAGENET_MEAN, IMAGENET_STD),
-        "teacher_view": _finish(clean, ~padded, IMAGENET_MEAN, IMAGENET_STD),
+        "student_view": standardise_inside(noisy, ~padded, IMAGENET_MEAN, IMAGENET_STD),
+        "teacher_view": standardise_inside(clean, ~padded, IMAGENET_MEAN, IMAGENET_STD),
         "padded": padded,
         "to_reference": to_reference,
         "from_reference": from_reference,
@@ -210,11 +86,11 @@ def adapt_views(
     *,
     size: Size,
     num_views: int,
-    source_scale: Range = (0.5, 1.0),
-    target_scale: Range = (1.0, 1.1),
-    zoom: Range = (0.5, 1.0),
-    jitter: float = 0.4,
-    hue: float = 0.1,
+    source_scale: Range,
+    target_scale: Range,
+    zoom: Range,
+    jitter: float,
+    hue: float,
     source_mean: Statistics,
     source_std: Statistics,
 ) -> dict[str, jax.Array]:
@@ -231,6 +107,8 @@ def adapt_views(
             has views here; target_view (V,) int32, group * num_views + place in the group,
             ascending.
         size: (H, W) of the crop.
+        num_views: views per group.
+        source_scale, target_scale: ranges of the factors by which images are scaled.
         zoom: range of the window's share of each side; above 1 zooms out and pads.
         jitter: strength of brightness, contrast and saturation jitter; hue: in turns.
         source_mean, source_std: what the source is normalised with, RGB in [0, 1].
@@ -260,7 +138,7 @@ def adapt_views(
         hue=hue,
     )
     return {
-        "source_image": _finish(images, inside, source_mean, source_std),
+        "source_image": standardise_inside(images, inside, source_mean, source_std),
         "source_label": labels,
         **target,
     }
@@ -271,7 +149,7 @@ def baseline_views(
     raw: dict[str, jax.Array],
     *,
     size: Size,
-    scale: Range = (0.5, 2.0),
+    scale: Range,
     jitter: float,
     source_mean: Statistics,
     source_std: Statistics,
@@ -284,6 +162,7 @@ def baseline_views(
             target_image (n, h', w', 3) uint8, target_item (n,) int32; items are positions in the
             global batch.
         size: (H, W) of the crop.
+        scale: range of the factor by which images are scaled.
         jitter: strength of the colour jitter; the hue turns by at most min(0.5, jitter).
         source_mean, source_std: what the source is normalised with, RGB in [0, 1].
 
@@ -293,8 +172,8 @@ def baseline_views(
     """
 
     def draw(domain, shape, item):
-        item = item_key(key, domain, item)
-        return draw_jittered_crop(item, shape, size, scale, jitter, min(0.5, jitter))
+        own_key = item_key(key, domain, item)
+        return draw_jittered_crop(own_key, shape, size, scale, jitter, min(0.5, jitter))
 
     def views(domain, images, items):
         windows, jitters = jax.vmap(partial(draw, domain, images.shape[1:3]))(items)
@@ -306,7 +185,7 @@ def baseline_views(
     target, target_inside, _ = views(TARGET, raw["target_image"], raw["target_item"])
     labels = jax.vmap(partial(crop_label, size=size))(raw["source_label"], windows)
     return {
-        "source_image": _finish(source, source_inside, source_mean, source_std),
+        "source_image": standardise_inside(source, source_inside, source_mean, source_std),
         "source_label": labels,
-        "target_image": _finish(target, target_inside, IMAGENET_MEAN, IMAGENET_STD),
+        "target_image": standardise_inside(target, target_inside, IMAGENET_MEAN, IMAGENET_STD),
     }

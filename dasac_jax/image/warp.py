@@ -15,8 +15,8 @@ def view_matrices(
 ) -> tuple[jax.Array, jax.Array]:
     """Affine matrices between views and the frame that they were cut from.
 
-    A view is the frame flipped (f = -1) or not (f = 1), then a window of s times its size whose
-    centre lies (dy, dx) pixels from the image centre, resized to H x W.
+    A view is made of the frame by flipping it (f = -1) or not (f = 1), then taking a window of s
+    times its size whose centre lies (dy, dx) pixels from the frame's centre, resized to H x W.
 
     Args:
         offsets: (B, 2) dy, dx in pixels.
@@ -42,7 +42,9 @@ def view_matrices(
 
 
 def warp_affine(images: jax.Array, matrices: jax.Array) -> jax.Array:
-    """Samples `images` where `matrices` send the output's pixel centres, 0 beyond the border.
+    """Sample `images` at the places that `matrices` map the output's pixel centres to.
+
+    Beyond the border images are 0. Raises ValueError for arguments of other shapes.
 
     Args:
         images: (B, H, W, C) float.
@@ -61,14 +63,14 @@ def warp_affine(images: jax.Array, matrices: jax.Array) -> jax.Array:
 
 
 def warp_ones(matrices: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """`warp_affine` of an image of ones, in [0, 1]: how much of each output pixel is covered.
+    """`warp_affine` of an image of ones: the share of each output pixel that is covered.
 
     Args:
         matrices: (B, 2, 3) float32, as for `warp_affine`.
         size: (H, W).
 
     Returns:
-        (B, H, W) float32.
+        (B, H, W) float32 in [0, 1].
     """
     _, rows = _two_taps(matrices[:, 1, 1], matrices[:, 1, 2], size[0])
     _, columns = _two_taps(matrices[:, 0, 0], matrices[:, 0, 2], size[1])
@@ -76,8 +78,12 @@ def warp_ones(matrices: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _two_taps(scale: jax.Array, shift: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-    """Indices (B, length, 2) int32 and weights (B, length, 2), 0 for taps beyond the border."""
-    # In pixels relative to the centre a flip or an identity lands on integers without rounding.
+    """The two pixels to interpolate between along one axis, and their weights.
+
+    scale, shift: (B,). Returns indices (B, length, 2) int32 and weights (B, length, 2) float32, 0
+    for pixels beyond the border.
+    """
+    # Relative to the centre, flips and identities land on whole pixels without rounding errors.
     centre = (length - 1) / 2
     relative = jnp.arange(length, dtype=jnp.float32) - centre
     position = scale[:, None] * relative + (shift * (length / 2))[:, None] + centre
@@ -88,8 +94,17 @@ def _two_taps(scale: jax.Array, shift: jax.Array, length: int) -> tuple[jax.Arra
     return jnp.clip(index, 0, length - 1).astype(jnp.int32), jnp.where(inside, weight, 0)
 
 
-def _interpolate(image, row, row_weight, column, column_weight):
-    """One image (H, W, C): two taps down, then two taps across."""
+def _interpolate(
+    image: jax.Array,
+    row: jax.Array,
+    row_weight: jax.Array,
+    column: jax.Array,
+    column_weight: jax.Array,
+) -> jax.Array:
+    """One image (H, W, C), interpolated along its rows, then along its columns.
+
+    row, row_weight: (H, 2); column, column_weight: (W, 2), from `_two_taps`.
+    """
     row_weight = row_weight.astype(image.dtype)[:, :, None, None]
     column_weight = column_weight.astype(image.dtype)[:, :, None]
     upper, lower = (jnp.take(image, row[:, tap], axis=0, mode="clip") for tap in (0, 1))

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dasac_jax.data.labels import CLASSES, Class
 from dasac_jax.image import views
-from dasac_jax.image.view_parameters import Jitter, Noise, Window, draw_crop, draw_view
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD
+from dasac_jax.image.view_parameters import Jitter, Noise, Window, draw_crop, draw_view
 from dasac_jax.image.warp import warp_affine
 from dasac_jax.reporting import label_pictures
 

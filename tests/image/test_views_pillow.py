@@ -8,13 +8,14 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from dasac_jax.image import views
-from dasac_jax.image.view_parameters import draw_crop, draw_jittered_crop
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, source_statistics
+from dasac_jax.image.view_parameters import draw_crop, draw_jittered_crop
 from dasac_jax.image.warp import warp_affine
 from dasac_jax.reporting.contact_sheet import drawn_views, warped_back
 
 SIZE, GROUPS, VIEWS, ROWS = (64, 128), 2, 4, 4
 SHAPE = (97, 163)  # odd, so that no pixel of a crop lies just between two pixels of the label
+SOURCE_SCALE = (0.5, 1.0)
 TARGET = {"size": SIZE, "num_views": VIEWS, "jitter": 0.4, "hue": 0.1}
 MEAN, STD = source_statistics("gta5")
 QUICKLY = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
@@ -60,9 +61,14 @@ def made(raw):
 
     @partial(jax.jit, compiler_options=QUICKLY)
     def make(key):
-        batch = views.adapt_views(key, raw, source_mean=MEAN, source_std=STD, **TARGET, **ranges)
+        batch = views.adapt_views(
+            key, raw, source_scale=SOURCE_SCALE, source_mean=MEAN, source_std=STD,
+            **TARGET, **ranges,
+        )  # fmt: skip
         source = jax.vmap(
-            lambda item: draw_crop(views.item_key(key, views.SOURCE, item), SHAPE, SIZE, (0.5, 1.0))
+            lambda item: draw_crop(
+                views.item_key(key, views.SOURCE, item), SHAPE, SIZE, SOURCE_SCALE
+            )
         )(raw["source_item"])
         return batch, drawn_views(key, raw["target_view"], **TARGET, **ranges), source
 
@@ -231,8 +237,9 @@ def test_baseline_views(raw, torchvision_colour):
     @partial(jax.jit, compiler_options=QUICKLY)
     def make(key):
         batch = views.baseline_views(
-            key, batch_in, size=SIZE, jitter=0.4, source_mean=MEAN, source_std=STD
-        )
+            key, batch_in, size=SIZE, scale=crop["scale"], jitter=0.4,
+            source_mean=MEAN, source_std=STD,
+        )  # fmt: skip
         drawn = [
             jax.vmap(lambda item, domain=domain: draw(views.item_key(key, domain, item)))(
                 raw["source_item"]

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dasac_jax.image import views
-from dasac_jax.image.view_parameters import Jitter, Noise, Window
+from dasac_jax.image import transforms
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD
+from dasac_jax.image.view_parameters import Jitter, Noise, Window
 from dasac_jax.method import consistency
 from dasac_jax.reporting import contact_sheet
 
@@ -46,8 +46,8 @@ def batch():
     windows = drawn_by_hand().windows
     frame = photo(*SIZE)
     whole = tuple(jnp.ones(n, bool) for n in SIZE)
-    clean, padded = jax.vmap(lambda w: views.zoom_view(frame, whole, w))(windows)
-    to_reference, from_reference = views.window_matrices(windows, SIZE)
+    clean, padded = jax.vmap(lambda w: transforms.zoom_view(frame, whole, w))(windows)
+    to_reference, from_reference = transforms.window_matrices(windows, SIZE)
     normalised = (clean - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     source = (photo(*SIZE)[None] - np.array(STATISTICS[0])) / np.array(STATISTICS[1])
     source[:, :, 100:] = 0
@@ -142,7 +142,7 @@ def test_planted_signs_are_noticed(batch, monkeypatch):
     def wrong(offsets, scales, flips, size):
         return original(-offsets, scales, flips, size)
 
-    monkeypatch.setattr(views, "view_matrices", wrong)
-    to_reference, _ = views.window_matrices(drawn_by_hand().windows, SIZE)
+    monkeypatch.setattr(transforms, "view_matrices", wrong)
+    to_reference, _ = transforms.window_matrices(drawn_by_hand().windows, SIZE)
     back, seen = contact_sheet.warped_back(batch | {"to_reference": np.asarray(to_reference)})
     assert np.abs(back[2] - photo(*SIZE))[seen[2] > 0.99].mean() > 10 / 255

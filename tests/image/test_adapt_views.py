@@ -1,4 +1,4 @@
-"""Whole views: geometry that the matrices undo, padding, noise, and independence of devices."""
+"""The adaptation's batches: shapes, geometry, padding, noise, and independence of devices."""
 
 from functools import partial
 
@@ -9,116 +9,13 @@ import pytest
 from PIL import Image
 
 from dasac_jax.image import views
-from dasac_jax.image.view_parameters import Window, draw_jittered_crop
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise, source_statistics
 
 SIZE = (32, 64)
 MEAN, STD = source_statistics("gta5")
 RANGES = {"source_scale": (0.5, 1.0), "target_scale": (1.0, 1.1), "zoom": (0.5, 1.0)}
-SETTINGS = {"size": SIZE, "num_views": 4, "source_mean": MEAN, "source_std": STD}
-
-
-def smooth(height, width, phase=0.0):
-    """(height, width, 3) in 0..1, slowly varying and with no symmetry."""
-    y, x = np.mgrid[:height, :width]
-    y, x = (y + 0.5) / height * 3.0, (x + 0.5) / width * 4.0
-    waves = [np.sin(x + 0.7 * y + phase), np.sin(1.3 * x - y + 1 + phase), np.sin(0.4 * x * y)]
-    return (0.5 + 0.45 * np.stack(waves, -1)).astype(np.float32)
-
-
-def uint8(image):
-    return np.round(image * 255).astype(np.uint8)
-
-
-def warp(image, matrix):
-    """Bilinear sampling of (H, W, C) by a 2x3 matrix from output to input coordinates in -1..1,
-    which mark the outer edges of the border pixels; 0 outside."""
-    H, W, _ = image.shape
-    y, x = np.mgrid[:H, :W].astype(np.float64)
-    grid = np.stack([(2 * x + 1) / W - 1, (2 * y + 1) / H - 1, np.ones((H, W))], -1)
-    u, v = np.moveaxis(grid @ np.asarray(matrix, np.float64).T, -1, 0)
-    column, row = ((u + 1) * W - 1) / 2, ((v + 1) * H - 1) / 2
-    padded = np.pad(np.asarray(image, np.float64), ((1, 1), (1, 1), (0, 0)))
-    total = np.zeros(image.shape)
-    for i in (0, 1):
-        for j in (0, 1):
-            r, c = np.floor(row) + i, np.floor(column) + j
-            weight = (1 - abs(row - r)) * (1 - abs(column - c))
-            r, c = np.clip(r, -1, H).astype(int) + 1, np.clip(c, -1, W).astype(int) + 1
-            total += weight[..., None] * padded[r, c]
-    return total
-
-
-def eroded(mask, pixels=2):
-    """The mask without a rim, the image's border included."""
-    H, W = mask.shape
-    padded = np.pad(mask, pixels)
-    shifts = range(2 * pixels + 1)
-    return np.all([padded[i : i + H, j : j + W] for i in shifts for j in shifts], axis=0)
-
-
-def window(scale, offset, flip, size):
-    lengths = [int(scale * n) for n in size]
-    return Window(np.float32(scale), np.array(lengths), np.array(offset), np.array(flip))
-
-
-WINDOWS = [
-    (1.0, (0, 0), True),
-    (0.6, (5, 3), False),
-    (0.6, (5, 3), True),
-    (0.75, (2, 27), True),
-    (1.25, (-9, -4), True),
-]
-
-
-@jax.jit
-def zoom_once(frame, zoom):
-    size = frame.shape[:2]
-    whole = tuple(jnp.ones(n, bool) for n in size)
-    matrices = views.window_matrices(jax.tree.map(lambda x: x[None], zoom), size)
-    return *views.zoom_view(frame, whole, zoom), *matrices
-
-
-@pytest.mark.parametrize(("scale", "offset", "flip"), WINDOWS)
-def test_matrices_undo_views(scale, offset, flip):
-    """Warped back, a view shows its group's frame inside the window, and with any sign of the
-    matrix turned it does not."""
-    size = (64, 128)
-    frame = smooth(*size)
-    zoom = window(scale, offset, flip, size)
-    view, padded, *matrices = zoom_once(frame, zoom)
-    to_reference, from_reference = (np.array(matrix[0]) for matrix in matrices)
-
-    seen = eroded(warp(np.array(~padded)[..., None], to_reference)[..., 0] > 0.99)
-    assert seen.mean() > 0.25
-
-    def error(matrix):
-        return np.abs(warp(view, matrix) - frame)[seen].max()
-
-    assert error(to_reference) < 0.02
-    for entry in zip(*np.nonzero(np.abs(to_reference) > 0.02), strict=True):
-        wrong = to_reference.copy()
-        wrong[entry] *= -1
-        assert error(wrong) > 0.06, entry
-
-    shown = eroded(np.array(~padded))
-    assert np.abs(warp(frame, from_reference) - np.array(view))[shown].max() < 0.02
-
-
-def target_batch(groups, num_views=4, shape=(40, 80)):
-    return {
-        "target_image": np.stack([uint8(smooth(*shape, phase=i)) for i in range(groups)]),
-        "target_view": np.arange(groups * num_views, dtype=np.int32),
-    }
-
-
-def source_batch(rows, shape=(48, 80)):
-    rng = np.random.default_rng(0)
-    return {
-        "source_image": np.stack([uint8(smooth(*shape, phase=0.5 * i)) for i in range(rows)]),
-        "source_label": rng.integers(0, 19, (rows, *shape)).astype(np.uint8),
-        "source_item": np.arange(rows, dtype=np.int32),
-    }
+TARGET = {"size": SIZE, "num_views": 4, "jitter": 0.4, "hue": 0.1}
+SETTINGS = {**TARGET, "source_mean": MEAN, "source_std": STD}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +33,7 @@ def make_adapt():
 
 
 @pytest.fixture(scope="module")
-def adapt_batch(make_adapt):
+def adapt_batch(make_adapt, source_batch, target_batch):
     raw = {**source_batch(4), **target_batch(2)}
     return raw, make_adapt(5, raw)
 
@@ -155,7 +52,7 @@ def test_adapt_views_have_the_promised_shapes(adapt_batch):
     }
 
 
-def test_all_views_of_a_group_warp_back_to_one_frame(adapt_batch):
+def test_all_views_of_a_group_warp_back_to_one_frame(adapt_batch, warp, eroded):
     _, batch = adapt_batch
     assert len(np.unique(batch["to_reference"], axis=0)) > 4
     back = [warp(v, m) for v, m in zip(batch["teacher_view"], batch["to_reference"], strict=True)]
@@ -192,7 +89,7 @@ def test_students_differ_from_teachers_by_colour_and_blur_only(adapt_batch):
         assert correlation > 0.6
 
 
-def test_zooming_out_pads(make_adapt, adapt_batch):
+def test_zooming_out_pads(make_adapt, adapt_batch, warp):
     raw, _ = adapt_batch
     batch = make_adapt(2, raw, zoom=(1.3, 1.6))
     padded = batch["padded"]
@@ -259,7 +156,7 @@ def test_views_do_not_depend_on_the_device_count(adapt_batch):
     raw, expected = adapt_batch
     devices = 4
     mapped = jax.pmap(
-        partial(views.adapt_views, **SETTINGS),
+        partial(views.adapt_views, **SETTINGS, **RANGES),
         in_axes=(None, 0),
         devices=jax.devices()[:devices],
     )
@@ -274,70 +171,10 @@ def test_views_do_not_depend_on_the_device_count(adapt_batch):
 
 def test_one_view_per_device_looks_as_in_the_whole_batch(adapt_batch):
     raw, expected = adapt_batch
-    settings = {**RANGES, "size": SIZE, "num_views": 4, "jitter": 0.4, "hue": 0.1}
-    del settings["source_scale"]
-    make = jax.jit(partial(views.target_views, **settings))
+    ranges = {name: RANGES[name] for name in ("target_scale", "zoom")}
+    make = jax.jit(partial(views.target_views, **TARGET, **ranges))
     for view in (0, 5):
         image, number = raw["target_image"][view // 4], raw["target_view"][view]
         one = make(jax.random.key(5), image[None], number[None])
         for name, value in one.items():
             np.testing.assert_allclose(value[0], expected[name][view], atol=2e-5, err_msg=name)
-
-
-@pytest.fixture(scope="module")
-def make_baseline():
-    settings = {"size": SIZE, "jitter": 0.4, "source_mean": MEAN, "source_std": STD}
-    return jax.jit(partial(views.baseline_views, **settings))
-
-
-def baseline_batch(rows):
-    target = {
-        "target_image": target_batch(rows)["target_image"],
-        "target_item": np.arange(rows, dtype=np.int32),
-    }
-    return {**source_batch(rows), **target}
-
-
-def test_baseline_views(make_baseline):
-    raw, key = baseline_batch(16), jax.random.key(7)
-    batch = make_baseline(key, raw)
-    assert {name: value.shape for name, value in batch.items()} == {
-        "source_image": (16, *SIZE, 3),
-        "source_label": (16, *SIZE),
-        "target_image": (16, *SIZE, 3),
-    }
-    assert batch["source_label"].dtype == jnp.int32
-    outside = np.array(batch["source_label"]) == 255
-    assert 0 < outside.mean() < 0.5
-    assert (np.array(batch["source_image"])[outside] == 0).all()
-
-    turned = make_baseline(key, jax.tree.map(lambda x: x[::-1], raw))
-    for name, value in turned.items():
-        np.testing.assert_allclose(value[::-1], batch[name], atol=2e-5, err_msg=name)
-    other = make_baseline(jax.random.key(8), raw)
-    assert np.abs(np.array(other["source_image"]) - np.array(batch["source_image"])).max() > 0.5
-
-
-def test_baseline_jitters_the_crops_that_drew_it(make_baseline):
-    raw, key = baseline_batch(16), jax.random.key(0)
-    batch = make_baseline(key, raw)
-    settings = {"size": SIZE, "scale": (0.5, 2.0), "strength": 0.4, "hue": 0.4}
-
-    @jax.jit
-    def plain_crop(image, number, item):
-        item = views.item_key(key, number, item)
-        window, jitter = draw_jittered_crop(item, image.shape[:2], **settings)
-        return *views.crop_view(image, window, SIZE), jitter.apply
-
-    for name, number, mean, std in (
-        ("source", views.SOURCE, MEAN, STD),
-        ("target", views.TARGET, IMAGENET_MEAN, IMAGENET_STD),
-    ):
-        images, jittered = raw[f"{name}_image"], []
-        for item in range(16):
-            plain, inside, drawn = map(np.array, plain_crop(images[item], number, item))
-            made = np.array(batch[f"{name}_image"][item]) * std + mean
-            changed = np.abs(made - plain)[inside].max() > 1e-3
-            assert changed == drawn
-            jittered.append(changed)
-        assert 3 <= sum(jittered) <= 13
