@@ -16,7 +16,7 @@ from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
 from dasac_jax.files import plain, png, write_file
 from dasac_jax.reporting.metrics_log import CURVES, METRICS_LINES, PICTURES, read
-from dasac_jax.runtime import logs
+from dasac_jax.runtime import tensorboard
 from dasac_jax.runtime.stop_requests import Stopped
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class Recorder:
         self._drawn_at = -_DRAW_SECONDS
         if enabled:
             _forget(self._folder, stage, first_step)
-        self._scalars = logs.Scalars(self._folder / "tensorboard" / stage, enabled=enabled)
+        events = self._folder / "tensorboard" / stage
+        self._events = tensorboard.EventWriter(events, enabled=enabled)
 
     def add(
         self,
@@ -63,8 +64,8 @@ class Recorder:
         """
         if not self._enabled:
             return
-        for name, value in values.items():
-            self._scalars.add_scalars(step, self._tags(name, value))
+        tags = [self._tags(name, value) for name, value in values.items()]
+        self._events.add_scalars(step, {tag: x for part in tags for tag, x in part.items()})
         now = time.monotonic()
         line = {"stage": self._stage, "step": step, "seconds": round(now - self._last, 3)}
         self._last = now
@@ -73,7 +74,7 @@ class Recorder:
         self._drawn = False
         self.flush()
         for name, picture in (pictures or {}).items():
-            self._scalars.add_image(f"{self._stage}/{name}", picture, step)
+            self._events.add_image(f"{self._stage}/{name}", picture, step)
             file = f"{self._stage}_{step:06d}_{name}.png"
             _try_to_replace(self._folder / PICTURES / file, png(picture))
         if pictures and now - self._drawn_at > _DRAW_SECONDS:
@@ -115,7 +116,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._scalars.close()
+        self._events.close()
         if kind is None and self._enabled and not self._drawn:
             self.draw()
         if not self.flush() and (kind is None or issubclass(kind, Stopped)):

@@ -1,19 +1,16 @@
-"""What a run tells: lines in train.log and on the terminal, a progress bar, TensorBoard."""
+"""The lines of a run in train.log and on the terminal, and its progress bar."""
 
 from __future__ import annotations
 
 import datetime
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import ModuleType, TracebackType
 from typing import Any
 
 import absl.logging
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -38,6 +35,15 @@ class _Terminal(logging.Handler):
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def quiet_jax() -> None:
+    """Keep JAX from reporting which devices there are not, and how processes are connected.
+
+    Its loggers do so at level INFO, which absl.app prints.
+    """
+    for name in ("jax._src.xla_bridge", "jax._src.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 @contextmanager
 def logging_to(
     workdir: Path | str | None, *, primary: bool = True, console: Console | None = None
@@ -57,7 +63,8 @@ def logging_to(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handlers.append(logging.FileHandler(path, encoding="utf-8"))
-            # A full disk: the terminal has the line too, and whoever saves tells of it.
+            # Where the disk is full, logging would print a traceback for each line. The terminal
+            # shows the line all the same, and saving a checkpoint reports the full disk.
             handlers[-1].handleError = lambda record: None
         except OSError as error:
             raise UserError(f"cannot write {path}: {error}; choose another --workdir") from error
@@ -65,7 +72,7 @@ def logging_to(
             logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
         )
     before = _LOGGER.level, _LOGGER.propagate
-    # Checkpointing reports each of its steps through absl at level INFO.
+    # orbax reports each step of saving through absl's log at level INFO.
     absl.logging.set_verbosity(absl.logging.WARNING)
     _LOGGER.setLevel(logging.INFO)
     _LOGGER.propagate = False
@@ -78,7 +85,7 @@ def logging_to(
         _LOGGER.propagate = before[1]
         for handler in handlers:
             _LOGGER.removeHandler(handler)
-            with suppress(OSError):  # a full disk still, for the last lines
+            with suppress(OSError):  # the disk may still be full when the last lines are written
                 handler.close()
 
 
@@ -109,7 +116,8 @@ def progress(
         if step % log_every and step != total:
             bar.update(task, completed=step)
             return
-        # Reading the values waits for the device; only then the clock tells the true rate.
+        # Reading the values waits until the device has computed them. The clock is read after
+        # that: before, it would measure how fast steps are started.
         numbers = {name: float(value) for name, value in (values or {}).items()}
         now = time.monotonic()
         status = _status(step - last_step, now - last_time, total - step, numbers)
@@ -142,109 +150,3 @@ def _status(done: int, seconds: float, left: int, values: Mapping[str, float]) -
     eta = str(datetime.timedelta(seconds=round(left / rate))) if rate else "unknown"
     numbers = [f"{name} {value:.4g}" for name, value in values.items()]
     return "  ".join([f"{rate:.3g} it/s", f"eta {eta}", *numbers])
-
-
-class Scalars:
-    """TensorBoard event files: `with Scalars(folder) as scalars: scalars.add_scalars(...)`.
-
-    folder is made where missing; a restarted run adds a file to those that are there, and so does
-    one whose file could not be written any more (a full disk). With enabled=False (all but one of
-    several processes) nothing is written.
-    """
-
-    def __init__(self, folder: Path | str, *, enabled: bool = True) -> None:
-        self._folder, self._enabled = str(folder), enabled
-        self._open()
-
-    def _open(self) -> None:
-        try:
-            self._writer = _tensorboard().SummaryWriter(self._folder, write_to_disk=self._enabled)
-        except OSError as error:
-            raise UserError(f"cannot write TensorBoard files to {self._folder}: {error}") from error
-        if self._enabled:
-            events = self._writer.file_writer.event_writer
-            self._records = _Records(events._ev_writer)
-            events._ev_writer = events._worker._record_writer = self._records
-
-    def _mend(self) -> None:
-        """Begin another file where this one is broken."""
-        if self._enabled and self._records.error is not None:
-            _LOGGER.warning(
-                "cannot write TensorBoard files to %s: %s; going on",
-                self._folder, self._records.error,
-            )  # fmt: skip
-            self._writer.close()
-            self._open()
-
-    def add_scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Add one point to each named curve; the names are tags such as "baseline/loss_source"."""
-        self._mend()
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, float(value), step)
-
-    def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
-        """Add a picture, (H, W, 3) uint8."""
-        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"a picture is (H, W, 3) uint8, got {image.shape} {image.dtype}")
-        self._writer.add_image(tag, image, step, dataformats="HWC")
-
-    def close(self) -> None:
-        """Write out everything."""
-        self._writer.close()
-
-    def __enter__(self) -> Scalars:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _tensorboard() -> ModuleType:
-    """tensorboardX, imported late and without PyTorch, which would cost every start seconds.
-
-    It imports PyTorch where that is installed, to take its tensors too.
-    """
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # makes it look as if it were not installed
-    try:
-        import tensorboardX
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return tensorboardX
-
-
-class _Records:
-    """A file of TensorBoard's records that keeps its first error and writes nothing after it.
-
-    In place of tensorboardX's own one, whose thread would die of a full disk: whoever added to it
-    then would wait for ever.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write_event(self, event: Any) -> None:
-        self._unless_broken(self._file.write_event, event)
-
-    def flush(self) -> None:
-        self._unless_broken(self._file.flush)
-
-    def close(self) -> None:
-        self._unless_broken(self._file.close)
-        with suppress(OSError):  # what is left in memory would be tried again, with a traceback
-            self._file._py_recordio_writer.close()
-
-    def _unless_broken(self, action: Callable[..., Any], *values: Any) -> None:
-        if self.error is None:
-            try:
-                action(*values)
-            except OSError as error:
-                self.error = error
