@@ -5,9 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from dasac_jax.errors import UserError
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,10 +24,10 @@ def code_of(action: Callable[[], int | None], stopped: str) -> int:
         return action() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_MISTAKE
     except KeyboardInterrupt:
         print(f"stopped; {stopped}", file=sys.stderr)
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def jobs(text: str) -> int:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from dasac_jax.data import classes
 from dasac_jax.data.labels import SYNTHIA_LEFT_OUT
-from dasac_jax.errors import UserError
+from dasac_jax.errors import EXIT_MISTAKE, UserError
 
 STAGES = ("baseline", "weights", "adapt")
 
@@ -264,7 +264,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         return _parse(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_MISTAKE)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

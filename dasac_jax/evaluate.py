@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dasac_jax.cli import INTERRUPTED, Parser
-from dasac_jax.errors import UserError
-from dasac_jax.runtime import malloc
+from dasac_jax.cli import Parser
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
+from dasac_jax.runtime import logs, malloc
 
 _SPLITS = ("val", "selection", "source_val", "source_train")
 _IDS = ("train", "cityscapes")
@@ -62,7 +61,7 @@ def run(flags: argparse.Namespace, console: Console | None = None) -> None:
     """Score what the flags name and write the report. Raises UserError."""
     # Imported late: a mistake on the command line is answered at once.
     from dasac_jax.evaluation import report, scores
-    from dasac_jax.runtime import logs, program_cache
+    from dasac_jax.runtime import program_cache
 
     names = named(flags.inputs)
     with logs.logging_to(None, primary=False, console=Console(stderr=True)):
@@ -101,16 +100,15 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says; a mistake ends with one line on stderr and code 2."""
-    # At absl's level INFO it reports each kind of device that is not there.
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    logs.quiet_jax()
     try:
         run(parse(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_MISTAKE)
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _check(flags: argparse.Namespace) -> None:

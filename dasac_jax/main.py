@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from dasac_jax import config as recipe
-from dasac_jax.errors import UserError
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError
 from dasac_jax.reporting import start_log
 from dasac_jax.runtime import lock, logs, malloc, processes, stop_requests, watchdog
 from dasac_jax.training import workdir
@@ -21,7 +20,6 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run w
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many train as one.", 1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
-INTERRUPTED = 130  # the shell's code for Ctrl-C: nothing was saved since the last checkpoint
 
 
 def run(config: ConfigDict, folder: Path) -> None:
@@ -61,8 +59,7 @@ def run(config: ConfigDict, folder: Path) -> None:
 def main(argv: list[str]) -> None:
     """Run what the flags say; a mistake ends with one line on stderr and code 2."""
     del argv
-    # At absl's level INFO it reports each kind of device that is not there.
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    logs.quiet_jax()
     try:
         for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
             if not flag.value:
@@ -72,14 +69,14 @@ def main(argv: list[str]) -> None:
             run(_CONFIG.value, Path(_WORKDIR.value))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_MISTAKE)
     except stop_requests.Stopped as reason:
         print(f"stopped by {reason}: all is saved, the same command goes on", file=sys.stderr)
-        sys.exit(stop_requests.RESUME)
+        sys.exit(EXIT_RESUME)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.stdout.flush()
-        os._exit(INTERRUPTED)  # at once: nobody waits for threads that are still writing
+        os._exit(EXIT_INTERRUPTED)  # at once: nobody waits for threads that are still writing
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python -m dasac_jax.predict CHECKPOINT --images IMAGES --output DIR"""
+"""The command `python -m dasac_jax.predict CHECKPOINT --images IMAGES --output DIR`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from dasac_jax.cli import INTERRUPTED, Parser
-from dasac_jax.errors import UserError
+from dasac_jax.cli import Parser
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
 from dasac_jax.runtime import malloc
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Do what the command line says; returns what was done, in words. Raises UserError."""
-    # Imported late: a mistake on the command line is answered at once.
+    """Predict the images that the command line names and return a report. Raises UserError."""
+    # Imported only now, so that a mistake on the command line is answered without loading JAX.
     from dasac_jax.inference import image_files, prediction_files, predictor, trained_network, video
     from dasac_jax.runtime import logs, program_cache
 
@@ -44,29 +44,28 @@ def run(arguments: argparse.Namespace) -> str:
         variables = trained_network.choose(
             networks, arguments.checkpoint, teacher=arguments.teacher
         )
-        look = prediction_files.Look(
-            trained_network.class_names(facts), trained_network.class_palette(facts)
-        )
-        prediction_files.check(images, kinds, look.names, zipped=arguments.zip)
-        prediction_files.claim(folder, _record(facts, variables, options, look))
-        left = prediction_files.unfinished(folder, images, kinds)
-        there, started = len(images) - len(left), time.monotonic()
-        with logs.progress("predict", len(images), there, log_every=10) as update:
-            start = predictor.predictor(model, variables, options)
+        classes = trained_network.classes(facts)
+        names = [entry.name for entry in classes]
+        prediction_files.check_server_names(images, kinds, names, zipped=arguments.zip)
+        prediction_files.write_record(folder, _record(facts, variables, options, names))
+        remaining = prediction_files.unfinished(folder, images, kinds)
+        existing, started = len(images) - len(remaining), time.monotonic()
+        with logs.progress("predict", len(images), existing, log_every=10) as update:
+            predict = predictor.create(model, variables, options)
             batch = predictor.batch_size(options)
             for done in prediction_files.predict_files(
-                start, left, folder, kinds, look, batch=batch
+                predict, remaining, folder, kinds, classes, batch=batch
             ):
-                update(there + done)
+                update(existing + done)
         seconds = time.monotonic() - started
     lines = [
-        f"{len(left)} images predicted in {seconds:.1f} s, {there} were there: {folder}/"
+        f"{len(remaining)} images predicted in {seconds:.1f} s, {existing} were there: {folder}/"
         + (kinds[0] if len(kinds) == 1 else "{" + ",".join(kinds) + "}")
     ]
     if arguments.zip:
         lines.append(f"for upload: {prediction_files.write_zip(folder, images)}")
     if arguments.video:
-        frames = [prediction_files.target(folder, image, "overlay") for image in images]
+        frames = [prediction_files.output_path(folder, image, "overlay") for image in images]
         video.write_video(arguments.video, frames, fps=arguments.fps)
         lines.append(f"video: {arguments.video}")
     return "\n".join(lines)
@@ -78,13 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(run(_parser().parse_args(argv)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_MISTAKE)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _kinds(arguments: argparse.Namespace) -> list[str]:
+    """The kinds of files that are asked for; --zip and --video need one each."""
     wanted = {
         "labels": True,
         "cityscapes_ids": arguments.cityscapes_ids or arguments.zip,
@@ -95,8 +95,8 @@ def _kinds(arguments: argparse.Namespace) -> list[str]:
     return [kind for kind, is_wanted in wanted.items() if is_wanted]
 
 
-def _record(facts, variables, options, look) -> dict[str, Any]:
-    """What decides a prediction, but for the image."""
+def _record(facts, variables, options, class_names) -> dict[str, Any]:
+    """What decides a prediction apart from the image: network, weights, classes and options."""
     import jax
 
     checksum = 0
@@ -105,7 +105,7 @@ def _record(facts, variables, options, look) -> dict[str, Any]:
     return {
         "network": facts["arch"],
         "weights": f"{checksum:08x}",
-        "classes": look.names,
+        "classes": class_names,
         "scales": options.scales,
         "flip": options.flip,
         "window": options.window,

@@ -3,7 +3,6 @@
 python scripts/show_views.py --config configs/demo.py --workdir RUN [--output views.png] …
 """
 
-import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dasac_jax import config as recipe
-from dasac_jax import main as training  # defines --config and --workdir
-from dasac_jax.errors import UserError
+from dasac_jax import main as training  # noqa: F401 (defines --config and --workdir)
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
 from dasac_jax.files import replacing
+from dasac_jax.runtime import logs
 
 _OUTPUT = flags.DEFINE_string("output", "views.png", "The picture's file.")
 _STEP = flags.DEFINE_integer("step", 0, "The step of the adaptation to show.", lower_bound=0)
@@ -87,9 +87,9 @@ def make_views(config: ConfigDict, raw: dict[str, Any], step: int, statistics):
     from dasac_jax.image import views
     from dasac_jax.method import steps
     from dasac_jax.reporting import contact_sheet
-    from dasac_jax.training import stages
+    from dasac_jax.training import from_config
 
-    target, source_scale = stages.target_view_settings(config), tuple(config.adapt.source_scale)
+    target, source_scale = from_config.target_view_settings(config), tuple(config.adapt.source_scale)
     size, shape = target["size"], raw["source_image"].shape[1:3]
     mean, std = statistics
 
@@ -103,7 +103,7 @@ def make_views(config: ConfigDict, raw: dict[str, Any], step: int, statistics):
         )
         return {"all": (batch, drawn, sources)}
 
-    whole = steps.on_views(lambda _, batch: batch["all"], make, stages.STAGE_NUMBER["adapt"])
+    whole = steps.on_views(lambda _, batch: batch["all"], make, from_config.STAGE_NUMBER["adapt"])
     arrays = {name: raw[name] for name in raw if name != "names"}
     count = config.adapt.groups * config.adapt.group_size
     arrays["target_view"] = np.arange(count, dtype=np.int32)
@@ -126,7 +126,7 @@ def _write(picture: np.ndarray, path: Path) -> None:
 def main(argv: list[str]) -> None:
     """Draw what the flags say; a mistake ends with one line on stderr and code 2."""
     del argv
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    logs.quiet_jax()
     try:
         for name in ("config", "workdir"):
             if not flags.FLAGS[name].value:
@@ -135,10 +135,10 @@ def main(argv: list[str]) -> None:
         print(run(config, folder, Path(_OUTPUT.value), _STEP.value, _SEED.value))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_MISTAKE)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(training.INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dasac_jax import main
-from dasac_jax.errors import UserError
+from dasac_jax.errors import EXIT_INTERRUPTED, UserError
 from dasac_jax.reporting import start_log
 from dasac_jax.runtime import lock, stop_requests
 
@@ -222,5 +222,5 @@ def test_ctrl_c_twice_ends_at_once(tiny, tmp_path):
         [sys.executable, "-c", code, *tiny(tmp_path / "run")],
         cwd=ROOT, capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
-    assert ended.returncode == main.INTERRUPTED == 130, ended.stderr
+    assert ended.returncode == EXIT_INTERRUPTED == 130, ended.stderr
     assert "the same command goes on from the last checkpoint" in ended.stderr

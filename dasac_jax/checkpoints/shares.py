@@ -33,7 +33,7 @@ def count(leaves: Mapping[str, Any]) -> int:
     return max(1, min(jax.process_count(), len(leaves)))
 
 
-def write(folder: Path, job: Job, keep: int, talk: processes.Talk) -> None:
+def write(folder: Path, job: Job, keep: int, talk: processes.Messages) -> None:
     """Put a job's checkpoint into a folder as a whole, and keep the newest `keep` steps there.
 
     Called by all processes, each with its arrays; raises on all of them where one cannot write,

@@ -47,7 +47,7 @@ def open_manager(folder: Path | str, keep: int = 2) -> Manager:
             step_folders.clear(folder)
         except OSError as error:
             raise UserError(f"cannot keep checkpoints in {folder}: {error}") from error
-    talk = processes.Talk(f"checkpoints/{next(_managers)}")
+    talk = processes.Messages(f"checkpoints/{next(_managers)}")
     return Manager(folder, lambda job: shares.write(folder, job, keep, talk))
 
 

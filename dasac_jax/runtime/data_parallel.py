@@ -1,8 +1,8 @@
-"""The data-parallel boundary: which rows a device gets, and the one place that calls pmap.
+"""Data-parallel training: which rows of a batch a device gets, and the one place that calls pmap.
 
-The state is one logical copy; batches carry a leading axis of local devices. Rows of the source
-batch and views of the target batch are dealt to the devices in order; a group of views may span
-devices, which then all receive its image.
+The state is one logical copy; batches have a leading axis of local devices. The devices get equal
+numbers of rows of the source batch and of views of the target batch, in order. The views of one
+image may lie on several devices, which then all receive the image.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,11 @@ AXIS = "batch"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a global batch lies on the devices.
+    """How a global batch is divided among the devices.
 
-    source_batch and target_batch count images over all devices; a target image gives
-    `group_size` views (1 in the baseline).
+    source_batch and target_batch count images over all devices; each target image gives
+    `group_size` views (1 in the baseline). devices counts those of all processes, local_devices
+    those of this one, whose number is process.
     """
 
     source_batch: int
@@ -95,10 +96,11 @@ def layout(
 
 
 def shard(batch: dict[str, Any], plan: Layout) -> dict[str, np.ndarray]:
-    """A batch of this process's rows, from the loader, with a leading axis of local devices.
+    """Add a leading axis of local devices to the loader's batch of this process's rows.
 
-    source_* (b, …) → (D, b/D, …); target_image (g, h, w, 3) → (D, images that the device's views
-    come from, h, w, 3); adds target_view (D, V), the views' global numbers, and target_item.
+    source_* (b, …) becomes (D, b/D, …), and target_image (g, h, w, 3) becomes (D, n, h, w, 3): for
+    each device the n images that its views are of. Added are target_view (D, V) int32, the views'
+    global numbers, and target_item (D, n) int32, the images' numbers in the global batch.
     """
     local = plan.local_devices
     out = {
@@ -106,7 +108,7 @@ def shard(batch: dict[str, Any], plan: Layout) -> dict[str, np.ndarray]:
         for key in ("source_image", "source_label", "source_item")
     }
     groups = plan.local_views // plan.group_size
-    needed = np.stack([np.unique(row) for row in groups])  # (D, images of a device)
+    needed = np.stack([np.unique(row) for row in groups])  # (D, n)
     rows = needed - plan.target_rows.start
     out["target_image"] = batch["target_image"][rows]
     out["target_item"] = needed.astype(np.int32)
@@ -117,8 +119,8 @@ def shard(batch: dict[str, Any], plan: Layout) -> dict[str, np.ndarray]:
 def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
     """`step(state, batch) → (state, metrics)` over all devices, its collectives named AXIS.
 
-    The state goes in and comes out as one copy (replicate it first, so that it compiles once);
-    its buffers are donated.
+    The state goes in and comes out as one logical copy, and its buffers are donated. A state that
+    was not replicated first works too, but the step is compiled a second time for it.
     """
     return jax.pmap(
         step,
@@ -130,22 +132,53 @@ def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def over_local_devices(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(variables, batch)` on this process's devices, one shard of the batch each."""
+    """`function(variables, batch)` on this process's devices, one part of the batch on each."""
     return jax.pmap(function, in_axes=(None, 0), devices=jax.local_devices())
 
 
 def replicate(tree: Any) -> Any:
-    """One logical copy of a pytree on all devices of all processes, which hold the same values."""
+    """Put a pytree, equal on all processes, on all their devices as one logical copy."""
     everywhere = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
     if jax.process_count() == 1:
         return jax.device_put(tree, everywhere)
 
-    def spread(leaf: Any) -> jax.Array:
-        # device_put would compare the values of all processes, one leaf after the other.
+    def replicate_array(leaf: Any) -> jax.Array:
+        # device_put would first compare the values of all processes, one array after the other.
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
 
-    return jax.tree.map(spread, tree)
+    return jax.tree.map(replicate_array, tree)
+
+
+def replicate_locally(tree: Any) -> Any:
+    """Put a pytree on each of this process's devices, for `over_local_devices`.
+
+    What `replicate` has put there is taken as it lies, without a copy: whoever predicts several
+    batches calls this once, since otherwise the weights are sent to the devices for each batch.
+    """
+    here = NamedSharding(_local_mesh(), PartitionSpec())
+
+    def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            shards = [shard.data for shard in leaf.addressable_shards]
+            return jax.make_array_from_single_device_arrays(leaf.shape, here, shards)
+        return jax.device_put(leaf, here)
+
+    return jax.tree.map(place, tree)
+
+
+def on_first_device(tree: Any) -> Any:
+    """A replicated pytree as it lies on this process's first device, without a copy."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def to_devices(batch: Any) -> Any:
+    """Send arrays (D, …) to this process's D devices, one part to each."""
+    return jax.device_put(batch, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
+
+
+def _local_mesh() -> Mesh:
+    return Mesh(np.array(jax.local_devices()), (AXIS,))
 
 
 def fetch(tree: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One process at a time works in a folder."""
+"""A lock on a work directory: one process at a time works there."""
 
 import fcntl
 import logging
@@ -17,11 +17,11 @@ LOCK_FILE = "lock"
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep a work directory, which is made where missing, for this process.
+    """Lock a work directory, which is made where missing, for this process.
 
-    The kernel lets go of it when the process dies, however that may be; the file stays. Raises
+    The kernel releases the lock when the process ends, in whatever way; the file stays. Raises
     UserError where another process works there, or the folder cannot be written. Where the file
-    system knows no locks, a warning is all.
+    system has no locks, a warning is logged and the work goes on.
     """
     path = folder / LOCK_FILE
     try:

@@ -1,24 +1,26 @@
-"""Memory that a step gives back is kept by the process, on Linux."""
+"""On Linux, memory that one training step has freed stays with the process for the next."""
 
 import ctypes
 import os
 import sys
 
-# What mallopt calls them (malloc.h).
+# The numbers of mallopt's parameters in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _GPU = "/dev/nvidiactl"
 _VARIABLES = ("MALLOC_", "GLIBC_TUNABLES")
 
 
 def keep_memory() -> bool:
-    """Have the C library keep what is freed, for the next step; whether it does.
+    """Have the C library keep freed memory instead of returning it to the system.
 
-    A CPU's step takes its temporary memory (1.5 GiB for ResNet-101 at 96×192) anew each time. By
-    default that is mapped from the operating system, which clears it page by page, and is given
-    back at the end: a tenth of the step's time. It has to be one heap: those of single threads
-    cannot grow so far. To be called before JAX computes, since its threads choose their heaps
-    then. Leaves all as it is where the C library is not glibc, where the environment already has
-    settings for it, and where a GPU computes.
+    On a CPU each step allocates its temporary memory anew (1.5 GiB for ResNet-101 at 96×192). By
+    default the C library maps it from the operating system, which clears it page by page, and
+    returns it at the end of the step: a tenth of the step's time. All threads are made to share
+    one heap, since the heaps that threads otherwise have cannot grow that large. To be called
+    before JAX computes, because its threads choose their heaps then.
+
+    Returns whether it did so: nothing is changed where the C library is not glibc, where the
+    environment already has settings for it, and where a GPU computes.
     """
     if not sys.platform.startswith("linux") or any(n.startswith(_VARIABLES) for n in os.environ):
         return False

@@ -1,12 +1,11 @@
-"""Several processes, on one host or many, train as one.
+"""Several processes, on one host or many, that train as one.
 
-JAX connects them. Process 0 alone reads and writes the work directory; what it finds there it hands
-to the others, so that none of them depends on how fast a shared file system shows them a change.
+JAX connects them. Process 0 alone reads and writes the work directory and sends what it finds there
+to the others, so that none of them depends on how fast a shared file system shows it a change.
 """
 
 import itertools
 import json
-import logging
 import os
 import signal
 import socket
@@ -17,16 +16,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed  # the coordinator's address, which JAX tells nowhere else
 from jax.experimental import multihost_utils
 
-from dasac_jax.errors import UserError
-from dasac_jax.runtime import watchdog
-from dasac_jax.runtime.watchdog import WEEK, store
+from dasac_jax.errors import EXIT_MISTAKE, UserError
+from dasac_jax.runtime import key_value_store, watchdog
 
-_CONNECT = 60.0  # seconds to reach the coordinator
-_COME = 300.0  # seconds for all processes to start
-_HEARTBEAT = 50  # seconds after which JAX ends all by itself; our watch is faster and says why
+_CONNECT_SECONDS = 60.0  # to reach the coordinator
+_START_SECONDS = 300.0  # for all processes to start
+# Without a sign of a process for so long, JAX ends all others itself. Our watchdog is faster, and
+# says why.
+_JAX_HEARTBEAT_SECONDS = 50
 
 
 def join(
@@ -37,28 +36,29 @@ def join(
     coordinator: HOST:PORT that process 0 is to listen at. With nothing given, JAX looks for a
     cluster (SLURM, Open MPI, Kubernetes, TPU pods …); where it finds none, or num_processes alone
     is given as 1, this process works by itself. Raises UserError for some of the three without the
-    others, and for values that cannot be; the program ends with code 2 where the coordinator
-    cannot be reached within a minute.
+    others, and for impossible values. The program ends with EXIT_MISTAKE where the coordinator
+    cannot be reached within a minute, or not all processes have started within five.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     if given == {"coordinator": None, "num_processes": 1, "process_id": None}:
         return
     _check(given)
-    # It would take SIGTERM away from whoever stops in good order.
+    # JAX's preemption service would replace our handler of SIGTERM, which stops in good order.
     jax.config.update("jax_enable_preemption_service", False)
-    logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     joined = threading.Event()
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while Python cannot answer it
-    threading.Thread(target=_give_up, args=(joined,), daemon=True).start()
+        # Connecting happens in C++, and Python's own handler would only run after it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_limit_waiting, args=(joined, coordinator), daemon=True).start()
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
-            initialization_timeout=int(2 * _COME),  # behind ours, which ends with a message
-            heartbeat_timeout_seconds=_HEARTBEAT,
+            # Later than _limit_waiting, which ends with a message.
+            initialization_timeout=int(2 * _START_SECONDS),
+            heartbeat_timeout_seconds=_JAX_HEARTBEAT_SECONDS,
         )
     except ValueError as error:
         if coordinator is None and str(error).startswith("coordinator_address"):
@@ -77,7 +77,7 @@ def join(
 
 
 def _check(given: dict[str, Any]) -> None:
-    """Raise UserError for flags that cannot be."""
+    """Raise UserError for flags that are incomplete or impossible."""
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if len(missing) == len(given):
         return
@@ -99,7 +99,7 @@ def _check(given: dict[str, Any]) -> None:
 
 
 def _check_port(port: int) -> None:
-    """Raise UserError where this process cannot listen; JAX 0.10 crashes there."""
+    """Raise UserError where process 0 cannot listen at the port; JAX 0.10 would crash."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -110,21 +110,24 @@ def _check_port(port: int) -> None:
             ) from error
 
 
-def _give_up(joined: threading.Event) -> None:
-    """End this process where the others do not come: JAX would abort with a stack trace."""
-    if joined.wait(_CONNECT):
+def _limit_waiting(joined: threading.Event, coordinator: str | None) -> None:
+    """End this process if the others do not start in time; JAX would abort with a stack trace."""
+    if joined.wait(_CONNECT_SECONDS):
         return
-    address = distributed.global_state.coordinator_address
+    address = coordinator or key_value_store.coordinator()
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
         watchdog.end(
-            2, f"the coordinator {address} cannot be reached within {_CONNECT:g} s: {error}"
+            EXIT_MISTAKE,
+            f"the coordinator {address} cannot be reached within {_CONNECT_SECONDS:g} s: {error}",
         )
-    if not joined.wait(_COME - _CONNECT):
+    if not joined.wait(_START_SECONDS - _CONNECT_SECONDS):
         watchdog.end(
-            2, f"not all processes have come to {address} within {_COME:g} s: start all of them"
+            EXIT_MISTAKE,
+            f"not all processes have come to {address} within {_START_SECONDS:g} s: "
+            "start all of them",
         )
 
 
@@ -133,90 +136,92 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-class Talk:
-    """What one thread of each process says to those of the others, in the same order on all.
+class Messages:
+    """Messages between one thread of each process, which all make the same calls in order.
 
-    name: another one for each thread that talks. Without other processes nobody is asked.
+    name: the same on all processes, and a different one for each thread. Each message is anything
+    that JSON can hold. Where there are no other processes, none are sent.
     """
 
     def __init__(self, name: str) -> None:
         self._keys = (f"dasac/{name}/{number}" for number in itertools.count())
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives on process 0, where alone it is called: anything JSON can hold."""
+        """The result of `make`, which is called on process 0 alone, on all processes."""
         if not watchdog.is_on():
             return make()
         key = next(self._keys)
         if is_first():
             value = make()
-            store().key_value_set(key, json.dumps(value))
+            key_value_store.put(key, json.dumps(value))
             return value
-        return json.loads(store().blocking_key_value_get(key, WEEK))
+        return json.loads(key_value_store.wait_for(key))
 
-    def each(self, value: Any) -> list[Any]:
-        """The values of all processes, in their order: anything JSON can hold."""
+    def from_all(self, value: Any) -> list[Any]:
+        """The values of all processes, in the order of their numbers."""
         if not watchdog.is_on():
             return [value]
         key = next(self._keys)
-        store().key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
+        key_value_store.put(f"{key}/{jax.process_index()}", json.dumps(value))
         keys = (f"{key}/{process}" for process in range(jax.process_count()))
-        return [json.loads(store().blocking_key_value_get(each, WEEK)) for each in keys]
+        return [json.loads(key_value_store.wait_for(each)) for each in keys]
 
     def together(self, work: Callable[[], Any]) -> list[Any]:
-        """What `work` gives on each process; raises on all where it raises on one.
+        """Call `work` on each process; returns all results, in the order of the processes.
 
-        That is its own exception there, and RuntimeError with its words on the others.
+        Where it fails on one, all raise: that one its own exception, the others RuntimeError with
+        the same text.
         """
         if not watchdog.is_on():
             return [work()]
-        mine, found, error = None, None, None
+        result, error, message = None, None, None
         try:
-            found = work()
-        except Exception as raised:  # whatever it is, the others wait for an answer
-            mine, error = raised, f"process {jax.process_index()}: {raised}"
-        answers = self.each([found, error])
-        if mine is not None:
-            raise mine
-        for _, theirs in answers:
-            if theirs is not None:
-                raise RuntimeError(theirs)
+            result = work()
+        except Exception as raised:  # of any kind, since the others wait for an answer
+            error, message = raised, f"process {jax.process_index()}: {raised}"
+        answers = self.from_all([result, message])
+        if error is not None:
+            raise error
+        for _, failure in answers:
+            if failure is not None:
+                raise RuntimeError(failure)
         return [value for value, _ in answers]
 
 
-_MAIN = Talk("main")
+_MAIN = Messages("main")  # of the main threads
 
 
 def barrier() -> None:
     """Wait for all processes, however long they take."""
-    _MAIN.each(None)
+    _MAIN.from_all(None)
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-    """What `make` gives on process 0, where alone it is called: anything that JSON can hold."""
+    """The result of `make`, which is called on process 0 alone: anything that JSON can hold."""
     return _MAIN.from_first(make)
 
 
 def state_from_first(
     make: Callable[[], tuple[Any, dict[str, Any]]], like: Callable[[], Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Arrays and facts that `make` gives on process 0, where alone it is called.
+    """The state and metadata that `make` returns, which is called on process 0 alone.
 
-    like: gives a pytree of the same shapes and dtypes, where it is called: on the other processes.
-    With several the arrays are numpy arrays, bit for bit the same on all.
+    like: returns a pytree of the same shapes and dtypes; called on the other processes alone.
+    With several processes the arrays are numpy arrays, bit for bit the same on all.
     """
     if not watchdog.is_on():
         return make()
     made = []
 
-    def facts() -> dict[str, Any]:
+    def make_metadata() -> dict[str, Any]:
         made.extend(make())
         return made[1]
 
-    found = from_first(facts)
+    metadata = from_first(make_metadata)
     leaves, structure = jax.tree.flatten(made[0] if made else like())
     arrays = [np.asarray(x) if made else np.zeros(x.shape, x.dtype) for x in leaves]
     content = b"".join(array.tobytes() for array in arrays)
-    # As whole numbers: JAX broadcasts by a sum, which turns -0.0 into 0.0.
+    # Sent as integers: JAX broadcasts by adding zeros, which would turn -0.0 into 0.0.
     words = np.frombuffer(content + bytes(-len(content) % 4), np.uint32)
     content = np.asarray(multihost_utils.broadcast_one_to_all(words)).tobytes()
     shared, start = [], 0
@@ -224,32 +229,33 @@ def state_from_first(
         piece = np.frombuffer(content, array.dtype, array.size, start)
         shared.append(piece.reshape(array.shape).copy())
         start += array.nbytes
-    return jax.tree.unflatten(structure, shared), found
+    return jax.tree.unflatten(structure, shared), metadata
 
 
 def total(number: np.ndarray | int) -> np.ndarray:
     """The sum of all processes' int64 arrays, the same on all; a process may give just 0."""
     if not watchdog.is_on():
         return np.asarray(number)
-    return sum(np.asarray(each, np.int64) for each in _MAIN.each(np.asarray(number).tolist()))
+    numbers = _MAIN.from_all(np.asarray(number).tolist())
+    return sum(np.asarray(each, np.int64) for each in numbers)
 
 
 def part_of(count: int, least: int = 1) -> range:
-    """This process's part of `count` items: equal blocks in order, none shorter than `least`.
+    """This process's part of `count` items, which are divided into equal blocks in order.
 
-    Only the last ones that have any may have fewer.
+    A block has at least `least` items; the last one may have fewer, and processes after that none.
     """
     return _part(jax.process_index(), count, least)
 
 
 def gather(rows: np.ndarray, count: int, least: int = 1) -> np.ndarray:
-    """Rows (count, …) of which each process has those of its `part_of(count, least)`."""
+    """All rows (count, …), of which each process gives those of its `part_of(count, least)`."""
     if not watchdog.is_on():
         return rows
     parts = [_part(process, count, least) for process in range(jax.process_count())]
     padded = np.zeros((len(parts[0]), *rows.shape[1:]), rows.dtype)
     padded[: len(rows)] = rows
-    # As bytes: JAX has no 64-bit numbers.
+    # Sent as bytes: JAX by default has no 64-bit numbers.
     found = np.asarray(multihost_utils.process_allgather(padded.reshape(-1).view(np.uint8)))
     blocks = found.view(rows.dtype).reshape(len(parts), *padded.shape)
     return np.concatenate([block[: len(x)] for block, x in zip(blocks, parts, strict=True)])
@@ -268,7 +274,7 @@ def check_alike(text: str, what: str) -> None:
             f"process {jax.process_index()} was started with another {what} than process 0: "
             "give all of them the same"
         )
-    barrier()  # nobody begins before all agree
+    barrier()  # no process goes on while another may still raise
 
 
 def check_shared(folder: Path) -> None:
@@ -283,9 +289,10 @@ def check_shared(folder: Path) -> None:
         return token.name
 
     name = from_first(write)
-    # Asked for the first time after it was made: no cache can know that it is missing.
+    # The first look-up comes after the file was made, so a network file system cannot answer it
+    # from a cached "not found".
     seen = (folder / name).exists()
-    total(int(seen))  # all have looked
+    barrier()  # all have looked, so the file can go
     if is_first():
         token.unlink(missing_ok=True)
     if not seen:
@@ -293,4 +300,4 @@ def check_shared(folder: Path) -> None:
             f"--workdir {folder} of process {jax.process_index()} on {socket.gethostname()} "
             "is not that of process 0: give a folder that all hosts share"
         )
-    barrier()  # nobody begins before all agree
+    barrier()  # no process goes on while another may still raise

@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, so that only the first start has to compile them."""
+"""Keeps compiled programs on disk, so that only the first start has to compile them."""
 
 import logging
 import os
@@ -13,15 +13,15 @@ import jax
 _LOG = logging.getLogger(__name__)
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
-_CHECKED = "checked"  # file whose time tells when programs were last looked through
+_CHECKED = "checked"  # an empty file; its time tells when the programs were last checked
 
 
 def keep_programs() -> Path | None:
-    """Switch JAX's persistent compilation cache on; gives its folder, None where it is off.
+    """Switch JAX's persistent compilation cache on; returns its folder, None where it is off.
 
-    The folder is JAX_COMPILATION_CACHE_DIR (empty: no cache), otherwise the user's cache
-    directory's dasac_jax/xla, a folder for each kind of processor. One that cannot be written to
-    only warns.
+    The folder is that in JAX_COMPILATION_CACHE_DIR (empty: no cache), otherwise one for this kind
+    of processor in dasac_jax/xla of the user's cache directory. Where it cannot be written, a
+    warning is logged and the cache stays off.
     """
     given = os.environ.get(VARIABLE)
     if given == "":
@@ -46,24 +46,28 @@ def keep_programs() -> Path | None:
 
 
 def _drop_cut_off(folder: Path) -> None:
-    """Remove programs that a killed process or a full disk left cut off, since the last time.
+    """Remove programs that a killed process or a full disk has left incomplete.
 
-    JAX would complain of them, and compile, at every start: it replaces none.
+    JAX would warn of each at every start and compile it again, since it never replaces a file of
+    its cache. Only files written since the last such check are read.
     """
     stamp = folder / _CHECKED
     since = stamp.stat().st_mtime if stamp.exists() else 0.0
     try:
         stamp.touch()
         for path in folder.glob("*-cache"):
-            # Not only later ones: a clock's steps are coarse, and the writer may have died slowly.
+            # A minute is added, since the times of files are coarse and a process that was writing
+            # at the last check may have been killed only after it.
             if path.stat().st_mtime > since - 60 and _is_cut_off(path.read_bytes()):
                 path.unlink()
-    except OSError as error:  # another process was faster, or a disk that takes no stamp
-        _LOG.debug("%s was not looked through: %s", folder, error)
+    except OSError as error:  # another process removed a file first, or the disk is full
+        _LOG.debug("%s was not checked: %s", folder, error)
 
 
 def _is_cut_off(program: bytes) -> bool:
-    if program[:1] != b"x":  # not what zlib writes, which JAX uses where there is no zstandard
+    if program[:1] != b"x":
+        # Not written by zlib, which JAX uses where the package zstandard is not installed. Of other
+        # formats only empty files are recognised.
         return not program
     try:
         zlib.decompress(program)
@@ -79,15 +83,15 @@ def _user_cache() -> Path:
 
 
 def _processor() -> str:
-    """A name for this processor's abilities.
+    """A name for the set of instructions that this processor has.
 
-    Homes are shared between machines, and a program compiled for one processor may hold
+    Several machines may share a home directory, and a program compiled for one processor may hold
     instructions that another does not have.
     """
-    abilities = platform.processor()
+    flags = platform.processor()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            abilities = next((line for line in file if line.startswith(("flags", "Features"))), "")
+            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
     except OSError:  # not Linux
         pass
-    return f"{platform.machine()}-{zlib.crc32(abilities.encode()):08x}"
+    return f"{platform.machine()}-{zlib.crc32(flags.encode()):08x}"

@@ -1,7 +1,7 @@
-"""Stopping in good order: on SIGTERM, on SIGINT, and when the time that was given is over.
+"""Stopping in good order: on SIGTERM, on SIGINT, and when a time limit is near.
 
-A signal does no more than leave a note. Whoever works in steps calls `check` between two of them,
-and whoever has done something since the last checkpoint saves it when that raises `Stopped`.
+The handler of a signal only remembers it. Loops call `check` between two steps; it raises
+`Stopped`, and code that has something unsaved catches that and saves.
 """
 
 import os
@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-RESUME = 75  # exit code (EX_TEMPFAIL): all is saved, the same command goes on
-_SHARE, _MOST = 0.1, 300.0  # of a time limit that is kept for saving; seconds at most
+_SAVING_SHARE = 0.1  # of a time limit that is kept for saving
+_SAVING_SECONDS = 300.0  # that are kept for saving at most
 
 _received: list[signal.Signals] = []
 _deadline: list[tuple[float, float]] = []  # (when to stop by time.monotonic(), minutes given)
-_agree: list[Callable[[str | None], str | None]] = []
+_agreements: list[Callable[[str | None], str | None]] = []  # see `agreeing`; the last one counts
 
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
-    """The work was put down in good order and the same command goes on with it; says why."""
+    """A stop was requested, its text says by what; the same command goes on with the work."""
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def on_signals() -> Iterator[None]:
     remains so.
     """
     numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, _note) for number in numbers}
+    before = {number: signal.signal(number, _remember) for number in numbers}
     try:
         yield
     finally:
@@ -48,7 +48,8 @@ def time_limit(minutes: float) -> Iterator[None]:
     """
     if minutes:
         seconds = 60 * minutes
-        _deadline.append((time.monotonic() + seconds - min(_SHARE * seconds, _MOST), minutes))
+        saving = min(_SAVING_SHARE * seconds, _SAVING_SECONDS)
+        _deadline.append((time.monotonic() + seconds - saving, minutes))
     try:
         yield
     finally:
@@ -57,15 +58,16 @@ def time_limit(minutes: float) -> Iterator[None]:
 
 @contextmanager
 def agreeing(agree: Callable[[str | None], str | None]) -> Iterator[None]:
-    """Let several processes stop together.
+    """Let several processes decide together whether to stop.
 
-    agree: called by every `requested` with this process's reason or None; what it returns counts.
+    agree: given this process's reason to stop, or None, it returns the reason that counts for all.
+    `requested` calls it each time.
     """
-    _agree.append(agree)
+    _agreements.append(agree)
     try:
         yield
     finally:
-        _agree.pop()
+        _agreements.pop()
 
 
 def requested() -> str | None:
@@ -75,7 +77,7 @@ def requested() -> str | None:
         reason = _received[0].name
     elif _deadline and time.monotonic() >= _deadline[0][0]:
         reason = f"the time limit of {_deadline[0][1]:g} minutes"
-    return _agree[-1](reason) if _agree else reason
+    return _agreements[-1](reason) if _agreements else reason
 
 
 def check() -> None:
@@ -85,12 +87,12 @@ def check() -> None:
         raise Stopped(reason)
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def _remember(number: int, frame: FrameType | None) -> None:
     del frame
     received = signal.Signals(number)
     if received is signal.SIGINT and signal.SIGINT in _received:
         raise KeyboardInterrupt
     _received.append(received)
     hint = "; once more quits at once" if received is signal.SIGINT else ""
-    # Not print: a handler may run in the middle of another one's.
+    # Not print, which must not be entered twice: the signal may have come in the middle of one.
     os.write(2, f"{received.name}: finishing the step and saving{hint}\n".encode())

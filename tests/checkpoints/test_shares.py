@@ -20,19 +20,18 @@ PROCESSES = 3
 
 
 class Store:
-    """A key-value store that waits for keys, as JAX's does."""
+    """The functions of runtime.key_value_store, between threads."""
 
     def __init__(self):
         self._values, self._changed = {}, threading.Condition()
 
-    def key_value_set(self, key, value):
+    def put(self, key, value):
         with self._changed:
             assert key not in self._values
             self._values[key] = value
             self._changed.notify_all()
 
-    def blocking_key_value_get(self, key, milliseconds):
-        assert milliseconds == watchdog.WEEK
+    def wait_for(self, key):
         with self._changed:
             assert self._changed.wait_for(lambda: key in self._values, timeout=20), key
             return self._values[key]
@@ -45,7 +44,7 @@ def in_processes(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: PROCESSES)
     monkeypatch.setattr(jax, "process_index", lambda: me.index)
     monkeypatch.setattr(watchdog, "is_on", lambda: True)
-    monkeypatch.setattr(processes, "store", lambda: store)
+    monkeypatch.setattr(processes, "key_value_store", store)
 
     def run(work):
         def one(index):
@@ -84,7 +83,7 @@ def arrays(*sizes):
 def saving(folder: Path, step: int):
     """Every process saves its share of a step, with a way of its own to talk."""
     leaves = arrays(5, 4, 3, 2, 1)
-    talks = [processes.Talk(f"test/{step}") for _ in range(PROCESSES)]
+    talks = [processes.Messages(f"test/{step}") for _ in range(PROCESSES)]
 
     def work(index):
         job = Job(step, {name: leaves[name] for name in shares.mine(leaves)}, {"a": 1})
@@ -131,7 +130,7 @@ def test_where_one_cannot_write_nobody_has_and_all_hear_why(process, in_processe
 
 
 def test_a_mistake_of_one_is_raised_by_all(in_processes):
-    talk = [processes.Talk("test") for _ in range(PROCESSES)]
+    talk = [processes.Messages("test") for _ in range(PROCESSES)]
 
     def work(index):
         return talk[index].together(lambda: 1 // index)

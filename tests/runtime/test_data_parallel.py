@@ -1,4 +1,4 @@
-"""How batches are dealt to devices and processes."""
+"""How batches are divided among devices and processes."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def rows_of(plan):
         (4, 4, 2, 4), (2, 4, 1, 4), (4, 8, 1, 8), (1, 4, 8, 1), (2, 2, 8, 1), (2, 2, 4, 2),
     ],
 )  # fmt: skip
-def test_every_row_and_view_is_dealt_once_with_its_image(processes, devices, groups, size):
+def test_every_row_and_view_is_on_one_device_with_its_image(processes, devices, groups, size):
     source, views = [], []
     for process in range(processes):
         plan = layout_of(process, processes, devices, groups=groups, size=size)
@@ -47,7 +47,7 @@ def test_every_row_and_view_is_dealt_once_with_its_image(processes, devices, gro
                 assert (shard["source_item"] == shard[key].reshape(len(shard[key]), -1).T).all()
             view = shard["target_view"]
             assert len(view) == plan.views == groups * size // devices
-            # The rule by which the step finds a view's image.
+            # This is how the training step finds a view's image.
             image = shard["target_image"][view // size - view[0] // size]
             assert (view // size == image.reshape(len(view), -1).T).all()
             assert sorted(set(view // size)) == shard["target_item"].tolist()
@@ -115,8 +115,8 @@ def test_a_step_sees_its_shard_and_the_mean_of_all():
     plan = data_parallel.layout("adapt", 8, 2, 4)
 
     def step(state, batch):
-        mine = batch["source_image"].astype(jnp.float32).mean()
-        mean = jax.lax.pmean(mine, data_parallel.AXIS)
+        own = batch["source_image"].astype(jnp.float32).mean()
+        mean = jax.lax.pmean(own, data_parallel.AXIS)
         view = jax.lax.pmax(batch["target_view"].max(), data_parallel.AXIS)
         return state + mean, {"mean": mean, "view": view}
 

@@ -39,11 +39,11 @@ def test_another_process_is_refused_until_the_first_dies(tmp_path):
     assert "another --workdir" in text and "\n" not in text
     with lock.held(folder):
         assert f"process {os.getpid()} " in (folder / lock.LOCK_FILE).read_text()
-    with lock.held(folder):  # again, after it was let go of
+    with lock.held(folder):  # again, after it was released
         pass
 
 
-def test_where_there_are_no_locks_a_warning_is_all(tmp_path, monkeypatch, caplog):
+def test_where_the_file_system_has_no_locks_there_is_a_warning(tmp_path, monkeypatch, caplog):
     def refuse(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -1,4 +1,4 @@
-"""Memory that is given back stays with the process."""
+"""Memory that was freed stays with the process."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# Minor page faults of the fifth time that a thread takes 64 MiB and gives them back.
+# Prints the minor page faults of the fifth time that a thread allocates 64 MiB and frees them.
 FAULTS = """
 import resource, sys, threading
 from dasac_jax.runtime import malloc
@@ -35,5 +35,5 @@ def test_later_runs_take_no_new_memory():
     kept, count = faults("kept")
     assert kept
     assert count < 500
-    assert faults("free")[1] > 5000  # pages of 4 KiB: otherwise the test says nothing
-    assert not faults("kept", MALLOC_ARENA_MAX="4")[0]  # somebody chose already
+    assert faults("free")[1] > 5000  # of 4 KiB each; with fewer the test would show nothing
+    assert not faults("kept", MALLOC_ARENA_MAX="4")[0]  # the environment has settings already

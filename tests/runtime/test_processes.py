@@ -1,4 +1,4 @@
-"""Several processes on this machine, through the command line: they train as one, end as one."""
+"""Several processes on this machine, through the command line: they train and end as one."""
 
 import json
 import os
@@ -18,8 +18,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from dasac_jax.checkpoints import store
-from dasac_jax.errors import UserError
-from dasac_jax.runtime import processes, stop_requests, watchdog
+from dasac_jax.errors import EXIT_LOST, EXIT_RESUME, UserError
+from dasac_jax.runtime import processes, watchdog
 
 TESTS = Path(__file__).parents[1]
 ALIKE = 1e-5  # relative: what adding in another order may change
@@ -83,10 +83,10 @@ def _ends(children):
                 times[i] = time.monotonic()
         time.sleep(0.05)
     assert len(times) == len(children), "a process hangs"
-    said = [child.communicate() for child in children]
+    texts = [child.communicate() for child in children]
     return [
         Ended(child.returncode, *text, times[i] - min(times.values()))
-        for i, (child, text) in enumerate(zip(children, said, strict=True))
+        for i, (child, text) in enumerate(zip(children, texts, strict=True))
     ]
 
 
@@ -115,8 +115,10 @@ def assert_alike(ours, theirs):
 
 
 @dataclass(frozen=True)
-class Story:
-    """A run by one process, and one by a pair, by one process and by a pair, all but it stopped."""
+class Runs:
+    """A run by one process, and one that is started three times: by two processes, of which one
+    is killed, by one, which is asked to stop, and by two, which complete it.
+    """
 
     alone: Path
     pair: Path
@@ -124,7 +126,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tiny, tmp_path_factory):
+def runs(tiny, tmp_path_factory):
     root = tmp_path_factory.mktemp("cluster")
     alone, pair, compiled = root / "alone", root / "pair", root / "compiled"
     (ended,) = run(tiny(alone, **CHANGES), compiled=compiled)
@@ -136,14 +138,14 @@ def story(tiny, tmp_path_factory):
         run(flags, 1, compiled=compiled, hooks={0: ("baseline", "12", str(int(signal.SIGTERM)))}),
         run(flags, 2, compiled=compiled),
     )
-    return Story(alone, pair, tuple(tuple(ended) for ended in starts))
+    return Runs(alone, pair, tuple(tuple(ended) for ended in starts))
 
 
-def test_when_one_is_killed_the_other_ends_with_a_message(story):
-    left, killed = story.starts[0]
+def test_when_one_is_killed_the_other_ends_with_a_message(runs):
+    left, killed = runs.starts[0]
     assert killed.code == -signal.SIGKILL
-    assert left.code == watchdog.LOST == 76 and left.seconds < 60
-    # Silence is what it notices where it waits for the other one's share of a checkpoint.
+    assert left.code == EXIT_LOST == 76 and left.seconds < 60
+    # Where it waits for the other's share of a checkpoint no connection breaks: it notices silence.
     assert re.fullmatch(
         r"error: (lost the connection to another process .*|process 1 has given no sign of life "
         r"for 30 s); the same command goes on\n",
@@ -152,23 +154,23 @@ def test_when_one_is_killed_the_other_ends_with_a_message(story):
     assert "Traceback" not in left.out
 
 
-def test_what_two_saved_is_restored_by_one_and_the_other_way_round(story):
-    (one,), two = story.starts[1:]
-    assert one.code == stop_requests.RESUME and re.search(r"resuming after step (5|10)\b", one.out)
+def test_what_two_saved_is_restored_by_one_and_the_other_way_round(runs):
+    (one,), two = runs.starts[1:]
+    assert one.code == EXIT_RESUME and re.search(r"resuming after step (5|10)\b", one.out)
     assert [ended.code for ended in two] == [0, 0], two[0].err + two[1].err
     assert "baseline: resuming after step 12" in two[0].out
-    assert_alike(story.pair, story.alone)
+    assert_alike(runs.pair, runs.alone)
 
 
-def test_checkpoints_are_written_by_all(story, tmp_path, caplog):
-    steps = sorted((story.pair / "adapt" / "checkpoints").iterdir(), key=lambda path: path.name)
+def test_checkpoints_are_written_by_all(runs, tmp_path, caplog):
+    steps = sorted((runs.pair / "adapt" / "checkpoints").iterdir(), key=lambda path: path.name)
     for step in steps:
         sizes = [
             sum(path.stat().st_size for path in (step / share).rglob("*") if path.is_file())
             for share in ("state", "process_1/state")
         ]
         assert min(sizes) > 0.3 * max(sizes)
-    # What the second one wrote is guarded too.
+    # Damage to what the second one wrote is found too.
     copy = shutil.copytree(steps[0].parent, tmp_path / "checkpoints")
     newest = copy / str(store.latest_step(copy))
     content = max((newest / "process_1").rglob("*"), key=lambda path: path.stat().st_size)
@@ -178,13 +180,13 @@ def test_checkpoints_are_written_by_all(story, tmp_path, caplog):
     assert f"{newest} is damaged: process_1/" in caplog.text
 
 
-def test_only_the_first_process_tells(story):
-    first, second = story.starts[-1]
+def test_only_the_first_process_prints_and_reports(runs):
+    first, second = runs.starts[-1]
     assert "mean IoU" in first.out
     assert "step" not in second.out and not second.err
-    assert not [path for path in story.pair.iterdir() if path.name.startswith("seen-by-all")]
+    assert not [path for path in runs.pair.iterdir() if path.name.startswith("seen-by-all")]
     result, wanted = (
-        json.loads((folder / "metrics.json").read_text()) for folder in (story.pair, story.alone)
+        json.loads((folder / "metrics.json").read_text()) for folder in (runs.pair, runs.alone)
     )
     assert result["facts"]["device"].startswith("2 ×")
     for name in ("source only", "baseline", "adapted", "teacher"):
@@ -202,10 +204,10 @@ def test_slurm_is_recognised_and_a_mistake_of_one_ends_both(tiny, tmp_path):
         environment=[slurm | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)],
         more=[[], ["--config.seed=1"]],
     )  # fmt: skip
-    said = "process 1 was started with another configuration than process 0"
+    message = "process 1 was started with another configuration than process 0"
     assert [x.code for x in ended] == [2, 2], ended
-    assert ended[1].err.startswith(f"error: {said}")
-    assert f"error: process 1 has ended ({said}" in ended[0].err
+    assert ended[1].err.startswith(f"error: {message}")
+    assert f"error: process 1 has ended ({message}" in ended[0].err
     assert not any("Traceback" in x.err for x in ended) and not (tmp_path / "run").exists()
 
 
@@ -247,8 +249,8 @@ def test_a_port_that_is_taken_is_refused():
 
 def test_a_coordinator_that_does_not_answer_ends_the_program(tmp_path):
     program = (
-        "from dasac_jax.runtime import processes; processes._CONNECT = 0.5; "
-        f"cluster.join('localhost:{free_port()}', 2, 1)"
+        "from dasac_jax.runtime import processes; processes._CONNECT_SECONDS = 0.5; "
+        f"processes.join('localhost:{free_port()}', 2, 1)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program],
@@ -260,7 +262,7 @@ def test_a_coordinator_that_does_not_answer_ends_the_program(tmp_path):
     )
 
 
-def test_one_process_needs_nobody(tmp_path):
+def test_a_single_process_asks_no_other(tmp_path):
     processes.join(num_processes=1)
     assert processes.is_first() and not watchdog.is_on()
     assert processes.from_first(lambda: [1]) == [1]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def as_found():
-    """What the tests share stays as it was."""
+    """Restore the cache folder that other tests share."""
     folder = jax.config.jax_compilation_cache_dir
     yield
     jax.config.update("jax_compilation_cache_dir", folder)
@@ -68,7 +68,7 @@ def test_unwritable_folder_warns(monkeypatch, tmp_path, caplog):
 
 
 def compile_and_count(home):
-    """Compile two small programs in a process of its own; hits of the cache, and what it said."""
+    """Compile two small programs in a new process; hits of the cache, and its stderr."""
     program = (
         "from dasac_jax.runtime import program_cache; program_cache.keep_programs()\n"
         "import jax, jax.numpy as jnp\n"
@@ -93,7 +93,7 @@ def test_a_second_process_finds_the_programs(tmp_path):
     assert hits[1] > 0
 
 
-def test_programs_that_were_cut_off_are_compiled_once_more(tmp_path):
+def test_incomplete_programs_are_compiled_once_more(tmp_path):
     compile_and_count(tmp_path)
     programs = list(tmp_path.rglob("*-cache"))
     for path, size in zip(programs[1:], (0, 300, 300, 0), strict=False):

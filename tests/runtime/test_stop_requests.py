@@ -14,13 +14,13 @@ from dasac_jax.runtime import stop_requests
 
 @pytest.fixture(autouse=True)
 def foreground():
-    """As in a terminal: what runs in the background, this test perhaps, may ignore Ctrl-C."""
+    """Handle Ctrl-C as in a terminal: if the tests run in the background, it may be ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_nothing_stops_what_nobody_asked_to():
+def test_without_a_request_nothing_stops():
     stop_requests.check()
     with stop_requests.on_signals(), stop_requests.time_limit(0):
         stop_requests.check()
@@ -33,7 +33,7 @@ def test_a_signal_is_a_request(name, capfd):
         os.kill(os.getpid(), signal.Signals[name])
         with pytest.raises(stop_requests.Stopped, match=f"^{name}$"):
             stop_requests.check()
-        with pytest.raises(stop_requests.Stopped):  # for whoever asks next, too
+        with pytest.raises(stop_requests.Stopped):  # and every later check
             stop_requests.check()
     assert f"{name}: finishing the step" in capfd.readouterr().err
     assert signal.getsignal(signal.Signals[name]) == before
@@ -77,13 +77,13 @@ def test_a_time_limit_leaves_time_to_save(monkeypatch):
 
 
 def test_processes_agree():
-    said = []
-    with stop_requests.agreeing(lambda reason: said.append(reason) or "another process"):
+    reasons = []
+    with stop_requests.agreeing(lambda reason: reasons.append(reason) or "another process"):
         with pytest.raises(stop_requests.Stopped, match=r"^another process$"):
             stop_requests.check()
         with stop_requests.agreeing(lambda reason: None):
             stop_requests.check()
-    assert said == [None]
+    assert reasons == [None]
 
 
 def test_rendering_stops_and_leaves_no_renderer(tmp_path):
@@ -92,7 +92,7 @@ def test_rendering_stops_and_leaves_no_renderer(tmp_path):
         "import os, signal, threading\n"
         "from dasac_jax.runtime import stop_requests\n"
         "from dasac_jax.data.demo import render\n"
-        # The whole group, as a terminal or a cluster does it.
+        # To the whole group of processes, as terminals and clusters send it.
         "threading.Timer(1.5, lambda: os.killpg(0, signal.SIGTERM)).start()\n"
         "with stop_requests.on_signals():\n"
         "    try:\n"

@@ -12,9 +12,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from dasac_jax import main
 from dasac_jax.checkpoints import store
-from dasac_jax.errors import UserError
+from dasac_jax.errors import EXIT_RESUME, UserError
 from dasac_jax.reporting import metrics_log, start_log, training_curves
-from dasac_jax.runtime import stop_requests
 from dasac_jax.training import stages
 
 STATE = ("params", "batch_stats", "teacher", "class_prior", "opt_state", "step", "seed")
@@ -97,7 +96,7 @@ def pieces(whole, command, tiny, once):
 
 def test_ctrl_c_ends_with_its_code_and_says_how_to_go_on(pieces):
     _, ends = pieces
-    assert ends[0]["code"] == stop_requests.RESUME == 75
+    assert ends[0]["code"] == EXIT_RESUME == 75
     assert ends[0]["err"].splitlines() == [
         "SIGINT: finishing the step and saving; once more quits at once",
         "stopped by SIGINT (after baseline step 9): all is saved, the same command goes on",

@@ -22,6 +22,7 @@ from dasac_jax.data.preparation.execute import (
     carry_out,
     foresee,
 )
+from dasac_jax.errors import EXIT_MISTAKE
 from dasac_jax.runtime import logs
 
 _MOST_ERRORS = 20
@@ -106,7 +107,7 @@ def _prepare(options: argparse.Namespace, console: Console) -> int:
                 plan, options.root, copy=options.copy, jobs=options.jobs, update=update
             )
     _tell(plan, summary, options, console)
-    return 2 if summary.errors else 0
+    return EXIT_MISTAKE if summary.errors else 0
 
 
 def _tell(plan: Plan, summary: Summary, options: argparse.Namespace, console: Console) -> None:
