@@ -22,7 +22,7 @@ from dasac_jax.method.losses import cross_entropy, weighted_cross_entropy
 from dasac_jax.method.settings import Settings
 from dasac_jax.method.state import TrainState
 from dasac_jax.models import upsample
-from dasac_jax.models.layers import materialised
+from dasac_jax.models.layers import computed_once
 
 Metrics = dict[str, jax.Array]
 
@@ -242,8 +242,9 @@ def _update_teacher(state, steps_per_epoch, settings):
         first = state.step == 0
 
         def average(ours, theirs):
-            # Materialised, since XLA would otherwise compute the sum again in each array's copy.
-            return materialised(jnp.where(first, theirs, momentum * ours + (1 - momentum) * theirs))
+            moved = jnp.where(first, theirs, momentum * ours + (1 - momentum) * theirs)
+            # XLA would otherwise compute the sum again in each array's copy.
+            return computed_once(moved)
 
         teacher = trees.map_leaves(average, state.teacher, state.student)
         return teacher, jnp.where(first, jnp.float32(settings.beta), state.class_prior)

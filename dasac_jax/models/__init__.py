@@ -23,17 +23,21 @@ ARCHITECTURES = {
     ),
 }
 
-# Layers that no ImageNet network brings along: the heads, and DeepLab's fc6 and fc7 on VGG.
+# Paths of layers that no network trained on ImageNet has: the heads, and DeepLab's fc6 and fc7 on
+# VGG.
 NEW_LAYERS = r"^(layer5|classifier|features/4[24]|vgg_head|score_pool[34])/"
 
 
 def create_model(
     arch: str, num_classes: int = 19, dtype: Any = jnp.float32, **options: Any
 ) -> nn.Module:
-    """The network `arch`; `apply(variables, images (B, H, W, 3), train)` → logits at stride 8.
+    """The network called `arch`: `apply(variables, images, train)` returns logits at stride 8.
 
-    Options: `axis_name` (batch statistics over devices), `frozen_norm` (running statistics are
-    used, and kept, in training too). Raises UserError for an unknown name.
+    Images are (B, H, W, 3) float32, normalised; logits are (B, h, w, num_classes) float32. The
+    network computes in `dtype`. Options: `axis_name` (of the devices whose batch statistics are
+    averaged), `frozen_norm` (normalise with the running statistics in training too, and keep
+    them), `remat` (compute activations anew for the gradient instead of keeping them). Raises
+    UserError for an unknown name.
     """
     if arch not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)

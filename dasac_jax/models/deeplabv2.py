@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from dasac_jax.models.layers import (
     BatchNorm,
     Conv,
+    computed_once,
     conv_norm,
-    materialised,
     max_pool_ceil,
     normal_001,
     relu,
@@ -75,13 +75,14 @@ class Bottleneck(nn.Module):
         y = relu(conv_norm(conv1, self.norm(self.width, name="bn1"), x, use_running))
         y = relu(conv_norm(conv2, self.norm(self.width, name="bn2"), y, use_running))
         y = conv_norm(conv3, self.norm(4 * self.width, name="bn3"), y, use_running)
-        return materialised(relu(y + shortcut))
+        return computed_once(relu(y + shortcut))
 
 
 class Stage(nn.Module):
-    """A run of bottlenecks; the first one strides and projects its shortcut.
+    """A sequence of bottlenecks: (B, H, W, C) → (B, H', W', 4 · width).
 
-    With `remat` only the bottlenecks' inputs are kept for the gradient.
+    The first one has the stage's stride and projects its shortcut. With `remat` only the inputs of
+    the bottlenecks are kept for the gradient.
     """
 
     blocks: int
@@ -95,7 +96,7 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
-        # Blocks that are alike are traced once.
+        # Equal blocks are then traced once, which makes starts faster.
         block = nn.jit(block, static_argnums=(2,))
         for i in range(self.blocks):
             x = block(
@@ -132,16 +133,17 @@ class DeepLabV2ResNet(nn.Module):
         use_running = self.frozen_norm or not train
         conv = partial(Conv, dtype=self.dtype, kernel_init=self.kernel_init)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        begin = DeepLabV2ResNet._begin
-        begin = nn.remat(begin, static_argnums=(2, 3, 4)) if self.remat else begin
-        x = begin(self, images, use_running, conv, norm)
+        stem = DeepLabV2ResNet._stem
+        stem = nn.remat(stem, static_argnums=(2, 3, 4)) if self.remat else stem
+        x = stem(self, images, use_running, conv, norm)
         layout = zip(self.blocks, self.widths, (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
         for i, (blocks, width, stride, dilation) in enumerate(layout, start=1):
             stage = Stage(blocks, width, stride, dilation, conv, norm, self.remat, name=f"layer{i}")
             x = stage(x, use_running)
         return AtrousHead(self.num_classes, self.dtype, name="layer5")(x)
 
-    def _begin(self, images, use_running, conv, norm):
+    def _stem(self, images, use_running, conv, norm):
+        """The layers before the first stage; a method of its own for `remat`."""
         conv1 = conv(self.stem, 7, stride=2, name="conv1")
         x = conv_norm(conv1, norm(self.stem, name="bn1"), images, use_running)
         return max_pool_ceil(relu(x))

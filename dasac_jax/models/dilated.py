@@ -1,9 +1,10 @@
-"""Dilated convolutions whose kernel's gradient a GPU's library knows.
+"""Dilated 3×3 convolutions with a gradient that XLA hands to cuDNN's own functions.
 
-XLA hands the gradient with respect to a kernel to cuDNN as such only for plain convolutions. A
-dilated one's becomes a forward convolution with a filter as large as the image. A convolution
-dilated by d is the same for each of d × d interleaved grids of pixels, so its kernel's gradient is
-that of a plain convolution of d × d times as many images, each a grid.
+XLA calls cuDNN's function for the gradient with respect to a kernel only for convolutions without
+dilation. For a dilated one it makes a forward convolution with a filter as large as the image,
+which is slow. The mend: a convolution dilated by d treats d × d interleaved grids of pixels alike
+and apart. With each grid as an image of its own, the kernel's gradient is that of a convolution
+without dilation, over d × d times as many images.
 """
 
 import functools
@@ -46,7 +47,10 @@ conv.defvjp(_forward, _backward)
 
 
 def _grids(x, d):
-    """Each dth pixel of each dth row, 0 over the edge: (B, H, W, C) → (B · d², ⌈H/d⌉, ⌈W/d⌉, C)."""
+    """The interleaved grids as images: (B, H, W, C) → (B · d², ⌈H/d⌉, ⌈W/d⌉, C).
+
+    A grid is every dth pixel of every dth row. Where d does not divide H or W, zeros fill it up.
+    """
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % d), (0, -x.shape[2] % d), (0, 0)))
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // d, d, width // d, d, channels).transpose(0, 2, 4, 1, 3, 5)

@@ -59,7 +59,7 @@ class FCN8sVGG(nn.Module):
     ) -> jax.Array:
         """(B, H, W, 3) → logits (B, ⌊H/8⌋, ⌊W/8⌋, C) float32.
 
-        dropout_keys (B,), one for each image, switch dropout on.
+        dropout_keys: one for each image, (B,); None switches dropout off.
         """
         use_running = self.frozen_norm or not train
         block = partial(VGGFeatures, dtype=self.dtype, axis_name=self.axis_name, remat=self.remat)

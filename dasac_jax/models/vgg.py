@@ -19,12 +19,12 @@ torchvision_vgg = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class VGGFeatures(nn.Module):
-    """A run of VGG layers, each named by its index in torchvision's `features`.
+    """A sequence of VGG layers, each named by its index in torchvision's `features`.
 
     `plan` is read left to right: a number is a convolution of that many channels with batch norm
     and ReLU, `D512` the same dilated by 2, `F1024` a convolution dilated by 4 with ReLU only (fc6
     and fc7 of DeepLab), `P` a 2×2 max pool. `start` is the index of the first layer. With `remat`
-    only the layers' inputs are kept for the gradient, a pool being part of the layer before it.
+    only the layers' inputs are kept for the gradient; a pool is part of the layer before it.
     """
 
     plan: str
@@ -44,7 +44,7 @@ class VGGFeatures(nn.Module):
         return x
 
     def _layer(self, x, use_running, layer, index):
-        """One layer of the plan with its pool: in one, so that `remat` keeps one input."""
+        """One layer of the plan, with the pool behind it if there is one."""
         kind, features = layer.strip("0123456789P"), int(layer.strip("DFP"))
         new = kind == "F"
         conv = Conv(

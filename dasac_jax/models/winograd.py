@@ -1,12 +1,13 @@
 """3×3 convolutions by minimal filtering (Winograd 1980; Lavin and Gray 2016), for CPUs.
 
-Along an axis, m results of a filter of 3 taps need m + 2 products instead of 3 · m: inputs and
-taps are evaluated as polynomials at m + 1 points and infinity, multiplied there, and interpolated.
-On both axes, and with channels, each of the (m + 2)² pairs of points takes a matrix product. A
-convolution dilated by d is the same for each of d interleaved grids of pixels.
+Along an axis, m results of a filter with 3 taps need m + 2 products instead of 3 · m: inputs and
+taps are taken for polynomials, evaluated at m + 1 points and at infinity, and multiplied there; the
+products are interpolated. On both axes and with channels, each of the (m + 2)² pairs of points
+takes one matrix product. A convolution dilated by d treats d interleaved grids of pixels along each
+axis alike and apart.
 
-The gradient is written by hand: it takes as few products, which JAX's own derivation would, too,
-but that spends more time around them than they take.
+The gradient is written by hand. JAX's own derivation takes as few products, but it spends more time
+on what is around them than on the products.
 """
 
 import functools
@@ -18,19 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Points besides infinity for tiles of m results, such that rounding grows little.
+# By the number m of results of a tile: the points besides infinity, chosen for small rounding.
 _POINTS = {2: (0, 1, -1), 3: (0.5, -0.5, 1.5, -1.5), 4: (0, 0.75, -0.75, 1.5, -1.5)}
 _TAPS = 3
 _MIN_CHANNELS = 64
-_MIN_PIXELS = 1000  # of all images; less is fast anyway, and this takes longer to compile
-_MAX_SHARE = 0.75  # of the direct way's products; above, what is saved goes into sums
+_MIN_PIXELS = 1000  # of all images together; fewer are fast anyway, and this compiles longer
+_MAX_SHARE = 0.75  # of the plain convolution's products; above, the sums cost what products save
 
 
 class _Axis(NamedTuple):
     """An axis of pixels, cut into `count` tiles of `tile` pixels in each of `dilation` grids.
 
-    As an array's axis it has the shape (count, dilation); at its points a new first axis counts
-    them.
+    In an array of results it is two axes, (count, dilation). In an array of values at the points it
+    is those two, and a new first axis numbers the points.
     """
 
     position: int  # from the end, of an image's axes
@@ -48,7 +49,7 @@ class _Axis(NamedTuple):
 
     @property
     def products(self) -> int:
-        """Along this axis, in place of 3 · size."""
+        """Products along this axis; a plain convolution takes 3 · size."""
         return self.count * self.dilation * self.points
 
 
@@ -84,7 +85,8 @@ def _forward(x, kernel, dilation):
 
 
 def _backward(dilation, kept, upstream):
-    # What forward computed at the points is computed anew: it is two to four times the inputs.
+    # Values at the points are computed anew: keeping them takes two to four times the inputs'
+    # memory.
     x, kernel = kept
     rows, columns = _axes(x.shape, dilation)
     products = _results_transposed(_results_transposed(upstream, rows), columns)
@@ -100,7 +102,7 @@ conv.defvjp(_forward, _backward)
 
 
 def _axes(shape: Sequence[int], dilation: int) -> tuple[_Axis, _Axis]:
-    """Rows and columns, each with the tiles of the fewest products."""
+    """Rows and columns, each cut into tiles of the size that takes the fewest products."""
 
     def cut(position):
         choices = (_Axis(position, shape[position], dilation, tile) for tile in _POINTS)
@@ -111,16 +113,16 @@ def _axes(shape: Sequence[int], dilation: int) -> tuple[_Axis, _Axis]:
 
 @functools.cache
 def _matrices(tile: int) -> _Matrices:
-    """Toom and Cook's, transposed: products of polynomials by their values at points."""
+    """The matrices of the transposed Toom-Cook algorithm, for tiles of `tile` results."""
     points = _POINTS[tile]
 
     def values(terms: int) -> np.ndarray:
-        """A polynomial's value at each point, the leading term at infinity: (n, terms)."""
+        """(n, terms): a polynomial's coefficients → its values, at infinity the leading one."""
         infinity = [0] * (terms - 1) + [1]
         return np.array([[p**i for i in range(terms)] for p in points] + [infinity], np.float64)
 
     inputs = np.linalg.inv(values(tile + _TAPS - 1)).T
-    # Powers of two, which are exact, keep both sides of the product at about the same size.
+    # Powers of two, which round nothing, keep both factors at about the same size.
     scale = 2.0 ** np.round(np.log2(np.abs(inputs).sum(1, keepdims=True)))
     return _Matrices(values(tile).T, values(_TAPS) * scale, inputs / scale)
 
@@ -130,10 +132,10 @@ def _multiply(a, b):
 
 
 def _combined(matrix, parts, axis=0):
-    """matrix (p, q) times parts, q arrays; the p results along a new axis.
+    """matrix (p, q) times q arrays of the same shape; the p results lie along a new axis.
 
-    One sum for all p: as p sums, without those by 0, it would be as fast but take five times as
-    many operations to trace, to compile and to load.
+    They are computed as one sum. p sums that leave out factors of 0 are no faster, and take five
+    times as many operations, which have to be traced, compiled and loaded.
     """
     shape = [1] * (parts[0].ndim + 1)
     shape[axis] = -1
@@ -166,17 +168,21 @@ def _of_taps(kernel, rows, columns):
 
 
 def _taps_transposed(x, rows, columns):
+    """The transpose of `_of_taps`, for the gradient: (n' · n, C, D) → (3, 3, C, D)."""
     kernel = _product(_both(_matrices(columns.tile).taps, _matrices(rows.tile).taps).T, x)
     return kernel.reshape(_TAPS, _TAPS, *x.shape[1:])
 
 
 def _both(columns, rows):
-    """Matrices (n', k), (n, l) as one, (n' · n, l · k): of points columns' come first."""
+    """Matrices of both axes, (n', k) and (n, l), as one of (n' · n, l · k).
+
+    On the axis of points those of the columns come first, on the other axis what is of the rows.
+    """
     return np.einsum("yj,xi->yxij", columns, rows).reshape(len(columns) * len(rows), -1)
 
 
 def _product(matrix, x):
-    """Over the first axes of x: (p, q), (…, C, D) → (p, C, D), q = …."""
+    """A matrix (p, q) times x (…, C, D), whose first axes have q entries: (p, C, D)."""
     y = lax.dot(
         matrix.astype(np.float32), x.reshape(matrix.shape[1], -1), precision=lax.Precision.HIGHEST
     )
@@ -184,7 +190,7 @@ def _product(matrix, x):
 
 
 def _inputs(x, axis):
-    """Pixels → the tiles with their surroundings at the points."""
+    """Values at the points along an axis, of each tile with the pixels around it that it needs."""
     before = axis.dilation
     after = (axis.count + 1) * axis.tile * axis.dilation - axis.size - before
     x, tiles = _cut(x, axis, before, after)
@@ -197,7 +203,10 @@ def _inputs(x, axis):
 
 
 def _inputs_transposed(x, axis):
-    """Each pixel gets something from its own tile, and from the one before if it is a neighbour."""
+    """The transpose of `_inputs`, for the gradient.
+
+    A pixel gets its share from its own tile, and from the tile before if that one needed it.
+    """
     grid = x.ndim - 1 + axis.position
     weights = _matrices(axis.tile).inputs.T
     own = _combined(weights[: axis.tile], x, grid)
@@ -211,8 +220,8 @@ def _inputs_transposed(x, axis):
 
 def _results(x, batch, rows, columns):
     """Products at the points → images: (n' · n, pixels, D) → (B, H, W, D)."""
-    of = _matrices(columns.tile).results.T, _matrices(rows.tile).results.T
-    x = _product(_both(*of).T, x)
+    matrix = _both(_matrices(columns.tile).results.T, _matrices(rows.tile).results.T)
+    x = _product(matrix.T, x)
     tiles = rows.count, rows.dilation, columns.count, columns.dilation
     x = x.reshape(rows.tile, columns.tile, batch, *tiles, -1).transpose(2, 3, 0, 4, 5, 1, 6, 7)
     x = x.reshape(batch, rows.count * rows.tile * rows.dilation, -1, x.shape[-1])
@@ -220,6 +229,7 @@ def _results(x, batch, rows, columns):
 
 
 def _results_transposed(x, axis):
+    """The transpose of what `_results` does along one axis, for the gradient."""
     after = axis.count * axis.tile * axis.dilation - axis.size
     x, tiles = _cut(x, axis, 0, after)
     parts = [lax.index_in_dim(x, i, tiles + 1, keepdims=False) for i in range(axis.tile)]
@@ -227,7 +237,10 @@ def _results_transposed(x, axis):
 
 
 def _cut(x, axis, before, after):
-    """Pad an axis of pixels and split it into (tiles, tile, grids); also where tiles are now."""
+    """Pad an axis of pixels and split it into (tiles, tile, grids).
+
+    Returns the array and the position of the axis of tiles.
+    """
     position = x.ndim + axis.position
     padding = [(0, 0)] * x.ndim
     padding[position] = before, after
@@ -237,7 +250,7 @@ def _cut(x, axis, before, after):
 
 
 def _join(x, axis, start):
-    """(tiles, tile, grids) → an axis of pixels, from `start` on."""
+    """The axes (tiles, tile, grids) → one axis of pixels, which begins at `start`."""
     position = x.ndim + axis.position - 2
     x = x.reshape(*x.shape[:position], -1, *x.shape[position + 3 :])
     return lax.slice_in_dim(x, start, start + axis.size, axis=position)

@@ -13,9 +13,9 @@ from dasac_jax.models.layers import (
     Conv,
     batch_moments,
     channel_dropout,
+    computed_once,
     conv_norm,
     corner_aligned_matrix,
-    materialised,
     max_pool_2x2,
     max_pool_ceil,
     relu,
@@ -230,18 +230,18 @@ def test_few_outputs_of_many_inputs_are_the_same_convolution(size, dilation, dir
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_materialised_is_exact_and_so_is_its_gradient():
+def test_computed_once_is_exact_and_so_is_its_gradient():
     x = jnp.array([[0.0, -1.5, jnp.inf, 1e-30], [jnp.nan, -jnp.inf, 3.0, 0.1], [-2.0, 1.0, 7, 9]])
     for start in (x, x[1:], x[2:], x.astype(jnp.bfloat16)):
-        y, pull_back = jax.vjp(jax.jit(materialised), start)
+        y, pull_back = jax.vjp(jax.jit(computed_once), start)
         assert y.dtype == start.dtype
         for same in (y, pull_back(start)[0]):
             np.testing.assert_array_equal(same.astype(jnp.float32), start.astype(jnp.float32))
 
 
-def test_materialised_is_nothing_on_gpus(monkeypatch):
+def test_computed_once_does_nothing_on_gpus(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not jax.make_jaxpr(materialised)(jnp.ones(3)).eqns
+    assert not jax.make_jaxpr(computed_once)(jnp.ones(3)).eqns
 
 
 def test_residual_sums_are_computed_once():
