@@ -1,5 +1,6 @@
 """The configuration that every recipe in `configs/` starts from, and its checks."""
 
+import dataclasses
 import difflib
 import math
 import os
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from dasac_jax.data import classes
 from dasac_jax.data.labels import SYNTHIA_LEFT_OUT
 from dasac_jax.errors import EXIT_MISTAKE, UserError
+from dasac_jax.method.settings import Settings
 
 STAGES = ("baseline", "weights", "adapt")
 
@@ -96,28 +98,14 @@ def _adapt() -> ConfigDict:
     adapt.crop = (512, 1024)
     adapt.source_batch = 8  # over all devices
     adapt.groups = 2  # target images in a step, over all devices
-    adapt.group_size = 4  # views of each of them
     adapt.learning_rate = 2.5e-4
     adapt.epochs = 200  # counted over both stages
     adapt.source_scale = (0.5, 1.0)
     adapt.target_scale = (1.0, 1.1)
     adapt.zoom = (0.5, 1.0)
     adapt.jitter = 0.4
-    adapt.target_weight = 5.0  # λ_t, of the target loss
-    adapt.phase_in_steps = 0  # steps in which λ_t grows from 0
-    adapt.train_on_source = True
-    adapt.teacher_every_steps = 100  # within an epoch
-    adapt.teacher_momentum = 0.99  # γ
-    adapt.prior_momentum = 0.99
-    adapt.beta = 1e-3  # β
-    adapt.focal_power = 3.0  # λ
-    adapt.threshold_upper = 0.75
-    adapt.threshold_lower = 0.2
-    adapt.pool = "average"  # or "minentropy", "none"
-    adapt.discount = True
-    adapt.confidence_weighting = "pixel"  # the authors' code: "batch"; or "none"
-    adapt.confidence_images = 0  # views that "batch" averages over; 0: all
-    adapt.accumulate = 1  # parts that a device takes its batch in
+    # The method's own settings stand where it is implemented, each with its meaning.
+    adapt.update(dataclasses.asdict(Settings()))
     return adapt
 
 
