@@ -41,13 +41,13 @@ def run(config: ConfigDict, folder: Path) -> None:
         program_cache.keep_programs()
         stack.enter_context(stop_requests.agreeing(watchdog.stop_request))
         stack.enter_context(stop_requests.time_limit(config.max_minutes))
-        if primary:  # for all processes of this run
+        if primary:  # one lock and one entry for all processes of this run
             stack.enter_context(lock.held(folder))
             start_log.add(folder, config)
         processes.check_shared(folder)
         processes.from_first(lambda: workdir.make_demo(job))
         stages.check_data(job)
-        # Not earlier: whoever has to mend a mistake can do so in the same folder.
+        # Only now, so that whoever mends a mistake that was found above can keep the folder.
         if primary:
             workdir.claim(job, config)
         for stage in recipe.stages(config):
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.stdout.flush()
-        os._exit(EXIT_INTERRUPTED)  # at once: nobody waits for threads that are still writing
+        os._exit(EXIT_INTERRUPTED)  # at once, without waiting for threads that are still writing
 
 
 if __name__ == "__main__":

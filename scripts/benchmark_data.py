@@ -18,12 +18,13 @@ import numpy as np
 import PIL
 from PIL import Image, ImageEnhance, ImageFilter
 
-from dasac_jax.data import loader
+from dasac_jax.data import labels, loader, sampling
 from dasac_jax.data.demo import render
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.preparation.train_ids import prepare_gta
 from dasac_jax.image import views
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, source_statistics
+from dasac_jax.runtime import data_parallel
 
 SOURCE_BATCH, GROUPS, VIEWS = 8, 2, 4  # of the published recipes
 SOURCE_SCALE, TARGET_SCALE, ZOOM, JITTER, HUE = (0.5, 1.0), (1.0, 1.1), (0.5, 1.0), 0.4, 0.1
@@ -140,11 +141,11 @@ def enlarge(path: Path, size: Size, rng: Rng) -> None:
 
 def batches(source: PairSource, target: PairSource, steps: int):
     """The training loader's batches."""
-    return loader.batches(
-        source, target, seed=0, first_step=0, num_steps=steps, source_batch=SOURCE_BATCH,
-        target_batch=GROUPS, steps_per_epoch=1, source_rows=range(SOURCE_BATCH),
-        target_rows=range(GROUPS),
-    )  # fmt: skip
+    layout = data_parallel.layout(
+        "adapt", SOURCE_BATCH, GROUPS, VIEWS, devices=1, local_devices=1, process=0
+    )
+    sampler = sampling.target_sampler(len(target), None, labels.NUM_CLASSES)
+    return loader.batches(source, target, layout, sampler, seed=0, first_step=0, num_steps=steps)
 
 
 def read_items(source: PairSource, target: PairSource) -> None:

@@ -62,15 +62,11 @@ def read_batch(run, step: int) -> dict[str, Any]:
 
     With the folder's importance weights, where the run has made them.
     """
-    from dasac_jax.data import sampling
     from dasac_jax.runtime import data_parallel
     from dasac_jax.training import stages
 
-    weights, adapt = None, run.config.adapt
-    if run.weights_file.exists():
-        names = [image for image, _ in run.open("target_train").pairs]
-        class_names = [entry.name for entry in run.classes]
-        weights = sampling.load_weights(run.weights_file, names, class_names)
+    adapt = run.config.adapt
+    weights = run.importance_weights() if run.weights_file.exists() else None
     layout = data_parallel.layout(
         "adapt", adapt.source_batch, adapt.groups, adapt.group_size,
         devices=1, local_devices=1, process=0,
@@ -89,7 +85,8 @@ def make_views(config: ConfigDict, raw: dict[str, Any], step: int, statistics):
     from dasac_jax.reporting import contact_sheet
     from dasac_jax.training import from_config
 
-    target, source_scale = from_config.target_view_settings(config), tuple(config.adapt.source_scale)
+    target = from_config.target_view_settings(config)
+    source_scale = tuple(config.adapt.source_scale)
     size, shape = target["size"], raw["source_image"].shape[1:3]
     mean, std = statistics
 

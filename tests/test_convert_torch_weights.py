@@ -21,7 +21,7 @@ from dasac_jax.checkpoints import store
 from dasac_jax.interop import load_torch_file, save_torch_file, state_dict_from_variables
 from dasac_jax.interop.command import main
 from dasac_jax.interop.names import entries
-from dasac_jax.training import initial_state, stages
+from dasac_jax.training import from_config, initial_state
 from dasac_jax.training.workdir import Run
 
 ROOT = Path(__file__).parents[1]
@@ -213,7 +213,7 @@ class TestTraining:
     def test_the_adaptation_follows_a_baseline(self, convert, tiny_config, tmp_path):
         model = {name: x for name, x in final().items() if "backbone" in name}
         config = tiny_config(init=str(convert(model)), stages="weights,adapt")
-        fresh = partial(stages.create_state, config, "adapt")
+        fresh = partial(from_config.create_state, config, "adapt")
         state, facts = initial_state.of_adapt(Run(config, tmp_path / "run"), fresh)
         assert facts == {"first_epoch": 8, "best_score": 0.25}
         ours = state_dict_from_variables(DEMO, state.student)

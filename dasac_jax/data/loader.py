@@ -1,9 +1,10 @@
 """Batches of decoded images on the host, read ahead by Grain's threads.
 
-What cannot be read ends the run with its path, item and reason; so does what never answers.
+A file that cannot be read ends the run with its path, item and reason, and so does a read that
+never returns.
 
 What a step reads is a function of (seed, step) alone: resuming means starting at a later step, and
-a process of several reads its rows of the same global batch.
+each of several processes reads its rows of the same global batch.
 """
 
 import dataclasses
@@ -17,9 +18,10 @@ import grain
 import numpy as np
 
 from dasac_jax.data import sampling
-from dasac_jax.data.labels import IGNORE, NUM_CLASSES
+from dasac_jax.data.labels import IGNORE
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
+from dasac_jax.runtime.data_parallel import Layout
 
 Batch = dict[str, Any]
 
@@ -29,7 +31,7 @@ NUM_THREADS = 8
 STALL_SECONDS = 45
 """How long a single image and its label may take; far less than a second is usual."""
 
-_LOOKS = 45  # while waiting for one
+_POLLS = 45  # how often within that time it is asked whether the image is there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,41 +40,39 @@ class _TrainItems:
 
     source: PairSource
     target: PairSource
+    layout: Layout
     sampler: sampling.TargetSampler
     seed: int
     first_step: int
     num_steps: int
-    steps_per_epoch: int
-    source_batch: int
-    target_batch: int
-    source_rows: range
-    target_rows: range
     closed: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @property
     def rows(self) -> int:
-        return len(self.source_rows) + len(self.target_rows)
+        """How many images this process reads for a step."""
+        return len(self.layout.source_rows) + len(self.layout.target_rows)
 
     def __len__(self) -> int:
         return self.num_steps * self.rows
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        layout, source_rows = self.layout, self.layout.source_rows
         step, row = divmod(int(index), self.rows)
-        epoch, step = divmod(self.first_step + step, self.steps_per_epoch)
-        if row < len(self.source_rows):
-            item = self.source_rows[row]
+        epoch, step = divmod(self.first_step + step, len(self.source) // layout.source_batch)
+        if row < len(source_rows):
+            item = source_rows[row]
             order = _source_order(self.seed, epoch, len(self.source))
-            record = _read(self.source, int(order[step * self.source_batch + item]), self.closed)
+            record = _read(self.source, int(order[step * layout.source_batch + item]), self.closed)
         else:
-            item = self.target_rows[row - len(self.source_rows)]
-            position = step * self.target_batch + item
+            item = layout.target_rows[row - len(source_rows)]
+            position = step * layout.target_batch + item
             record = _read(self.target, self.sampler.index(self.seed, epoch, position), self.closed)
         return record | {"item": item}
 
 
 @dataclasses.dataclass(frozen=True)
 class _AllItems:
-    """The items of a source, read under guard."""
+    """The items of a source, each read by `_read`."""
 
     source: PairSource
     closed: threading.Event = dataclasses.field(default_factory=threading.Event)
@@ -85,9 +85,9 @@ class _AllItems:
 
 
 def _read(source: PairSource, index: int, closed: threading.Event) -> dict[str, Any]:
-    """source[index], in a thread of its own: should it hang, nothing has to wait for its end.
+    """source[index], read in a thread of its own, which nothing has to wait for should it hang.
 
-    closed: set when nobody wants the items any more, so that waiting for others ends as well.
+    closed: set when no more items are wanted, so that waiting for this one ends as well.
 
     Raises UserError naming the file and item when it takes longer than STALL_SECONDS, or its
     thread dies.
@@ -97,15 +97,15 @@ def _read(source: PairSource, index: int, closed: threading.Event) -> dict[str, 
     def read() -> None:
         try:
             done.put((source[index], None))
-        except BaseException as error:  # whatever it is, whoever waits has to know
+        except BaseException as error:  # whatever it is, the waiting thread has to know
             done.put((None, error))
 
     threading.Thread(target=read, daemon=True).start()
     where = f"{source.pairs[index][0]} (item {index} of {source.name}, in {source.root})"
-    # Looks are counted, not seconds: a program that was suspended for a while goes on.
-    for _ in range(_LOOKS):
+    # Polls are counted, not seconds, so that a program which was suspended meanwhile goes on.
+    for _ in range(_POLLS):
         try:
-            record, error = done.get(timeout=STALL_SECONDS / _LOOKS)
+            record, error = done.get(timeout=STALL_SECONDS / _POLLS)
         except queue.Empty:
             if closed.is_set():
                 raise UserError(f"reading {where} was given up") from None
@@ -129,26 +129,21 @@ _source_order = functools.lru_cache(maxsize=4)(sampling.source_order)
 def batches(
     source: PairSource,
     target: PairSource,
+    layout: Layout,
+    sampler: sampling.TargetSampler,
     *,
     seed: int,
     first_step: int,
     num_steps: int,
-    source_batch: int,
-    target_batch: int,
-    steps_per_epoch: int,
-    source_rows: range,
-    target_rows: range,
-    weights: np.ndarray | None = None,
-    num_classes: int = NUM_CLASSES,
-    uniform_classes: Sequence[int] = (),
     num_threads: int = NUM_THREADS,
     prefetch: int = 4,
 ) -> Iterator[Batch]:
-    """The local rows of the global batches of steps `first_step` .. `first_step` + `num_steps` - 1.
+    """This process's rows of the global batches of steps `first_step` .. + `num_steps` - 1.
 
-    Row r of step s is position (s mod steps_per_epoch) · batch + r of epoch s // steps_per_epoch,
-    in the source's shuffled order or in the target's sampling by `weights` (N, C); see
-    `dasac_jax.data.sampling`. Of b = len(source_rows) and g = len(target_rows) rows, a batch has:
+    An epoch has as many steps as whole batches of the source. Row r of step s is position
+    (s mod steps per epoch) · batch + r of epoch s // steps per epoch, in the source's shuffled
+    order or in the target's sampling by `sampler`; see `dasac_jax.data.sampling`. With
+    b = len(layout.source_rows) and g = len(layout.target_rows), a batch has:
 
         source_image (b, h, w, 3) uint8, source_label (b, h, w) uint8, source_item (b,) int32,
         target_image (g, h', w', 3) uint8, target_item (g,) int32, names: list of b + g str
@@ -156,25 +151,20 @@ def batches(
     where items are global rows and names are of source and then target images. `prefetch` steps
     are decoded ahead. Close the iterator (`del` or `.close()`) to stop the threads.
 
-    Raises UserError at once for batches, rows or epochs that do not fit, and while iterating for
-    files that cannot be read or do not answer within STALL_SECONDS; the path, the item and the
-    reason are named, and the same steps are read again when the file is mended.
+    Raises UserError at once where the source does not fill a batch or there is no target image,
+    and while iterating for files that cannot be read or do not answer within STALL_SECONDS; the
+    path, the item and the reason are named, and the same steps are read again when the file is
+    mended.
     """
-    _check_rows("source", source_batch, source_rows)
-    _check_rows("target", target_batch, target_rows)
     if not len(target):
         raise UserError("there are no target images to train on")
-    if steps_per_epoch < 1 or steps_per_epoch * source_batch > len(source):
+    if layout.source_batch > len(source):
         raise UserError(
-            f"{len(source)} source images do not fill {max(steps_per_epoch, 1)} steps per epoch "
-            f"of {source_batch} images: use a smaller batch or fewer steps per epoch"
+            f"{len(source)} source images do not fill a batch of {layout.source_batch}: use a "
+            "smaller batch"
         )
-    sampler = sampling.target_sampler(len(target), weights, num_classes, uniform_classes)
-    items = _TrainItems(
-        source, target, sampler, seed, first_step, num_steps, steps_per_epoch,
-        source_batch, target_batch, source_rows, target_rows,
-    )  # fmt: skip
-    collate = functools.partial(_train_batch, num_source=len(source_rows))
+    items = _TrainItems(source, target, layout, sampler, seed, first_step, num_steps)
+    collate = functools.partial(_train_batch, num_source=len(layout.source_rows))
     return _read_ahead(items, items.rows, collate, num_threads, prefetch)
 
 
@@ -196,11 +186,6 @@ def evaluation_batches(
         num_threads,
         prefetch,
     )
-
-
-def _check_rows(domain: str, batch: int, rows: range) -> None:
-    if not rows or min(rows) < 0 or max(rows) >= batch:
-        raise UserError(f"{domain} rows {rows} are not rows of a batch of {batch}")
 
 
 def _read_ahead(items, batch: int, collate, num_threads: int, prefetch: int) -> Iterator[Batch]:

@@ -39,12 +39,13 @@ def class_counts(
 ) -> Iterator[np.ndarray]:
     """(C,) int64 for each image in order: how many of its pixels are predicted as each class.
 
-    Full resolution, single scale; labels are not looked at. Of several processes each gives the
+    Full resolution, single scale; labels are not read. Of several processes each gives the
     images of its part. Raises Stopped where a stop is requested.
     """
+    variables = data_parallel.replicate_locally(variables)
     for items in _batches(pairs, processes.part_of(len(pairs)), batch):
         stop_requests.check()
-        labels = np.asarray(predict(variables, _dealt(items["image"]))[0])
+        labels = np.asarray(predict(variables, _to_devices(items["image"]))[0])
         for image in labels.reshape(-1, *labels.shape[2:])[items["valid"]]:
             yield np.bincount(image.ravel(), minlength=num_classes)
 
@@ -82,14 +83,15 @@ def confusion(
     """Counts (C, C) int64 over all pairs, and image, label, prediction of the first `keep`.
 
     Of several processes each scores a part of the images, all get the sum, and the first one what
-    is kept. update: told after each batch how many images this process has scored. Raises Stopped
-    where a stop is requested.
+    is kept. update: called after each batch with how many images this process has scored. Raises
+    Stopped where a stop is requested.
     """
+    variables = data_parallel.replicate_locally(variables)
     total, kept, done = np.int64(0), [], 0
     for items in _batches(pairs, processes.part_of(len(pairs), least=keep), batch):
         stop_requests.check()
         # Padding repeats an image with every label ignored, so it counts nothing.
-        counts, shown = score(variables, (_dealt(items["image"]), _dealt(items["label"])))
+        counts, shown = score(variables, (_to_devices(items["image"]), _to_devices(items["label"])))
         total = total + np.asarray(counts, np.int64).sum(0)
         done += int(items["valid"].sum())
         if update is not None:
@@ -108,10 +110,10 @@ def source_statistics(
     What training without adaptive batch norm would normalise with: the paper's source-only row.
     """
     step = jax.jit(partial(statistics_step, model=model))
-    batch_stats = variables["batch_stats"]
+    params, batch_stats = (jax.device_put(variables[key]) for key in ("params", "batch_stats"))
     for images in batches:
         stop_requests.check()
-        batch_stats = step(batch_stats, variables["params"], images)
+        batch_stats = step(batch_stats, params, images)
     return {"params": variables["params"], "batch_stats": batch_stats}
 
 
@@ -126,9 +128,10 @@ def _batches(pairs, rows, batch):
     return loader.evaluation_batches(pairs, size, prefetch=max(2, -(-loader.NUM_THREADS // size)))
 
 
-def _dealt(array):
+def _to_devices(array):
+    """(B, …) → (D, B / D, …), on the D local devices."""
     devices = jax.local_device_count()
-    return array.reshape(devices, -1, *array.shape[1:])
+    return data_parallel.to_devices(array.reshape(devices, -1, *array.shape[1:]))
 
 
 def _resized(images, labels, size):

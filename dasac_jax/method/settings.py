@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """What the adaptation step can be told; symbols as in the paper and docs/method.md."""
+    """The settings of an adaptation step; symbols as in the paper and docs/method.md."""
 
     group_size: int = 4  # T: views of one target image
     target_weight: float = 5.0  # λ_t, of the target loss

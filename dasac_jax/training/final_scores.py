@@ -17,7 +17,7 @@ from dasac_jax.method import state as states
 from dasac_jax.reporting import metrics_log, summary
 from dasac_jax.reporting.label_pictures import colourise, panel
 from dasac_jax.runtime import data_parallel, processes
-from dasac_jax.training import initial_state, stages
+from dasac_jax.training import from_config, initial_state, stages
 from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def _score(run: Run, reached: dict[str, int]) -> None:
     if sources.has(run.config.data, "val"):
         pairs = run.open("val")
         images = len(pairs)
-        score = scoring.scorer(stages.create_model(run.config))
+        score = scoring.scorer(from_config.create_model(run.config))
         for name, variables in _networks(run, reached):
             _LOG.info("scoring %s on %d images", name, images)
             counts, kept[name] = scoring.confusion(
@@ -99,12 +99,10 @@ def _networks(run: Run, reached: dict[str, int]):
     if "baseline" in reached:
         baseline = _handed_on(run, "baseline")
         student = baseline.student
-        yield (
-            "source only",
-            processes.state_from_first(lambda: (_source_only(run, baseline), {}), lambda: student)[
-                0
-            ],
+        source_only, _ = processes.state_from_first(
+            lambda: (_source_only(run, baseline), {}), lambda: student
         )
+        yield "source only", source_only
         yield "baseline", student
     if "adapt" in reached:
         adapted = _handed_on(run, "adapt")
@@ -113,11 +111,8 @@ def _networks(run: Run, reached: dict[str, int]):
 
 
 def _handed_on(run: Run, stage: str) -> states.TrainState:
-    fresh = partial(stages.create_state, run.config, stage)
-    shapes = partial(jax.eval_shape, fresh)
-    return processes.state_from_first(partial(initial_state.handed_on, run, stage, fresh), shapes)[
-        0
-    ]
+    state, _ = stages.shared_state(run, stage, partial(initial_state.handed_on, stage=stage))
+    return state
 
 
 def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
@@ -128,8 +123,8 @@ def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
         devices=1, local_devices=1, process=0,
     )  # fmt: skip
     # No more than the baseline itself had.
-    trained = config.epochs * (len(run.open("source_train")) // config.source_batch)
-    make_views = jax.jit(stages.baseline_views(run.config))
+    trained = config.epochs * run.steps_per_epoch("baseline")
+    make_views = jax.jit(from_config.baseline_views(run.config))
     key = jax.random.key(run.config.seed)
 
     def images():
@@ -139,7 +134,7 @@ def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
             shard = jax.tree.map(lambda x: x[0], shards)
             yield make_views(jax.random.fold_in(key, step), shard)["source_image"]
 
-    model = stages.create_model(run.config)
+    model = from_config.create_model(run.config)
     return scoring.source_statistics(model, baseline.student, images())
 
 

@@ -1,11 +1,16 @@
-"""What a stage starts from: its own newest checkpoint, what was handed on, given weights, scratch.
+"""What a stage starts from: the first of these that there is.
 
-In this order. What starts a stage is a state and the facts to go on with: `first_epoch` (epochs
-that earlier stages have done) and `best_score`. A converted snapshot of a PyTorch run stands for
-the stage that it was taken in: that stage goes on from it.
+1. its own newest checkpoint,
+2. the state that the stage before it hands on,
+3. the weights that `config.init` names,
+4. random weights.
 
-`fresh` is a function that makes a state at step 0. It is called only where its numbers are needed:
-drawing the weights of a large network takes half a minute to compile.
+With the state come facts to go on with: `first_epoch` (epochs that earlier stages have done) and
+`best_score`. A converted snapshot of a PyTorch run stands for the stage that it was taken in: that
+stage goes on from it.
+
+`fresh` is a function that makes a state at step 0. It is called only where its numbers are needed,
+since drawing the weights of a large network takes half a minute to compile.
 """
 
 import logging
@@ -55,7 +60,7 @@ def of_adapt(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
         return _resumed(run, "adapt", fresh)
     if not _reached(run, "baseline") and _snapshot_of(run.config.init, "adapt"):
         return _continued(run, "adapt", fresh)
-    baseline, facts = handed_on(run, "baseline", fresh)
+    baseline, facts = handed_on(run, fresh, "baseline")
     student = {"params": baseline.params, "batch_stats": baseline.batch_stats}
     state = baseline.replace(
         teacher=jax.tree.map(np.array, student),  # as the first step makes it in any case
@@ -69,7 +74,7 @@ def of_adapt(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
     }
 
 
-def handed_on(run: Run, stage: str, fresh: Fresh) -> tuple[TrainState, Facts]:
+def handed_on(run: Run, fresh: Fresh, stage: str) -> tuple[TrainState, Facts]:
     """The state that a stage hands on, by `config.select`, and its facts.
 
     Raises UserError where the stage has left none and no `config.init` stands in for it.
@@ -92,12 +97,17 @@ def handed_on(run: Run, stage: str, fresh: Fresh) -> tuple[TrainState, Facts]:
 
 def _restored(run, path, fresh):
     """A whole state of the run's network. Raises UserError naming what is another one's."""
-    needs = {key: run.facts()[key] for key in ("arch", "num_classes")}
+    needs = {key: run.network()[key] for key in ("arch", "num_classes")}
     return store.restore(path, jax.eval_shape(fresh), needs=needs)
+
+
+# Metadata of checkpoints that earlier versions wrote, by today's names.
+_RENAMED = {"unseen": "pending", "window": "unlogged_steps"}
 
 
 def _resumed(run, stage, fresh):
     state, facts = _restored(run, run.newest(stage), fresh)
+    facts = {_RENAMED.get(key, key): value for key, value in facts.items()}
     _LOG.info("%s: resuming after step %d", stage, int(state.step))
     return state, facts
 
@@ -126,8 +136,7 @@ def _continued(run, stage, fresh):
             f"config.{stage}.epochs is {epochs}, but {path} has done {facts['epoch']}: "
             f"give more, or leave {stage} out of config.stages"
         )
-    steps_per_epoch = len(run.open("source_train")) // run.config[stage].source_batch
-    step = facts["epoch"] * steps_per_epoch
+    step = facts["epoch"] * run.steps_per_epoch(stage)
     _LOG.info("%s: going on from %s after epoch %d (step %d)", stage, path, facts["epoch"], step)
     state = state.replace(step=np.int32(step), seed=np.uint32(run.config.seed))
     return state, {"first_epoch": 0, "best_score": facts["best_score"]}

@@ -3,48 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
 from dasac_jax.method.state import TrainState
 from dasac_jax.reporting.recorder import Recorder
 from dasac_jax.runtime import data_parallel, logs, processes, stop_requests
-from dasac_jax.training.step_metrics import Window
+from dasac_jax.training.stage_checkpoints import StageCheckpoints
+from dasac_jax.training.step_metrics import StepMetrics
+from dasac_jax.training.validation import Validate, Validation
 
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Validation:
-    """What a look at the selection split gives.
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """How often a stage logs, saves and validates: keys of the configuration of the same names."""
 
-    miou: in 0..1. pictures: (H, W, 3) uint8 by name. values: what else to record, numbers or
-    arrays (C,), by name.
-    """
-
-    miou: float
-    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
-    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    log_every_steps: int
+    checkpoint_every_steps: int
+    checkpoint_every_minutes: float  # 0: never for the time alone
+    validate_every_epochs: int
+    max_skipped_steps: int  # in a row
 
 
-Validate = Callable[[TrainState], Validation]
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What a stage's loop needs to know besides its step and its batches.
 
-    first_epoch counts the epochs of earlier stages. watched names arrays (C,) of the state that
-    are recorded with the losses. validate: None for no validation.
+    network: what its checkpoints say of the network that they hold. first_epoch counts the epochs
+    of earlier stages. watched names arrays (C,) of the state that are recorded with the losses.
+    validate: None for no validation.
     """
 
     name: str
@@ -54,12 +51,8 @@ class Plan:
     total_steps: int
     steps_per_epoch: int
     first_epoch: int
-    facts: dict[str, Any]
-    log_every_steps: int
-    checkpoint_every_steps: int
-    checkpoint_every_minutes: float  # 0: never for the time alone
-    max_skipped_steps: int  # in a row
-    validate_every_epochs: int
+    network: dict[str, Any]
+    intervals: Intervals
     validate: Validate | None
     watched: tuple[str, ...] = ()
 
@@ -70,120 +63,120 @@ def train(
     make_batches: Callable[[int, int], Iterator[dict[str, Any]]],
     plan: Plan,
     recorder: Recorder,
-    facts: Mapping[str, Any],
+    progress: Mapping[str, Any],
 ) -> TrainState:
     """Train from state.step to plan.total_steps; checkpoints go to plan.newest and plan.best.
 
-    make_batches(first_step, num_steps) gives this process's rows. facts: those of the checkpoint
-    that the state comes from; empty at the beginning. Returns the last state, as numpy arrays.
-    Raises UserError when too many steps in a row were skipped, and Stopped, everything saved,
-    when a stop is requested.
+    make_batches(first_step, num_steps) gives this process's rows. progress: the metadata of the
+    checkpoint that the state comes from; empty at the beginning. Returns the last state, as numpy
+    arrays. Raises UserError when too many steps in a row were skipped, and Stopped, everything
+    saved, when a stop is requested.
     """
     first_step = int(state.step)
     state = data_parallel.replicate(state)
     step = data_parallel.data_parallel(step)
     with contextlib.ExitStack() as stack:
-        update = stack.enter_context(
-            logs.progress(plan.name, plan.total_steps, first_step, log_every=plan.log_every_steps)
+        show = stack.enter_context(
+            logs.progress(
+                plan.name, plan.total_steps, first_step, log_every=plan.intervals.log_every_steps
+            )
         )
-        desk = stack.enter_context(_Desk(plan, recorder, update, facts))
-        if facts.get("unseen"):
-            desk.attend(state, first_step, saved=True)
+        best_score = float(progress.get("best_score", 0.0))
+        checkpoints = stack.enter_context(StageCheckpoints(plan.newest, plan.best, best_score))
+        bookkeeper = _Bookkeeper(plan, checkpoints, recorder, show, progress)
+        if progress.get("pending"):
+            bookkeeper.after_step(state, first_step, saved=True)
         if first_step == plan.total_steps:
             return data_parallel.fetch(state)
         batches = make_batches(first_step, plan.total_steps - first_step)
         stack.callback(batches.close)
         started = time.monotonic()
-        for done, batch in enumerate(desk.awaited(batches), start=first_step + 1):
-            state, metrics = step(state, data_parallel.shard(batch, plan.layout))
-            desk.window.add(done, metrics, batch["names"])
+        for done, batch in enumerate(bookkeeper.timed(batches), start=first_step + 1):
+            names = batch["names"]
+            batch = data_parallel.to_devices(data_parallel.shard(batch, plan.layout))
+            state, metrics = step(state, batch)
+            bookkeeper.metrics.add(done, metrics, names)
             if done == first_step + 1:
                 jax.block_until_ready(metrics)
                 _LOG.info("%s: first step after %.1f s", plan.name, time.monotonic() - started)
-            desk.attend(state, done)
+            bookkeeper.after_step(state, done)
         return data_parallel.fetch(state)
 
 
-class _Desk:
-    """What is done between two steps: log, validate, record, save, and put down the work."""
+class _Bookkeeper:
+    """Logs, validates and saves between two steps, and stops where that is requested."""
 
-    def __init__(self, plan: Plan, recorder: Recorder, update: Callable[..., None], facts) -> None:
-        self._plan, self._recorder, self._update = plan, recorder, update
-        self._best_score = float(facts.get("best_score", 0.0))
-        self.window = Window(plan.name, plan.max_skipped_steps, facts)
-        self._newest = store.open_manager(plan.newest, keep=2)
-        self._best = store.open_manager(plan.best, keep=1)
-        self._saved_at = self._looked_at = time.monotonic()
-        self._waited = 0.0  # seconds since the last look in which the devices had nothing to do
+    def __init__(
+        self,
+        plan: Plan,
+        checkpoints: StageCheckpoints,
+        recorder: Recorder,
+        show: Callable[..., None],
+        progress: Mapping[str, Any],
+    ) -> None:
+        self._plan, self._checkpoints = plan, checkpoints
+        self._recorder, self._show = recorder, show
+        self.metrics = StepMetrics(plan.name, plan.intervals.max_skipped_steps, progress)
+        self._logged_at = time.monotonic()
+        self._waited = 0.0  # seconds since then in which the devices had nothing to do
 
-    def __enter__(self) -> _Desk:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        # There is no time to wait for what is being written, or a process that writes it is gone.
-        if kind in (KeyboardInterrupt, jax.errors.JaxRuntimeError):
-            return
-        try:
-            store.finish(self._newest)  # which may be about to write the best one first
-        finally:
-            store.finish(self._best)
-
-    def awaited(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The batches, with an eye on how long the devices wait for them."""
+    def timed(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches, while the time is counted that the devices wait for them."""
         began = time.monotonic()
         for batch in batches:
-            if self.window.is_computed():
+            if self.metrics.is_computed():
                 self._waited += time.monotonic() - began
             yield batch
             began = time.monotonic()
 
-    def attend(self, state: TrainState, done: int, *, saved: bool = False) -> None:
-        """Look at a step that has been done; saved: whether its state is on disk already.
+    def after_step(self, state: TrainState, done: int, *, saved: bool = False) -> None:
+        """Log, validate and save what is due after `done` steps; state: as it lies on the devices.
 
-        Raises Stopped instead where a stop is requested, before the look or in its validation:
-        the look is then the first thing that the next start does, so that the result is the same.
+        saved: whether it is on disk already. Raises Stopped where a stop is requested, before or
+        in the validation. The state is then saved as pending: what was due is the first thing that
+        the next start does, so that the result is the same.
         """
-        stop = stop_requests.requested()  # by a signal to any process: the first one hears of it
-        # All write a checkpoint, so all have to know; the first one's clock counts.
-        stop, overdue = processes.from_first(lambda: [stop, self._overdue()])
+        stop = stop_requests.requested()  # of all processes, so that all have to ask
+        # All processes write a checkpoint, so all have to know; the first one's clock counts.
+        stop, overdue = processes.from_first(lambda: [stop, self._is_overdue()])
         try:
-            if stop is None:
-                self._look(state, done, overdue=overdue, saved=saved)
-            else:
-                if not saved:
-                    self._save(state, unseen=True)
+            if stop is not None:
                 raise stop_requests.Stopped(stop)
+            self._log_validate_save(state, done, overdue=overdue)
         except stop_requests.Stopped as reason:
+            if not saved:
+                self._save(self._snapshot(state, done), pending=True)
             raise stop_requests.Stopped(
                 f"{reason} (after {self._plan.name} step {done})"
             ) from reason
 
-    def _look(self, state: TrainState, done: int, *, overdue: bool, saved: bool) -> None:
-        plan = self._plan
+    def _log_validate_save(self, state: TrainState, done: int, *, overdue: bool) -> None:
+        plan, every = self._plan, self._plan.intervals
         last = done == plan.total_steps
         epoch, rest = divmod(done, plan.steps_per_epoch)
-        looked = last or done % plan.log_every_steps == 0
-        interval = last or (rest == 0 and epoch % plan.validate_every_epochs == 0)
+        log = last or done % every.log_every_steps == 0
+        interval = last or (rest == 0 and epoch % every.validate_every_epochs == 0)
+        save = interval or overdue or done % every.checkpoint_every_steps == 0
         means, values, pictures = None, {}, {}
-        if looked:
+        if log:
             means = self._means(done)
-            values = means | {key: data_parallel.first(getattr(state, key)) for key in plan.watched}
-        self._update(done, means and means | {"data_wait": self._share_waited()})
+            watched = {key: data_parallel.first(getattr(state, key)) for key in plan.watched}
+            values = means | watched
+        self._show(done, means and means | {"data_wait": self._share_waited()})
+        snapshot = self._snapshot(state, done) if save else None
         if plan.validate and interval:
-            if not saved:  # whatever happens in the meantime, the next start begins here
-                self._save(state, unseen=True)
-            found = self._validate(state, done)
+            found = self._validate(state, snapshot, done)
             values = values | {"selection_miou": found.miou, **found.values}
             pictures = found.pictures
         if values:
             self._recorder.add(done, values, pictures)
-        if looked:
-            self.window.clear()
-        if interval or overdue or done % plan.checkpoint_every_steps == 0:
-            self._save(state)
+        if log:
+            self.metrics.clear()
+        if save:
+            self._save(snapshot)
 
     def _means(self, done: int) -> dict[str, float]:
-        means, skipped = self.window.means()
+        means, skipped = self.metrics.means()
         if not skipped:
             return means
         _LOG.warning(
@@ -193,55 +186,48 @@ class _Desk:
         return means | {"skipped": skipped}
 
     def _share_waited(self) -> float:
-        """The share of the time since the last look in which the devices waited for data."""
-        began, self._looked_at = self._looked_at, time.monotonic()
+        """The share of the time since the last log line in which the devices waited for data."""
+        began, self._logged_at = self._logged_at, time.monotonic()
         waited, self._waited = self._waited, 0.0
-        return waited / (self._looked_at - began)
+        return waited / (self._logged_at - began)
 
-    def _validate(self, state: TrainState, done: int) -> Validation:
-        """Score the student; keep it where it is the best so far."""
+    def _validate(self, state: TrainState, snapshot: TrainState, done: int) -> Validation:
+        """Score the student; keep its state apart where it is the best so far."""
         began = time.monotonic()
-        found = self._plan.validate(data_parallel.fetch(state))
-        self._looked_at += time.monotonic() - began  # that was no training
+        found = self._plan.validate(state)
+        self._logged_at += time.monotonic() - began  # that was no training
         _LOG.info(
             "%s step %d: mIoU %.1f %% on the selection split",
             self._plan.name, done, 100 * found.miou,
         )  # fmt: skip
-        if found.miou > self._best_score:
-            self._best_score = found.miou
-            store.save(self._best, self._sound(state), metadata=self._facts(state))
+        self._checkpoints.save_if_best(snapshot, found.miou, self._facts(snapshot))
         return found
 
-    def _overdue(self) -> bool:
-        minutes = self._plan.checkpoint_every_minutes
-        return bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
+    def _is_overdue(self) -> bool:
+        minutes = self._plan.intervals.checkpoint_every_minutes
+        return bool(minutes) and self._checkpoints.minutes_since_save() >= minutes
 
-    def _save(self, state: TrainState, *, unseen: bool = False) -> None:
-        # Behind its numbers: the next start would not write them again.
-        if not processes.from_first(self._recorder.flush):
-            return
-        facts = self._facts(state) | self.window.facts() | {"unseen": unseen}
-        # Behind the best state: the newest one says its score, so nobody would save it again.
-        store.save(self._newest, self._sound(state), metadata=facts, after=self._best)
-        self._saved_at = time.monotonic()
-
-    def _sound(self, state: TrainState) -> TrainState:
+    def _snapshot(self, state: TrainState, done: int) -> TrainState:
         """The state as numpy arrays. Raises UserError where its weights are not finite."""
         state = data_parallel.fetch(state)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.student)):
             raise UserError(
-                f"{self._plan.name} step {int(state.step)}: weights are not finite; checkpoints "
-                "before it are kept, try a smaller learning rate"
+                f"{self._plan.name} step {done}: weights are not finite; checkpoints before it "
+                "are kept, try a smaller learning rate"
             )
         return state
 
-    def _facts(self, state: TrainState) -> dict[str, Any]:
+    def _save(self, snapshot: TrainState, *, pending: bool = False) -> None:
+        # Its numbers have to be on disk before, since the next start would not write them again.
+        if processes.from_first(self._recorder.flush):
+            facts = self._facts(snapshot) | self.metrics.progress() | {"pending": pending}
+            self._checkpoints.save(snapshot, facts)
+
+    def _facts(self, snapshot: TrainState) -> dict[str, Any]:
         plan = self._plan
         return {
-            **plan.facts,
+            **plan.network,
             "stage": plan.name,
-            "epoch": plan.first_epoch
-            + int(data_parallel.first(state.step)) // plan.steps_per_epoch,
+            "epoch": plan.first_epoch + int(snapshot.step) // plan.steps_per_epoch,
             "first_epoch": plan.first_epoch,
-            "best_score": self._best_score,
         }

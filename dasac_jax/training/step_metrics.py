@@ -1,4 +1,4 @@
-"""The metrics of the steps since the last look: means, and which steps were skipped."""
+"""The metrics of the steps since they were last logged: means, and which steps were skipped."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,30 +13,32 @@ from dasac_jax.runtime import data_parallel
 Entry = dict[str, Any]
 
 
-class Window:
-    """Metrics as the steps give them, left on the device until somebody looks.
+class StepMetrics:
+    """Metrics as the steps give them, left on the device until they are needed.
 
-    name: the stage's, for messages. most_skipped: how many steps in a row may be skipped. facts:
-    what `facts` gave when the run was stopped in between, so that means do not tell of it.
+    name: the stage's, for messages. most_skipped: how many steps in a row may be skipped. progress:
+    what `progress` gave when the run was stopped before these steps were logged, so that the means
+    are those of a run that was never stopped.
     """
 
-    def __init__(self, name: str, most_skipped: int, facts: Mapping[str, Any]) -> None:
-        self._name, self._most = name, most_skipped
-        self._entries: list[Entry] = list(facts.get("window", ()))
-        self._row: list[Entry] = list(facts.get("skipped_in_row", ()))  # before the window
-        self._waiting: list[tuple[int, dict[str, jax.Array], Sequence[str]]] = []
+    def __init__(self, name: str, most_skipped: int, progress: Mapping[str, Any]) -> None:
+        self._name, self._most_skipped = name, most_skipped
+        self._entries: list[Entry] = list(progress.get("unlogged_steps", ()))
+        # The skipped steps right before these.
+        self._skipped_before: list[Entry] = list(progress.get("skipped_in_row", ()))
+        self._on_device: list[tuple[int, dict[str, jax.Array], Sequence[str]]] = []
 
     def add(self, step: int, metrics: dict[str, jax.Array], names: Sequence[str]) -> None:
         """Keep a step's metrics, of which `skipped` is one, and the names of its images."""
-        self._waiting.append((step, metrics, names))
+        self._on_device.append((step, metrics, names))
 
     def is_computed(self) -> bool:
-        """Whether the devices have done all steps so far: they have nothing to do."""
-        return not self._waiting or all(x.is_ready() for x in self._waiting[-1][1].values())
+        """Whether the devices have done all steps so far, so that they have nothing to do."""
+        return not self._on_device or all(x.is_ready() for x in self._on_device[-1][1].values())
 
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint has to say of the steps that nobody has looked at, for JSON."""
-        return {"window": self._fetched(), "skipped_in_row": self._row}
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint has to say of the steps that are not logged yet, for JSON."""
+        return {"unlogged_steps": self._fetched(), "skipped_in_row": self._skipped_before}
 
     def means(self) -> tuple[dict[str, float], int]:
         """Means over the steps that were not skipped (nan if all were), and how many were.
@@ -44,10 +46,10 @@ class Window:
         Waits for the device. Raises UserError where too many in a row were skipped.
         """
         entries = self._fetched()
-        row = self._row
+        row = self._skipped_before
         for entry in entries:
             row = [*row, entry] if "skipped" in entry else []
-            if len(row) >= self._most:
+            if len(row) >= self._most_skipped:
                 raise UserError(_too_many(self._name, row))
         values = [entry["values"] for entry in entries if "skipped" not in entry]
         means = dict.fromkeys(entries[0]["values"], math.nan)
@@ -56,14 +58,15 @@ class Window:
         return means, len(entries) - len(values)
 
     def clear(self) -> None:
-        """Begin anew: the steps so far have been looked at."""
+        """Begin anew, the steps so far being logged."""
         for entry in self._fetched():
-            self._row = [*self._row, entry] if "skipped" in entry else []
+            skipped = "skipped" in entry
+            self._skipped_before = [*self._skipped_before, entry] if skipped else []
         self._entries = []
 
     def _fetched(self) -> list[Entry]:
-        self._entries += [_entry(*kept) for kept in self._waiting]
-        self._waiting = []
+        self._entries += [_entry(*kept) for kept in self._on_device]
+        self._on_device = []
         return self._entries
 
 

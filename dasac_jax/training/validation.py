@@ -1,6 +1,10 @@
-"""What a stage's training stops for now and then: a score and pictures of the selection split."""
+"""The validation that a stage's training stops for at intervals: a score and pictures.
 
-from collections.abc import Callable
+They are of the selection split, labelled images of the target that training never sees.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import flax.linen as nn
@@ -11,11 +15,28 @@ from dasac_jax.evaluation import scoring
 from dasac_jax.evaluation.metrics import summarise
 from dasac_jax.method.state import TrainState
 from dasac_jax.reporting import validation_pictures
-from dasac_jax.training.loop import Validate, Validation
+from dasac_jax.runtime import data_parallel
 from dasac_jax.training.workdir import Run
 
 PICTURED = 3
 _DRAWS = 2  # folded into the seed; the stages, which fold in 0 and 1, draw nothing of this
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation finds.
+
+    miou: in 0..1. pictures: (H, W, 3) uint8 by name. values: what else to record, numbers or
+    arrays (C,), by name.
+    """
+
+    miou: float
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+Validate = Callable[[TrainState], Validation]
+"""A validation of a state that lies on the devices of all processes."""
 
 
 def of_baseline(run: Run, model: nn.Module) -> Validate:
@@ -27,14 +48,9 @@ def of_baseline(run: Run, model: nn.Module) -> Validate:
         miou, kept = _score(run, score, state, pairs)
         if jax.process_index() != 0:
             return Validation(miou)
-        return Validation(
-            miou,
-            {
-                "selection": validation_pictures.student(
-                    predict, state.student, kept, PICTURED, run.classes
-                )
-            },
-        )
+        student = data_parallel.on_first_device(state.student)
+        shown = validation_pictures.student(predict, student, kept, PICTURED, run.classes)
+        return Validation(miou, {"selection": shown})
 
     return validate
 
@@ -55,24 +71,21 @@ def of_adapt(
         miou, kept = _score(run, score, state, pairs)
         if jax.process_index() != 0:
             return Validation(miou)
+        state = data_parallel.on_first_device(state)
+        teacher, prior = state.teacher, state.class_prior
         inspected = [
-            inspect(
-                jax.random.fold_in(key, item),
-                pairs[item]["image"],
-                state.teacher,
-                state.class_prior,
-            )
+            inspect(jax.random.fold_in(key, item), pairs[item]["image"], teacher, prior)
             for item in range(len(kept))
         ]
+        group_size = run.config.adapt.group_size
         shown = {
             "selection": validation_pictures.student(
-                predict, state.student, kept, run.config.adapt.group_size, run.classes
+                predict, state.student, kept, group_size, run.classes
             ),
             "views": validation_pictures.teacher_views(inspected[0], run.classes),
         }
-        return Validation(
-            miou, shown, {"thresholds": validation_pictures.mean_thresholds(inspected)}
-        )
+        thresholds = validation_pictures.mean_thresholds(inspected)
+        return Validation(miou, shown, {"thresholds": thresholds})
 
     return validate
 

@@ -2,24 +2,24 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
-from dasac_jax.data import classes, sources
+from dasac_jax.data import classes, sampling, sources
 from dasac_jax.data.demo import render
 from dasac_jax.data.labels import Class
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.preparation import train_ids
 from dasac_jax.errors import UserError
-from dasac_jax.files import replacing
+from dasac_jax.files import BEST, CONFIG_FILE, NEWEST, WEIGHTS_FILE, replacing
 
 _LOG = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
 # Keys that may differ from one start to the next: they change no result (data may move).
 _FREE = {
     "stages",
@@ -43,31 +43,59 @@ class Run:
 
     config: ConfigDict
     folder: Path
+    _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def weights_file(self) -> Path:
         """Predicted pixels per class and target image, by the weights stage."""
-        return self.folder / "weights.tsv"
+        return self.folder / WEIGHTS_FILE
 
     def newest(self, stage: str) -> Path:
         """Folder of a stage's newest checkpoints."""
-        return self.folder / stage / "checkpoints"
+        return self.folder / stage / NEWEST
 
     def best(self, stage: str) -> Path:
         """Folder of a stage's best checkpoint."""
-        return self.folder / stage / "best"
+        return self.folder / stage / BEST
 
     def open(self, role: str) -> PairSource:
-        """The images of a role, see `sources.open_source`."""
-        return sources.open_source(self.config.data, role)
+        """The images of a role, see `sources.open_source`; they are listed only once."""
+        if role not in self._read:
+            self._read[role] = sources.open_source(self.config.data, role)
+        return self._read[role]
+
+    def importance_weights(self) -> np.ndarray:
+        """The weights (N, C) float64 of the target images, from `weights_file`; read only once.
+
+        Raises UserError where the file cannot be read, or is of other images or classes.
+        """
+        if WEIGHTS_FILE not in self._read:
+            names = self.open("target_train").names
+            class_names = [entry.name for entry in self.classes]
+            found = sampling.load_weights(self.weights_file, names, class_names)
+            self._read[WEIGHTS_FILE] = found
+        return self._read[WEIGHTS_FILE]
+
+    def steps_per_epoch(self, stage: str) -> int:
+        """How many whole batches of a stage the source has.
+
+        Raises UserError where it has none.
+        """
+        images, batch = len(self.open("source_train")), self.config[stage].source_batch
+        if batch > images:
+            raise UserError(
+                f"config.{stage}.source_batch is {batch}, but there are only "
+                f"{images} source images: use a smaller batch"
+            )
+        return images // batch
 
     @property
     def classes(self) -> tuple[Class, ...]:
         """The classes that are trained and scored, in the order of their train ids."""
         return classes.of(self.config.data)
 
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint says of the network that it holds."""
+    def network(self) -> dict[str, Any]:
+        """What a checkpoint says of the network that it holds, for JSON."""
         return {
             "arch": self.config.arch,
             "dtype": self.config.dtype,

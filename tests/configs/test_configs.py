@@ -14,7 +14,7 @@ from dasac_jax import models
 from dasac_jax.data.demo import render
 from dasac_jax.method import optim
 from dasac_jax.runtime import data_parallel
-from dasac_jax.training import stages
+from dasac_jax.training import from_config
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "configs").glob("*.py"))
@@ -28,11 +28,11 @@ def load(path):
 def test_networks_fit_their_crops_and_optimiser(path):
     config = load(path)
     for stage in ("baseline", "adapt"):
-        state = jax.eval_shape(lambda s=stage: stages.create_state(config, s))
+        state = jax.eval_shape(lambda s=stage: from_config.create_state(config, s))
         batch = config[stage].source_batch
         height, width = config[stage].crop
         images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32)
-        model = stages.create_model(config)
+        model = from_config.create_model(config)
         logits = jax.eval_shape(model.apply, state.student, images)
         num_classes = 3 if path.stem == "custom_example" else 19
         assert (logits.shape[0], logits.shape[3]) == (batch, num_classes)

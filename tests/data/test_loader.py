@@ -13,6 +13,7 @@ from PIL import Image
 from dasac_jax.data import loader, sampling
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
+from dasac_jax.runtime import data_parallel
 
 ROOT = Path(__file__).parents[2]
 SIZE, TARGET_SIZE = (4, 6), (5, 8)
@@ -36,12 +37,21 @@ def pair(tmp_path):
     )
 
 
-def read(pair, **changes):
-    settings = {
-        "seed": 3, "first_step": 0, "num_steps": 7, "source_batch": 4, "target_batch": 2,
-        "steps_per_epoch": 2, "source_rows": range(4), "target_rows": range(2), "num_threads": 3,
-    }  # fmt: skip
-    return list(loader.batches(*pair, **(settings | changes)))
+def layout(source_batch, target_batch, devices=1, process=0):
+    """Of one device a process."""
+    return data_parallel.layout(
+        "baseline", source_batch, target_batch, devices=devices, local_devices=1, process=process
+    )
+
+
+def uniform(target):
+    return sampling.target_sampler(len(target), None, 19)
+
+
+def read(pair, rows=None, sampler=None, **changes):
+    settings = {"seed": 3, "first_step": 0, "num_steps": 7, "num_threads": 3} | changes
+    rows, sampler = rows or layout(4, 2), sampler or uniform(pair[1])
+    return list(loader.batches(*pair, rows, sampler, **settings))
 
 
 def numbers(images):
@@ -75,8 +85,8 @@ def test_batches_have_the_documented_arrays(pair):
 
 def test_rows_follow_the_order_of_their_epoch(pair):
     weights = sampling.importance_weights(np.eye(7)[:, :3])
-    found = read(pair, weights=weights, num_classes=3, uniform_classes=(1,))
     sampler = sampling.target_sampler(7, weights, 3, (1,))
+    found = read(pair, sampler=sampler)
     for step, batch in enumerate(found):
         epoch, start = step // 2, step % 2
         order = sampling.source_order(3, epoch, 11)
@@ -105,15 +115,14 @@ def test_resuming_gives_the_rest(pair, first_step):
 
 def test_processes_read_their_rows_of_the_global_batch(pair):
     whole = read(pair)
-    first = read(pair, source_rows=range(1), target_rows=range(1))
-    second = read(pair, source_rows=range(1, 4), target_rows=range(1, 2))
+    first, second = (read(pair, layout(4, 2, devices=2, process=i)) for i in range(2))
     for step, batch in enumerate(whole):
         for key in batch.keys() - {"names"}:
             joined = np.concatenate([first[step][key], second[step][key]])
             np.testing.assert_array_equal(joined, batch[key])
-        assert second[step]["source_item"].tolist() == [1, 2, 3]
+        assert second[step]["source_item"].tolist() == [2, 3]
         assert second[step]["target_item"].tolist() == [1]
-        assert second[step]["names"] == batch["names"][1:4] + batch["names"][5:]
+        assert second[step]["names"] == batch["names"][2:4] + batch["names"][5:]
 
 
 def test_a_corrupt_image_stops_with_its_path_and_item(pair, tmp_path):
@@ -123,25 +132,12 @@ def test_a_corrupt_image_stops_with_its_path_and_item(pair, tmp_path):
         read(pair, num_steps=20)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps_per_epoch": 3}, "11 source images do not fill 3 steps per epoch of 4"),
-        ({"steps_per_epoch": 0}, "11 source images do not fill"),
-        ({"source_rows": range(2, 5)}, "source rows .* batch of 4"),
-        ({"target_rows": range(0)}, "target rows .* batch of 2"),
-        ({"weights": np.ones((6, 19))}, "importance weights of shape"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused_before_reading(pair, changes, message):
-    with pytest.raises(UserError, match=message):
-        read(pair, **changes)
-
-
-def test_a_target_without_images_is_refused(pair):
-    empty = PairSource("", (), TARGET_SIZE, "street")
+def test_what_does_not_fit_is_refused_before_reading(pair):
+    with pytest.raises(UserError, match="11 source images do not fill a batch of 12"):
+        read(pair, layout(12, 2))
+    nothing = dataclasses.replace(pair[1], pairs=())
     with pytest.raises(UserError, match="no target images"):
-        read((pair[0], empty))
+        read((pair[0], nothing), sampler=uniform(pair[1]))
 
 
 @pytest.fixture
@@ -152,9 +148,8 @@ def running(tmp_path):
 
     def start(first=0):
         return loader.batches(
-            source, target, seed=3, first_step=first, num_steps=10 - first, source_batch=2,
-            target_batch=1, steps_per_epoch=10, source_rows=range(2), target_rows=range(1),
-            num_threads=2, prefetch=1,
+            source, target, layout(2, 1), uniform(target),
+            seed=3, first_step=first, num_steps=10 - first, num_threads=2, prefetch=1,
         )  # fmt: skip
 
     return start
@@ -270,9 +265,8 @@ def test_closing_ends_the_threads(pair):
         return set(threading.enumerate()) - before
 
     iterator = loader.batches(
-        *pair, seed=0, first_step=0, num_steps=10**6, source_batch=4, target_batch=2,
-        steps_per_epoch=2, source_rows=range(4), target_rows=range(2),
-    )  # fmt: skip
+        *pair, layout(4, 2), uniform(pair[1]), seed=0, first_step=0, num_steps=10**6
+    )
     next(iterator)
     assert ours()
     iterator.close()

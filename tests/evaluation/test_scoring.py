@@ -10,6 +10,7 @@ from PIL import Image
 from dasac_jax.evaluation import scoring
 from dasac_jax.image.normalise import normalise
 from dasac_jax.models.layers import BatchNorm
+from dasac_jax.runtime import data_parallel
 
 CLASSES = 3
 
@@ -47,6 +48,13 @@ class Pairs:
         red = (100 * self.predicted[index]).astype(np.uint8)
         image = np.stack([red, np.full_like(red, index), np.zeros_like(red)], axis=-1)
         return {"image": image, "label": self.labels[index], "name": str(index)}
+
+
+@pytest.fixture(autouse=True)
+def explicit_transfers():
+    """Weights are sent to the devices once, not behind one's back with every batch."""
+    with jax.transfer_guard("disallow"):
+        yield
 
 
 def random_pairs(count, size, seed=0):
@@ -139,7 +147,9 @@ def test_class_counts_are_those_of_the_predictions(count, batch):
 
 def test_predictor_gives_labels_and_confidence_by_device():
     images = np.stack([random_pairs(16, (3, 4))[i]["image"] for i in range(16)])
-    labels, confidence = scoring.predictor(MODEL)(RIGHT, images.reshape(8, 2, 3, 4, 3))
+    variables = data_parallel.replicate_locally(RIGHT)
+    batch = data_parallel.to_devices(images.reshape(8, 2, 3, 4, 3))
+    labels, confidence = scoring.predictor(MODEL)(variables, batch)
     assert labels.shape == confidence.shape == (8, 2, 3, 4)
     np.testing.assert_array_equal(np.asarray(labels).reshape(16, 3, 4), images[..., 0] // 100)
     assert (np.asarray(confidence) > 1 / CLASSES).all() and (np.asarray(confidence) <= 1).all()
@@ -159,14 +169,16 @@ def test_source_statistics_become_the_sources_and_leave_the_weights():
     rng = np.random.default_rng(0)
     images = rng.normal(3.0, 2.0, (4, 6, 6, 3)).astype(np.float32)
     model = Normed()
-    start = model.init({"params": jax.random.key(0)}, images)
-    result = scoring.source_statistics(model, start, [images])
+    with jax.transfer_guard("allow"):
+        start = model.init({"params": jax.random.key(0)}, images)
+    given = jax.device_put(images)
+    result = scoring.source_statistics(model, start, [given])
     mean, var = images.mean((0, 1, 2)), images.var((0, 1, 2), ddof=1)
     stats = result["batch_stats"]["norm"]
     np.testing.assert_allclose(stats["mean"], 0.1 * 2 * mean, rtol=1e-5)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * 4 * var, rtol=1e-5)
 
-    result = scoring.source_statistics(model, start, iter([images] * 120))
+    result = scoring.source_statistics(model, start, iter([given] * 120))
     assert result["params"] is start["params"]
     stats = result["batch_stats"]["norm"]
     np.testing.assert_allclose(stats["mean"], 2 * mean, rtol=1e-4)

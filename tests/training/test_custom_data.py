@@ -18,7 +18,7 @@ from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
 from dasac_jax.reporting import summary
 from dasac_jax.runtime import data_parallel
-from dasac_jax.training import final_scores, stages, workdir
+from dasac_jax.training import final_scores, from_config, stages, workdir
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["floor", "wall", "object"]
@@ -175,7 +175,7 @@ def test_two_classes_are_trained(tmp_path):
     pair = {"names": ("no", "yes"), "palette": ((1, 2, 3), (4, 5, 6))}
     config.data.classes.update(pair, source_ids=((0, "no"), (255, "yes")), target_ids=())
     recipe.check(config)
-    state = jax.eval_shape(lambda: stages.create_state(config, "adapt"))
+    state = jax.eval_shape(lambda: from_config.create_state(config, "adapt"))
     assert state.class_prior.shape == (2,)
     raw = {
         "source_image": np.zeros((1, 4, 40, 64, 3), np.uint8),
@@ -184,7 +184,7 @@ def test_two_classes_are_trained(tmp_path):
         "target_image": np.zeros((1, 1, 48, 72, 3), np.uint8),
         "target_view": np.arange(2, dtype=np.int32)[None],
     }
-    step = stages.adapt_step(config, 2)
+    step = from_config.adapt_step(config, 2)
     mapped = jax.vmap(step, in_axes=(None, 0), axis_name=data_parallel.AXIS)
     after, metrics = jax.eval_shape(mapped, state, raw)  # traced, not compiled
     assert after.class_prior.shape == (1, 2) and metrics["loss_target"].shape == (1,)

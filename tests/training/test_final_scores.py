@@ -11,7 +11,7 @@ import pytest
 from dasac_jax.checkpoints import store
 from dasac_jax.image.normalise import normalise
 from dasac_jax.method.steps import predict_step
-from dasac_jax.training import final_scores, stages
+from dasac_jax.training import final_scores, from_config
 from dasac_jax.training.workdir import Run
 
 
@@ -41,7 +41,7 @@ def scores_of(predict, variables, pairs):
 
 def talkative(config, seed):
     """A state whose student and teacher predict many classes, each in its own way."""
-    fresh = jax.eval_shape(lambda: stages.create_state(config, "adapt"))
+    fresh = jax.eval_shape(lambda: from_config.create_state(config, "adapt"))
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_checkpoint(run, capsys):
     result = json.loads((run.folder / "metrics.json").read_text())
     assert list(result) == ["adapted", "teacher", "classes", "left_out", "facts"]
     assert result["facts"]["steps"] == {"adapt": 6} and "teacher" in capsys.readouterr().out
-    model = stages.create_model(run.config)
+    model = from_config.create_model(run.config)
     predict = jax.jit(lambda variables, images: predict_step(variables, images, model=model)[0])
     for name, variables in (("adapted", state.student), ("teacher", state.teacher)):
         iou, accuracy, truths = scores_of(predict, variables, run.open("val"))

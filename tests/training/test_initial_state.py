@@ -188,7 +188,7 @@ class TestAdapt:
 def test_given_weights_do_not_stand_in_for_an_adaptation(run, tmp_path):
     save(tmp_path / "given", 7.0, 90)
     with pytest.raises(UserError, match="run stage adapt first"):
-        initial_state.handed_on(run(init=str(tmp_path / "given")), "adapt", fresh)
+        initial_state.handed_on(run(init=str(tmp_path / "given")), fresh, "adapt")
 
 
 class TestGiven:
@@ -255,7 +255,7 @@ def test_given_weights_of_other_classes_are_refused(run, tmp_path):
         with pytest.raises(UserError, match=f"{stage} has 19 classes"):
             begin(run(init=path), fresh)
     with pytest.raises(UserError, match="baseline has 19 classes"):
-        initial_state.handed_on(run(init=str(tmp_path / "baseline")), "baseline", fresh)
+        initial_state.handed_on(run(init=str(tmp_path / "baseline")), fresh, "baseline")
     # Last layers that come from no training are none of that many classes.
     save(tmp_path / "imagenet", 7.0, 0, num_classes=19, drawn=["params/layer5/conv/kernel"])
     state, _ = initial_state.of_baseline(run(init=str(tmp_path / "imagenet")), fresh)

@@ -13,6 +13,7 @@ from dasac_jax.method import trees
 from dasac_jax.method.state import TrainState
 from dasac_jax.runtime import data_parallel, stop_requests
 from dasac_jax.training import loop
+from dasac_jax.training.validation import Validation
 
 
 class Recorded:
@@ -27,6 +28,13 @@ class Recorded:
 
     def flush(self):
         return not self.full
+
+
+@pytest.fixture(autouse=True)
+def explicit_transfers():
+    """Nothing is sent to the devices behind one's back: it would be sent again at every step."""
+    with jax.transfer_guard("disallow"):
+        yield
 
 
 def begin(step=0):
@@ -84,20 +92,23 @@ def plan_of(folder, **changes):
         "total_steps": 8,
         "steps_per_epoch": 2,
         "first_epoch": 0,
-        "facts": {"arch": "none"},
+        "network": {"arch": "none"},
+        "validate": None,
+    }
+    intervals = {
         "log_every_steps": 4,
         "checkpoint_every_steps": 3,
         "checkpoint_every_minutes": 0,
         "max_skipped_steps": 3,
         "validate_every_epochs": 1,
-        "validate": None,
     }
-    return loop.Plan(**values | changes)
+    intervals |= {key: changes.pop(key) for key in intervals.keys() & changes.keys()}
+    return loop.Plan(**values | changes, intervals=loop.Intervals(**intervals))
 
 
 def scored(miou):
     picture = np.zeros((4, 6, 3), np.uint8)
-    return loop.Validation(miou, {"selection": picture}, {"thresholds": np.full(3, miou)})
+    return Validation(miou, {"selection": picture}, {"thresholds": np.full(3, miou)})
 
 
 def wait_for(path):
@@ -145,7 +156,7 @@ def test_trains_to_the_end_and_keeps_the_newest(tmp_path):
     assert restored.params["w"].tolist() == [28, 28]
     expected = {"arch": "none", "stage": "baseline", "epoch": 8, "first_epoch": 5}
     assert facts.items() >= (expected | {"best_score": 0.25}).items()
-    # Means since the last look.
+    # Means since the last log line.
     assert scalars.values == [(4, {"loss": 2.5}), (7, {"loss": 6.0})]
 
 
@@ -162,7 +173,7 @@ def test_validation_keeps_the_best(tmp_path):
     scores, seen, scalars = [0.2, 0.5, 0.5, 0.3], [], Recorded()
 
     def validate(state):
-        assert isinstance(state.params["w"], np.ndarray)
+        assert state.params["w"].is_fully_replicated  # as it lies on the devices
         seen.append(int(state.step))
         return scored(scores[len(seen) - 1])
 
@@ -233,7 +244,7 @@ def test_too_many_skipped_in_a_row_stop_naming_step_and_files(tmp_path):
     ):
         loop.train(begin(), add_up, batches_of(numbers, closed=closed), plan, Recorded(), {})
     assert closed == [True]
-    # Over windows too, and what is resumed from is sound.
+    # Over log lines too, and what is resumed from is finite.
     assert store.restore(plan.newest, begin())[0].params["w"].tolist() == [8, 8]
 
 
@@ -256,7 +267,7 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path):
     with pytest.raises(UserError, match=r"^baseline step 6: weights are not finite; "):
         loop.train(begin(), overflow, batches_of([1] * 8), plan, Recorded(), {})
     assert kept(plan.newest) == [3, 4]
-    # Not even where no loss is looked at before.
+    # Not even where no loss is logged before.
     plan = plan_of(
         tmp_path / "b", log_every_steps=100, checkpoint_every_steps=7, validate_every_epochs=100
     )
@@ -296,7 +307,7 @@ def test_a_stop_changes_nothing(tmp_path):
         records.append((str(recorder.values), recorder.images))
         states.append(last.params["w"].tolist())
         assert kept(plan.best) == [8] and kept(plan.newest)[-1] == 8
-        assert not store.restore(plan.newest, begin())[1]["unseen"]
+        assert not store.restore(plan.newest, begin())[1]["pending"]
     assert states == [[36, 36]] * 3
     assert records[0] == records[1] == records[2]
 

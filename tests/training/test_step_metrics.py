@@ -1,4 +1,4 @@
-"""Means over the steps since the last look, over restarts too."""
+"""Means over the steps since they were last logged, over restarts too."""
 
 import json
 import math
@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 
 from dasac_jax.errors import UserError
-from dasac_jax.training.step_metrics import Window
+from dasac_jax.training.step_metrics import StepMetrics
 
 
-def add(window, step, loss, skipped=False):
+def add(kept, step, loss, skipped=False):
     metrics = {"loss": jnp.float32(loss), "skipped": jnp.float32(skipped)}
-    window.add(step, metrics, [f"{step}.png"])
+    kept.add(step, metrics, [f"{step}.png"])
 
 
-def through_json(window, most=3):
-    return Window("adapt", most, json.loads(json.dumps(window.facts(), allow_nan=False)))
+def through_json(kept, most=3):
+    return StepMetrics("adapt", most, json.loads(json.dumps(kept.progress(), allow_nan=False)))
 
 
 def test_means_outlast_a_restart_bit_for_bit():
     losses = np.random.default_rng(0).normal(size=9).astype(np.float32)
-    whole, pieces = Window("adapt", 3, {}), Window("adapt", 3, {})
+    whole, pieces = StepMetrics("adapt", 3, {}), StepMetrics("adapt", 3, {})
     for step, loss in enumerate(losses, start=1):
         add(whole, step, loss)
         add(pieces, step, loss)
@@ -31,39 +31,39 @@ def test_means_outlast_a_restart_bit_for_bit():
 
 
 def test_skipped_steps_are_left_out():
-    window = Window("adapt", 3, {})
+    metrics = StepMetrics("adapt", 3, {})
     for step, loss in enumerate([1.0, math.nan, 3.0], start=1):
-        add(window, step, loss, math.isnan(loss))
-    assert window.means() == through_json(window).means() == ({"loss": 2.0}, 1)
-    window.clear()
-    add(window, 4, 5.0, skipped=True)  # its gradient was not finite
-    means, skipped = window.means()
+        add(metrics, step, loss, math.isnan(loss))
+    assert metrics.means() == through_json(metrics).means() == ({"loss": 2.0}, 1)
+    metrics.clear()
+    add(metrics, 4, 5.0, skipped=True)  # its gradient was not finite
+    means, skipped = metrics.means()
     assert math.isnan(means["loss"]) and skipped == 1
 
 
 @pytest.mark.parametrize("cleared", [(), (1,), (2,), (1, 2)])
 @pytest.mark.parametrize("restarted", [False, True])
-def test_skipped_in_a_row_are_counted_over_windows_and_restarts(cleared, restarted):
-    window = Window("adapt", 3, {})
+def test_skipped_in_a_row_are_counted_over_log_lines_and_restarts(cleared, restarted):
+    metrics = StepMetrics("adapt", 3, {})
     for step in (1, 2, 3):
-        add(window, step, 1.0, skipped=True)
+        add(metrics, step, 1.0, skipped=True)
         if step in cleared:
-            window.means()
-            window.clear()
+            metrics.means()
+            metrics.clear()
         if restarted:
-            window = through_json(window)
+            metrics = through_json(metrics)
     with pytest.raises(
         UserError, match=r"^adapt steps 1 to 3 .* a gradient is not finite.* 1\.png:"
     ):
-        window.means()
+        metrics.means()
 
 
-def test_a_sound_step_ends_the_row():
-    window = Window("adapt", 2, {})
+def test_a_finite_step_ends_the_row():
+    metrics = StepMetrics("adapt", 2, {})
     for step, skipped in enumerate([True, False, True, False, True], start=1):
-        add(window, step, 1.0, skipped)
-        window.means()
-        window.clear()
-    add(window, 6, 1.0, True)
+        add(metrics, step, 1.0, skipped)
+        metrics.means()
+        metrics.clear()
+    add(metrics, 6, 1.0, True)
     with pytest.raises(UserError, match="adapt steps 5 to 6"):
-        window.means()
+        metrics.means()

@@ -126,7 +126,7 @@ def test_places(tiny_config, tmp_path):
     places = run.newest("adapt"), run.best("adapt"), run.newest("baseline"), run.weights_file
     assert len(set(places)) == 4
     assert all(place.is_relative_to(tmp_path) for place in places)
-    facts = run.facts()
+    facts = run.network()
     assert {key: facts[key] for key in ("arch", "dtype", "num_classes")} == {
         "arch": "deeplabv2_demo", "dtype": "float32", "num_classes": 19,
     }  # fmt: skip

@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
-from dasac_jax.data import loader, sources
+from dasac_jax.data import loader, sampling, sources
 from dasac_jax.data.preparation import tfds_builders as builders
 from dasac_jax.data.preparation.build_tfds import main
 from dasac_jax.data.tfds import records
 from dasac_jax.errors import UserError
+from dasac_jax.runtime import data_parallel
 
 ROLES = ("source_train", "source_val", "target_train", "selection", "val")
 
@@ -111,14 +112,13 @@ def test_lists_choose_and_order_what_is_stored(config, both, tmp_path):
 
 
 def test_batches_read_by_threads_are_those_of_the_folders(config, both):
-    settings = {
-        "seed": 1, "first_step": 0, "num_steps": 4, "source_batch": 3, "target_batch": 2,
-        "steps_per_epoch": 2, "source_rows": range(3), "target_rows": range(2), "num_threads": 8,
-    }  # fmt: skip
-    runs = [
-        list(loader.batches(*(sources.open_source(c, r) for r in ROLES[::2][:2]), **settings))
-        for c in (config, both)
-    ]
+    layout = data_parallel.layout("baseline", 3, 2, devices=1, local_devices=1, process=0)
+    settings = {"seed": 1, "first_step": 0, "num_steps": 4, "num_threads": 8}
+    runs = []
+    for opened in (config, both):
+        source, target = (sources.open_source(opened, role) for role in ROLES[::2][:2])
+        sampler = sampling.target_sampler(len(target), None, 19)
+        runs.append(list(loader.batches(source, target, layout, sampler, **settings)))
     for expected, found in zip(*runs, strict=True):
         for key, values in expected.items():
             np.testing.assert_array_equal(found[key], values)
