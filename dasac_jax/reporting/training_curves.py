@@ -1,24 +1,21 @@
-"""Curves of a run: losses, scores, and what the adaptation gives each class."""
+"""Curves of a run's training: losses, scores, and what the adaptation assigns to each class."""
 
 from __future__ import annotations
 
-import io
-import logging
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.ticker import MaxNLocator
 
-# While it looks for fonts the first time, matplotlib would say so among the run's own lines.
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+from dasac_jax.data.labels import Class
+from dasac_jax.reporting import figures
+from dasac_jax.reporting.metrics_log import Line, curve
 
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
-from matplotlib.colors import to_rgb  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
-
-from dasac_jax.data.labels import Class  # noqa: E402
-from dasac_jax.reporting.metrics_log import Line, curve  # noqa: E402
+if TYPE_CHECKING:  # `figures` has to be the first to import them
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TITLES = {
     "losses": "losses",
@@ -34,10 +31,10 @@ _BY_CLASS = ("class_prior", "thresholds")
 _STAGES = ("baseline", "adapt")
 _STYLES = ("-", "--", "-.", ":")
 _COLOURS = ("#2f6fb5", "#d1682b", "#3f8f5b")
-_FEW = 40  # points up to here are marked
+_MARKED = 40  # a curve of at most so many points has a mark at each
 _LIGHT, _DARK = ("#ffffff", "#24292f", "#d8dee4"), ("#1b1f24", "#dfe4ea", "#3b434c")
 _DPI = 160
-_WIDTH = 5.0  # inches: so narrow that the letters stay readable on a phone
+_WIDTH = 5.0  # inches: narrow enough that the letters stay readable on a phone
 
 
 def draw(
@@ -45,58 +42,64 @@ def draw(
 ) -> dict[str, bytes]:
     """A PNG file for every curve of `TITLES` that has points.
 
-    lines: of `history.read`. dark: light letters on a dark ground. Stages lie side by side.
+    lines: of `metrics_log.read`. dark: light letters on a dark ground. Stages lie side by side.
     """
     drawn = {}
     for name in TITLES:
         stages = [stage for stage in _STAGES if any(True for _ in _parts(lines, stage, name))]
         if stages:
-            drawn[name] = _figure(lines, stages, name, classes, dark)
+            drawn[name] = _draw_one(lines, stages, name, classes, dark)
     return drawn
 
 
 def describe(lines: Sequence[Line], name: str, classes: Sequence[Class]) -> str:
-    """A curve in words, for those who cannot see it: its ends, or each class's last value."""
-    told = []
+    """A curve as text, for readers who cannot see it: its ends, or each class's last value."""
+    parts = []
     for stage in _STAGES:
         for label, steps, values in _parts(lines, stage, name):
             ends = f"steps {steps[0]} to {steps[-1]} of {stage}"
             if values.ndim == 1:
-                told.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g} in {ends}".strip())
+                parts.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g} in {ends}".strip())
             else:
                 last = zip(classes, values[-1], strict=True)
                 each = [f"{entry.name} {value:.3g}" for entry, value in last if np.isfinite(value)]
-                told.append(f"{ends}, at the end {', '.join(each)}")
-    return f"Curves, {TITLES[name]}: {'; '.join(told)}"
+                parts.append(f"{ends}, at the end {', '.join(each)}")
+    return f"Curves, {TITLES[name]}: {'; '.join(parts)}"
 
 
 def _parts(
     lines: Sequence[Line], stage: str, name: str
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(label, steps, values) of what a stage contributes to a plot."""
+    """(label, steps (N,), values (N,) or (N, C)) of each line that a stage has in a plot."""
     for key, label in _LOSSES.items() if name == "losses" else ((name, ""),):
         steps, values = curve(lines, stage, key)
         if np.isfinite(values).any():
             yield label, steps, 100 * values if name in _PERCENT else values
 
 
-def _figure(lines, stages, name, classes, dark) -> bytes:
+def _draw_one(
+    lines: Sequence[Line],
+    stages: Sequence[str],
+    name: str,
+    classes: Sequence[Class],
+    dark: bool,
+) -> bytes:
+    """The PNG file of one plot."""
     ground, ink, faint = _DARK if dark else _LIGHT
     by_class = name in _BY_CLASS
-    figure = Figure((_WIDTH, 4.9 if by_class else 3.1), _DPI, facecolor=ground)
-    canvas = FigureCanvasAgg(figure)
+    figure = figures.create(_WIDTH, 4.9 if by_class else 3.1, _DPI, facecolor=ground)
     axes = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
     for stage, axis in zip(stages, axes, strict=True):
-        _dress(axis, ground, ink, faint)
+        _style_axis(axis, ground, ink, faint)
         axis.set_xlabel(f"step of {stage}")
         axis.set_xlim(0, max(line["step"] for line in lines if line["stage"] == stage))
         for i, (label, steps, values) in enumerate(_parts(lines, stage, name)):
             if by_class:
                 _draw_classes(axis, steps, values, classes, ground)
             else:
-                marker = "o" if len(steps) <= _FEW else ""
+                marker = "o" if len(steps) <= _MARKED else ""
                 style = {"marker": marker, "markersize": 3, "linewidth": 1.6}
-                colour = _visible(np.array(to_rgb(_COLOURS[i])), ground)
+                colour = _contrasting(np.array(to_rgb(_COLOURS[i])), ground)
                 axis.plot(steps, values, color=colour, label=label, clip_on=False, **style)
     if name == "class_prior":
         axes[0].set_yscale("log")
@@ -105,13 +108,10 @@ def _figure(lines, stages, name, classes, dark) -> bytes:
     figure.suptitle(TITLES[name], color=ink, fontsize=12, x=0.03, ha="left")
     figure.tight_layout()
     _legend(figure, axes, ink, by_class)
-    buffer = io.BytesIO()
-    # Not savefig, which draws everything twice.
-    canvas.print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    return figures.png(figure)
 
 
-def _dress(axis: Axes, ground: str, ink: str, faint: str) -> None:
+def _style_axis(axis: Axes, ground: str, ink: str, faint: str) -> None:
     axis.set_facecolor(ground)
     axis.tick_params(colors=ink, labelsize=10, length=3)
     axis.xaxis.label.set(color=ink, fontsize=11)
@@ -121,14 +121,17 @@ def _dress(axis: Axes, ground: str, ink: str, faint: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_classes(axis, steps, values, classes, ground) -> None:
-    marker = "o" if len(steps) <= _FEW else ""
+def _draw_classes(
+    axis: Axes, steps: np.ndarray, values: np.ndarray, classes: Sequence[Class], ground: str
+) -> None:
+    """A line for each class, in its colour; values: (N, C)."""
+    marker = "o" if len(steps) <= _MARKED else ""
     for index, entry in enumerate(classes):
         axis.plot(
             steps,
             values[:, index],
             _STYLES[index % len(_STYLES)],
-            color=_visible(np.array(entry.color) / 255, ground),
+            color=_contrasting(np.array(entry.color) / 255, ground),
             label=entry.name,
             linewidth=1.6,
             marker=marker,
@@ -137,7 +140,8 @@ def _draw_classes(axis, steps, values, classes, ground) -> None:
         )
 
 
-def _legend(figure, axes, ink, by_class) -> None:
+def _legend(figure: Figure, axes: Sequence[Axes], ink: str, by_class: bool) -> None:
+    """One legend of the classes below the plot, or one in each axis that has several lines."""
     if by_class:
         handles, labels = axes[-1].get_legend_handles_labels()
         lines = -(-len(labels) // 3)
@@ -151,8 +155,8 @@ def _legend(figure, axes, ink, by_class) -> None:
             axis.legend(fontsize=10, labelcolor=ink, frameon=False)
 
 
-def _visible(colour: np.ndarray, ground: str) -> np.ndarray:
-    """A class's colour, lightened or darkened until it stands out from the ground."""
+def _contrasting(colour: np.ndarray, ground: str) -> np.ndarray:
+    """A colour (3,) in 0..1, lightened or darkened until it stands out from the ground."""
     dark_ground = ground == _DARK[0]
     target = np.ones(3) if dark_ground else np.zeros(3)
     for share in np.linspace(0, 0.9, 19):

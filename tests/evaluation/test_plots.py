@@ -7,10 +7,10 @@ import io
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from dasac_jax.evaluation import plots
+from dasac_jax.reporting import figures
 
 NAMES = ("road", "sky", "a $strange name$")
 IOUS = {"before": np.array([0.2, np.nan, 0.6]), "after": np.array([0.5, 0.25, 0.75])}
@@ -21,13 +21,13 @@ COUNTS = np.array([[6, 2, 0, 2], [0, 0, 0, 0], [1, 0, 3, 0]])
 def axes(monkeypatch) -> list[Axes]:
     """The axes of the figures that are written, in order."""
     seen = []
-    save = Figure.savefig
+    png = figures.png
 
-    def keep(figure, *args, **options):
+    def keep(figure):
         seen.append(figure.axes[0])
-        return save(figure, *args, **options)
+        return png(figure)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(figures, "png", keep)
     return seen
 
 
