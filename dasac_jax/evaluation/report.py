@@ -5,20 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import plots
 from dasac_jax.evaluation.scores import Result, scores
 from dasac_jax.files import plain, write_file
+from dasac_jax.reporting import tables
 
 MARKDOWN_FILE = "evaluation.md"
 JSON_FILE = "evaluation.json"
@@ -33,7 +33,8 @@ _NOTE = (
     "has IoU 0, and counts."
 )
 
-Cells = list[list[str]]
+_percent = partial(tables.percent, digits=2, missing="nan")
+_points = partial(_percent, sign="+")
 
 
 def write(
@@ -47,9 +48,9 @@ def write(
     """Write the report of one or several results to `folder` and print its table.
 
     results: of the same classes, with names of their own; differences are to the first. means:
-    see `evaluation.means`. facts: what else belongs to it. Files are replaced whole,
-    evaluation.json, the last one, holds every number in 0..1 and the counts, null for nan.
-    Raises UserError for results of different classes, and where a file cannot be written.
+    see `scores.means`. facts: what else belongs to the report, JSON values by name. Files are
+    replaced whole; evaluation.json, the last one, holds every number in 0..1 and the counts, null
+    for nan. Raises UserError for results of different classes, and where a file cannot be written.
     """
     names = results[0].class_names
     for result in results[1:]:
@@ -64,14 +65,14 @@ def write(
         write_file(folder / file, content)
     text = _markdown(results, by_name, list(pictures), facts)
     write_file(folder / MARKDOWN_FILE, text)
-    write_file(folder / CSV_FILE, _csv(results, by_name).encode())
+    write_file(folder / CSV_FILE, _csv(results, by_name))
     document = json.dumps(_document(results, by_name, means, facts), indent=2, allow_nan=False)
-    write_file(folder / JSON_FILE, f"{document}\n".encode())
+    write_file(folder / JSON_FILE, f"{document}\n")
     _show(console or Console(), results, by_name)
 
 
 def _pictures(results: Sequence[Result], by_name: Mapping[str, Any]) -> dict[str, bytes]:
-    """The pictures' files by their names."""
+    """The PNG files by their names."""
     names = results[0].class_names
     ious = {name: values["iou"] for name, values in by_name.items()}
     pictures = {BARS_FILE: plots.iou_bars(names, ious)}
@@ -81,7 +82,12 @@ def _pictures(results: Sequence[Result], by_name: Mapping[str, Any]) -> dict[str
     return pictures
 
 
-def _document(results, by_name, means, facts) -> dict[str, Any]:
+def _document(
+    results: Sequence[Result],
+    by_name: Mapping[str, Any],
+    means: Mapping[str, tuple[int, ...]],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
     """What evaluation.json holds."""
     names = results[0].class_names
 
@@ -113,7 +119,7 @@ def _document(results, by_name, means, facts) -> dict[str, Any]:
 
 
 def _minus(later: Any, earlier: Any) -> Any:
-    """Differences of scores, entry by entry."""
+    """Differences of scores, entry by entry; of how many classes a mean is over there is none."""
     if isinstance(later, Mapping):
         return {key: _minus(later[key], earlier[key]) for key in later if key != "classes"}
     return later - earlier
@@ -136,11 +142,13 @@ def _csv(results: Sequence[Result], by_name: Mapping[str, Any]) -> str:
     return lines.getvalue()
 
 
-def _table(results, by_name, keys: Sequence[str]) -> tuple[list[str], Cells, Cells]:
-    """Header, a line for each class and the lines of means, for some of the scores, in %.
+def _table(
+    results: Sequence[Result], by_name: Mapping[str, Any], keys: Sequence[str]
+) -> tables.Table:
+    """The scores named by `keys`, in %, of each class, then their means and the pixel accuracy.
 
-    Several results stand beside each other under their letters, then how each differs from the
-    first.
+    Several results stand beside each other under their letters, followed by the differences of
+    the others to the first.
     """
     first, *others = (by_name[result.name] for result in results)
     letters = _letters(len(results))
@@ -149,7 +157,7 @@ def _table(results, by_name, keys: Sequence[str]) -> tuple[list[str], Cells, Cel
         header += letters if others else [_KEYS[key]]
         header += [f"{letter} − {letters[0]}" for letter in letters[1:]]
 
-    def line(label: str, pick) -> list[str]:
+    def line(label: str, pick: Callable[[Mapping[str, Any], str], float]) -> list[str]:
         cells = [label]
         for key in keys:
             picked = [pick(values, key) for values in (first, *others)]
@@ -162,23 +170,24 @@ def _table(results, by_name, keys: Sequence[str]) -> tuple[list[str], Cells, Cel
         for index, name in enumerate(results[0].class_names)
     ]
     totals = []
-    for name, ids in first["means"].items():
-        label = name + _present(name, ids["classes"], [o["means"][name]["classes"] for o in others])
+    for name in first["means"]:
+        counted = [values["means"][name]["classes"] for values in (first, *others)]
+        label = name + _with_a_value(name, counted)
         totals.append(line(label, lambda values, key, mean=name: values["means"][mean][key]))
     accuracy = line(_ACCURACY, lambda values, _: values["pixel_accuracy"])
     width = len(accuracy) - 1
-    # One number of a result belongs into the first of its columns only.
+    # Pixel accuracy is one number of a result: it stands below the first of the scores only.
     keep = width if keys == ("iou",) else width // len(keys)
     totals.append([accuracy[0], *accuracy[1 : keep + 1], *[""] * (width - keep)])
-    return header, lines, totals
+    return tables.Table(header, lines, totals)
 
 
 def _letters(count: int) -> list[str]:
-    """A, B, … for results that stand beside each other: names would not fit."""
+    """A, B, … for results that stand beside each other, as their names would not fit."""
     return [chr(ord("A") + i) if i < 26 else f"#{i + 1}" for i in range(count)]
 
 
-def _key(results: Sequence[Result]) -> list[str]:
+def _letters_explained(results: Sequence[Result]) -> list[str]:
     """Which result a letter means, in lines; none for a single result."""
     if len(results) == 1:
         return []
@@ -186,76 +195,53 @@ def _key(results: Sequence[Result]) -> list[str]:
     return [f"{letter}: {result.name}" for letter, result in zip(letters, results, strict=True)]
 
 
-def _present(name: str, first: int, others: Sequence[int]) -> str:
-    """Says where a mean is over fewer classes than it should be, as some have no value."""
-    counted = [first, *others]
+def _with_a_value(name: str, counted: Sequence[int]) -> str:
+    """How many classes a mean is over, where these are fewer than its name says.
+
+    counted: how many have a value, by result.
+    """
     if all(f" {count} classes" in name for count in counted):
         return ""
-    return f", {' / '.join(str(count) for count in counted)} with a value"
+    return f", {' / '.join(map(str, counted))} with a value"
 
 
-def _percent(score: float) -> str:
-    return "nan" if math.isnan(score) else f"{100 * score:.2f}"
-
-
-def _points(difference: float) -> str:
-    return "nan" if math.isnan(difference) else f"{100 * difference:+.2f}"
-
-
-def _markdown(results, by_name, pictures: Sequence[str], facts: Mapping[str, Any]) -> str:
+def _markdown(
+    results: Sequence[Result],
+    by_name: Mapping[str, Any],
+    pictures: Sequence[str],
+    facts: Mapping[str, Any],
+) -> str:
     """The text of evaluation.md."""
-    parts = ["# Evaluation", "\n".join(f"- {line}" for line in _key(results))]
+    parts = ["# Evaluation", "\n".join(f"- {line}" for line in _letters_explained(results))]
     parts += [*_tables_in_markdown(results, by_name), _NOTE]
     parts += [f"![{file.removesuffix('.png')}]({file})" for file in pictures]
-    told = [
-        f"{result.name}: {_words({'images': result.images, **result.facts})}" for result in results
-    ]
-    told += [f"{name}: {_words(fact)}" for name, fact in facts.items()]
-    parts.append("\n".join(f"- {line}" for line in told))
+    of_results = {result.name: {"images": result.images, **result.facts} for result in results}
+    everything = [*of_results.items(), *facts.items()]
+    parts.append("\n".join(f"- {name}: {tables.one_line(fact)}" for name, fact in everything))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _tables_in_markdown(results, by_name) -> list[str]:
+def _tables_in_markdown(results: Sequence[Result], by_name: Mapping[str, Any]) -> list[str]:
+    """One table for a single result; of several a table for each score, with its heading."""
     groups = [tuple(_KEYS)] if len(results) == 1 else [(key,) for key in _KEYS]
     parts = []
     for keys in groups:
-        header, lines, totals = _table(results, by_name, keys)
+        table = _table(results, by_name, keys)
         if len(keys) == 1:
             parts.append(f"## {_KEYS[keys[0]]}")
-            totals = totals if keys == ("iou",) else totals[:-1]
-        bold = [[f"**{cell}**" if cell else "" for cell in line] for line in totals]
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        rows = [header, rule, *lines, *bold]
+            if keys != ("iou",):
+                table = table._replace(totals=table.totals[:-1])  # without the pixel accuracy
         parts.append("In %, differences in points." if len(results) > 1 else "In %.")
-        parts.append("\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows))
+        parts.append(tables.markdown(table))
     return parts
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")
-
-
-def _words(fact: Any) -> str:
-    if isinstance(fact, Mapping):
-        return ", ".join(f"{name} {_words(entry)}" for name, entry in fact.items())
-    return str(fact)
 
 
 def _show(console: Console, results: Sequence[Result], by_name: Mapping[str, Any]) -> None:
     """Print the table: of one result all its scores, of several their IoU."""
     keys = tuple(_KEYS) if len(results) == 1 else ("iou",)
-    header, lines, totals = _table(results, by_name, keys)
     title = results[0].name if len(results) == 1 else "IoU"
-    table = Table(title=Text(f"{title}, in %"), title_justify="left")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
-    for line in lines:
-        table.add_row(*map(Text, line))
-    table.add_section()
-    for line in totals:
-        table.add_row(*map(Text, line), style="bold")
-    console.print(table)
-    for line in _key(results):
+    console.print(tables.terminal(_table(results, by_name, keys), Text(f"{title}, in %")))
+    for line in _letters_explained(results):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if any(np.isnan(values["iou"]).any() for values in by_name.values()):
         console.print(_NOTE, markup=False, highlight=False)

@@ -1,4 +1,8 @@
-"""report.html: all of a run on one page that loads nothing, for phones and dark rooms as well."""
+"""Writes report.html: all of a run on one page, which is a single file.
+
+It holds its pictures and style itself and loads nothing, fits phones, and follows the reader's
+light or dark scheme.
+"""
 
 from __future__ import annotations
 
@@ -11,44 +15,44 @@ from typing import Any
 
 from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
-from dasac_jax.files import write_file
+from dasac_jax.files import CONFIG_FILE, PAGE_FILE, PICTURE_FILE, write_file
 from dasac_jax.reporting import metrics_log, start_log, summary, training_curves
 from dasac_jax.reporting.metrics_log import Line
 from dasac_jax.reporting.page_style import STYLE
+from dasac_jax.reporting.tables import one_line, percent
 
-CONFIG_FILE = "config.json"
-# Scripts and everything from elsewhere are forbidden to the page itself.
+# The browser lets the page run no script and load nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_SAID = {
+_CAPTIONS = {
     "selection": "Images of the selection split in rows, with truth, the student's prediction and "
     "its confidence",
     "views": "Views of one target image in rows: the student's view with its noise, the teacher's "
     "prediction, the same aligned to the reference frame, pooled over all views and brought back, "
     "its confidence, and the pseudo labels; black is ignored or unseen",
 }
-_LEAST = 960  # pixels: how narrow a large picture gets before it scrolls
+_LEAST_WIDTH = 960  # pixels: on narrower screens a large picture scrolls instead of shrinking
 _STAGES = {"baseline": "Baseline", "adapt": "Adaptation"}
 
 
 def write(workdir: Path | str) -> None:
     """Write report.html of a run from what its work directory holds, replacing it whole.
 
-    metrics.json is needed; metrics.jsonl, pictures, report.png and config.json are shown where
-    they are there. Raises UserError where one cannot be read.
+    metrics.json is needed; metrics.jsonl, runs.jsonl, config.json, report.png and the pictures of
+    validations are shown where they exist. Raises UserError where one cannot be read.
     """
     workdir = Path(workdir)
     result, lines = summary.read(workdir), metrics_log.read(workdir)
     parts = [
-        *_scores(result),
+        *_mean_scores(result),
         *_result_picture(workdir),
-        *_table(result),
+        *_class_scores(result),
         *_curves(lines, summary.classes(result)),
         *_pictures(workdir),
         *_facts(result, lines, start_log.read(workdir)),
         *_configuration(workdir),
     ]
     facts = result["facts"]
-    about = " · ".join(summary.words(facts[key]) for key in ("arch", "device") if key in facts)
+    about = " · ".join(one_line(facts[key]) for key in ("arch", "device") if key in facts)
     about = html.escape(f"{about} · seed {facts['seed']}" if "seed" in facts else about)
     page = f"""<!doctype html>
 <html lang="en">
@@ -71,30 +75,30 @@ def write(workdir: Path | str) -> None:
 </body>
 </html>
 """
-    write_file(workdir / summary.PAGE_FILE, page)
+    write_file(workdir / PAGE_FILE, page)
 
 
 def _section(title: str, content: str) -> str:
+    """A titled part of the page; content: HTML."""
     return f"<section><h2>{html.escape(title)}</h2>\n{content}</section>\n"
 
 
-def _scores(result: Mapping[str, Any]) -> Iterator[str]:
-    """The mean IoU of each evaluation, large."""
-    found = summary.evaluations(result)
-    if not found:
+def _mean_scores(result: Mapping[str, Any]) -> Iterator[str]:
+    """The mean IoU of each evaluation in large letters."""
+    mious = summary.totals(result)["mean IoU"]
+    if not mious:
         yield f'<p class="soft">{summary.UNSCORED}</p>\n'
         return
-    reference = found.get("baseline", {}).get("miou")
+    reference = mious.get("baseline")
     tiles = []
-    for name, scores in found.items():
-        miou, gain = scores["miou"], ""
+    for name, miou in mious.items():
+        gain = ""
         if name in ("adapted", "teacher") and None not in (miou, reference):
             gain = f'<span class="soft">{_signed(miou - reference)} over baseline</span>'
-        number = "–" if miou is None else f"{100 * miou:.1f}"
         chosen = ' class="chosen"' if name == "adapted" else ""
         tiles.append(
             f'<li{chosen}><span class="soft">{html.escape(name)}</span>'
-            f"<strong>{number}</strong>{gain}</li>"
+            f"<strong>{percent(miou)}</strong>{gain}</li>"
         )
     yield (
         f'<ul class="tiles" aria-label="Mean IoU in percent">\n{"".join(tiles)}</ul>\n'
@@ -103,38 +107,37 @@ def _scores(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _signed(difference: float) -> str:
+    """A difference of scores in points, coloured by its sign."""
     points = round(100 * difference, 1)
     kind = "more" if points > 0 else "less"
     return f'<span class="{kind}">{points:+.1f}</span>' if points else "0.0"
 
 
 def _result_picture(workdir: Path) -> Iterator[str]:
-    path = workdir / summary.PICTURE_FILE
+    path = workdir / PICTURE_FILE
     if path.exists():
-        words = "Images of the validation set in rows, with truth and each network's prediction"
-        yield _section("Predictions", _shown(path, words))
+        caption = "Images of the validation set in rows, with truth and each network's prediction"
+        yield _section("Predictions", _figure(path, caption))
 
 
-def _table(result: Mapping[str, Any]) -> Iterator[str]:
-    """Per-class IoU; the best of a row is bold."""
+def _class_scores(result: Mapping[str, Any]) -> Iterator[str]:
+    """The IoU of every class and the totals as a table; the best of a row is bold."""
     found = summary.evaluations(result)
     if not found:
         return
-    header, lines, totals = summary.cells(result)
     compared = {"baseline", "adapted"} <= found.keys()
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ("class", *found))
     head += '<th scope="col">gain</th>' if compared else ""
-    names = list(next(iter(found.values()))["iou"])
     colours = {x.name: "#{:02x}{:02x}{:02x}".format(*x.color) for x in summary.classes(result)}
-    scores = [{key: score["iou"][name] for key, score in found.items()} for name in names]
-    scores += [
-        {key: score[name] for key, score in found.items()} for name in ("miou", "pixel_accuracy")
-    ]
-    rows = [
-        _row(cells, values, compared, colours)
-        for cells, values in zip([*lines, *totals], scores, strict=True)
-    ]
-    body, foot = "".join(rows[: len(lines)]), "".join(rows[len(lines) :])
+    body = ""
+    for name, scores in summary.ious(result).items():
+        colour = colours.get(name)
+        dot = f'<span class="dot" style="background:{colour}"></span>' if colour else ""
+        left_out = name in result["left_out"]
+        note = f"<small>{summary.NOT_IN_MEAN}</small>" if left_out else ""
+        body += _row(f"{dot}{html.escape(name)}{note}", scores, compared)
+    totals = summary.totals(result).items()
+    foot = "".join(_row(title, scores, compared) for title, scores in totals)
     content = (
         '<div class="scroll" tabindex="0" role="group" aria-label="Table">\n'
         f'<table class="scores">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n'
@@ -145,28 +148,21 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
     yield _section("IoU by class, %", content)
 
 
-def _row(
-    cells: Sequence[str],
-    values: Mapping[str, float | None],
-    compared: bool,
-    colours: Mapping[str, str],
-) -> str:
-    label, *note = cells[0].split(" (", 1)
-    colour = colours.get(label)
-    dot = f'<span class="dot" style="background:{colour}"></span>' if colour else ""
-    small = f"<small>({html.escape(note[0])}</small>" if note else ""
-    row = f'<th scope="row">{dot}{html.escape(label)}{small}</th>'
-    known = [value for value in values.values() if value is not None]
-    for cell, value in zip(cells[1:], values.values(), strict=True):
-        best = ' class="best"' if len(known) > 1 and value == max(known) else ""
-        row += f"<td{best}>{cell}</td>"
+def _row(label: str, scores: summary.Scores, compared: bool) -> str:
+    """A row of the table; label: HTML. compared: whether it ends with the adaptation's gain."""
+    row = f'<th scope="row">{label}</th>'
+    known = [score for score in scores.values() if score is not None]
+    for score in scores.values():
+        best = ' class="best"' if len(known) > 1 and score == max(known) else ""
+        row += f"<td{best}>{percent(score)}</td>"
     if compared:
-        after, before = values["adapted"], values["baseline"]
+        after, before = scores["adapted"], scores["baseline"]
         row += f"<td>{'–' if None in (after, before) else _signed(after - before)}</td>"
     return f"<tr>{row}</tr>\n"
 
 
 def _curves(lines: Sequence[Line], classes: Sequence[Class]) -> Iterator[str]:
+    """The curves of training, drawn for either colour scheme."""
     light, dark = (training_curves.draw(lines, classes, dark=dark) for dark in (False, True))
     figures = [
         '<figure><picture><source media="(prefers-color-scheme: dark)" '
@@ -179,46 +175,50 @@ def _curves(lines: Sequence[Line], classes: Sequence[Class]) -> Iterator[str]:
 
 
 def _pictures(workdir: Path) -> Iterator[str]:
-    """The last pictures of each stage, and the first ones to compare with."""
+    """The last pictures of each stage, and the first ones to compare with.
+
+    Those in between are left out, so that the page of a long run stays small.
+    """
     found: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     for stage, step, name, path in metrics_log.pictures(workdir):
         found.setdefault((stage, name), []).append((step, path))
     for stage, title in _STAGES.items():
         content = ""
         for name in (name for other, name in found if other == stage):
-            words, steps = _SAID.get(name, name), found[stage, name]
+            caption, steps = _CAPTIONS.get(name, name), found[stage, name]
             (first, before), (last, path) = steps[0], steps[-1]
-            content += _shown(path, f"{words}, after step {last}")
+            content += _figure(path, f"{caption}, after step {last}")
             if first != last:
-                shown = _shown(before, f"{words}, after step {first}")
-                content += f"<details><summary>The same after step {first}</summary>{shown}"
+                figure = _figure(before, f"{caption}, after step {first}")
+                content += f"<details><summary>The same after step {first}</summary>{figure}"
                 content += "</details>\n"
         if content:
             yield _section(f"{title}: pictures of validation", content)
 
 
-def _shown(path: Path, words: str) -> str:
-    """A picture with its caption; where it is too wide for the screen it scrolls by itself."""
+def _figure(path: Path, caption: str) -> str:
+    """A PNG file with its caption; where it is too wide for the screen it scrolls by itself."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    words = html.escape(words)
+    caption = html.escape(caption)
+    # A PNG file has its width and height at these bytes.
     width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
-    least = min(6 * width // 10, _LEAST)
+    least = min(6 * width // 10, _LEAST_WIDTH)
     return (
         '<figure><div class="scroll" tabindex="0" role="group" aria-label="Picture">'
         f'<img src="{_data(content)}" width="{width}" height="{height}" '
-        f'style="min-width: {least}px" alt="{words}"></div>'
-        f"<figcaption>{words}.</figcaption></figure>\n"
+        f'style="min-width: {least}px" alt="{caption}"></div>'
+        f"<figcaption>{caption}.</figcaption></figure>\n"
     )
 
 
 def _facts(
     result: Mapping[str, Any], lines: Sequence[Line], starts: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    """Timing and versions: what the result says of itself, durations, and the last start."""
-    facts = {name: summary.words(fact) for name, fact in result["facts"].items()}
+    """Timing and versions: the facts of the result, durations, and the last start."""
+    facts = {name: one_line(fact) for name, fact in result["facts"].items()}
     for stage, title in _STAGES.items():
         mine = [line for line in lines if line["stage"] == stage]
         seconds = metrics_log.seconds(lines).get(stage, 0.0)
@@ -239,6 +239,7 @@ def _facts(
 
 
 def _configuration(workdir: Path) -> Iterator[str]:
+    """The configuration as a table that is closed at first."""
     path = workdir / CONFIG_FILE
     if not path.exists():
         return
@@ -252,6 +253,7 @@ def _configuration(workdir: Path) -> Iterator[str]:
 
 
 def _plain_table(entries: Mapping[str, str]) -> str:
+    """A table of names and texts."""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(text)}</td></tr>\n'
         for name, text in entries.items()
@@ -260,4 +262,5 @@ def _plain_table(entries: Mapping[str, str]) -> str:
 
 
 def _data(content: bytes) -> str:
+    """The address that holds a PNG file itself."""
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

@@ -1,4 +1,4 @@
-"""How report.html looks: narrow and wide, light and dark, nothing loaded from anywhere."""
+"""The style sheet of report.html, for narrow and wide screens, in a light and a dark scheme."""
 
 STYLE = """
 :root {
