@@ -43,7 +43,7 @@ def run(config: ConfigDict, folder: Path) -> None:
         stack.enter_context(stop_requests.time_limit(config.max_minutes))
         if primary:  # one lock and one entry for all processes of this run
             stack.enter_context(lock.held(folder))
-            start_log.add(folder, config)
+            start_log.append(folder, config)
         processes.check_shared(folder)
         processes.from_first(lambda: workdir.make_demo(job))
         stages.check_data(job)

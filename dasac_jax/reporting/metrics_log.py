@@ -1,15 +1,15 @@
-"""What a run leaves of its training: numbers and pictures over time.
+"""Reads the numbers and pictures that `recorder` has written during a run's training.
 
-metrics.jsonl has one line for each step that was looked at:
+metrics.jsonl has one line for each logged or validated step:
 {"stage": "adapt", "step": 50, "seconds": 12.3, "values": {"loss_source": 0.7, "class_prior": [..]}}
 where seconds passed since the line before (or since training began) and a list has a number per
-class, null for what has no value. A restart goes on where its checkpoint stands.
+class, null for what has no value. A restart removes the lines of steps that its checkpoint does
+not hold.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,7 @@ from typing import Any
 import numpy as np
 
 from dasac_jax.errors import UserError
-
-_LOG = logging.getLogger(__name__)
-
-METRICS_LINES = "metrics.jsonl"
-PICTURES = "pictures"
-CURVES = "curves"
+from dasac_jax.files import METRICS_LOG, PICTURES
 
 Line = dict[str, Any]
 
@@ -30,10 +25,10 @@ Line = dict[str, Any]
 def read(folder: Path | str) -> list[Line]:
     """The lines of a work directory's metrics.jsonl in their order; none where it has none.
 
-    A last line that was cut off belongs to a step that no checkpoint holds: it is left out.
-    Raises UserError, naming the line, where another one is not as it was written.
+    A last line that was cut off is left out: no checkpoint holds its step. Raises UserError,
+    naming the line, where another one is not as it was written.
     """
-    path = Path(folder) / METRICS_LINES
+    path = Path(folder) / METRICS_LOG
     try:
         content = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, ValueError) as error:
@@ -58,7 +53,7 @@ def curve(lines: Sequence[Line], stage: str, name: str) -> tuple[np.ndarray, np.
 
 
 def seconds(lines: Sequence[Line]) -> dict[str, float]:
-    """How long each stage trained, what was done over again after a restart counted once."""
+    """How long each stage trained; steps that a restart did again count once."""
     total: dict[str, float] = {}
     for line in lines:
         total[line["stage"]] = total.get(line["stage"], 0.0) + float(line.get("seconds", 0))

@@ -1,4 +1,4 @@
-"""Writes what a stage's training has to say, while it goes on: numbers, pictures, curves."""
+"""Writes a stage's numbers, pictures and curves while it trains; `metrics_log` reads them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 
 from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
-from dasac_jax.files import plain, png, write_file
-from dasac_jax.reporting.metrics_log import CURVES, METRICS_LINES, PICTURES, read
+from dasac_jax.files import CURVES, METRICS_LOG, PICTURES, TENSORBOARD, plain, png, write_file
+from dasac_jax.reporting.metrics_log import read
 from dasac_jax.runtime import tensorboard
 from dasac_jax.runtime.stop_requests import Stopped
 
 _LOG = logging.getLogger(__name__)
-_DRAW_SECONDS = 30  # between two drawings of the curves, which take a second or two, at least
+_DRAW_SECONDS = 30  # the least time between two drawings of the curves; one takes 1 or 2 seconds
 
 
 class Recorder:
@@ -46,8 +46,8 @@ class Recorder:
         self._drawn = False  # whether the curves show all numbers
         self._drawn_at = -_DRAW_SECONDS
         if enabled:
-            _forget(self._folder, stage, first_step)
-        events = self._folder / "tensorboard" / stage
+            _drop_later_lines(self._folder, stage, first_step)
+        events = self._folder / TENSORBOARD / stage
         self._events = tensorboard.EventWriter(events, enabled=enabled)
 
     def add(
@@ -56,11 +56,11 @@ class Recorder:
         values: Mapping[str, float | np.ndarray],
         pictures: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Keep what there is to say of a step, all at once.
+        """Write the numbers and pictures of a step; call it once for each step.
 
         values: numbers, or arrays (C,) with nan for what has no value. pictures: (H, W, 3) uint8;
-        with any, the curves are drawn anew, unless they just were. What cannot be written (a full
-        disk) is a warning; numbers are kept for the next time.
+        with any, the curves are drawn anew, unless they just were. Where a file cannot be written
+        (a full disk) a warning says so; the numbers are kept and written the next time.
         """
         if not self._enabled:
             return
@@ -76,36 +76,38 @@ class Recorder:
         for name, picture in (pictures or {}).items():
             self._events.add_image(f"{self._stage}/{name}", picture, step)
             file = f"{self._stage}_{step:06d}_{name}.png"
-            _try_to_replace(self._folder / PICTURES / file, png(picture))
+            _write_or_warn(self._folder / PICTURES / file, png(picture))
         if pictures and now - self._drawn_at > _DRAW_SECONDS:
             self.draw()
 
     def flush(self) -> bool:
-        """Whether all numbers so far are on disk; warns where they are not."""
+        """Write the numbers that are not on disk yet; whether all are then. Warns if not."""
         if self._unwritten:
             try:
-                _append(self._folder / METRICS_LINES, self._unwritten)
+                _append(self._folder / METRICS_LOG, self._unwritten)
             except OSError as error:
-                _LOG.warning("cannot write %s: %s; going on", self._folder / METRICS_LINES, error)
+                _LOG.warning("cannot write %s: %s; going on", self._folder / METRICS_LOG, error)
                 return False
             self._unwritten = ""
         return True
 
     def draw(self) -> None:
         """Draw the curves of all stages so far."""
-        from dasac_jax.reporting import training_curves  # matplotlib, which takes a while to import
+        # Imported late, as it imports matplotlib, which takes long.
+        from dasac_jax.reporting import training_curves
 
         for name, content in training_curves.draw(read(self._folder), self._classes).items():
-            _try_to_replace(self._folder / CURVES / f"{name}.png", content)
+            _write_or_warn(self._folder / CURVES / f"{name}.png", content)
         self._drawn, self._drawn_at = True, time.monotonic()
 
     def _tags(self, name: str, value: float | np.ndarray) -> dict[str, float]:
+        """A value by its tag in TensorBoard, an array's finite values by a tag for each class."""
         tag = f"{self._stage}/{name}"
         if np.ndim(value) == 0:
             return {tag: float(value)}
         by_class = zip(self._classes, value, strict=True)
         named = {f"{tag}/{entry.name}": float(x) for entry, x in by_class if np.isfinite(x)}
-        return {key.replace(" ", "_"): x for key, x in named.items()}  # tags have no spaces
+        return {key.replace(" ", "_"): x for key, x in named.items()}  # tags hold no spaces
 
     def __enter__(self) -> Recorder:
         return self
@@ -121,23 +123,24 @@ class Recorder:
             self.draw()
         if not self.flush() and (kind is None or issubclass(kind, Stopped)):
             raise UserError(
-                f"cannot write {self._folder / METRICS_LINES}; checkpoints are kept: make room, "
+                f"cannot write {self._folder / METRICS_LOG}; checkpoints are kept: make room, "
                 "and give the same command again"
             )
 
 
-def _forget(folder: Path, stage: str, first_step: int) -> None:
+def _drop_later_lines(folder: Path, stage: str, first_step: int) -> None:
     """Keep the lines of other stages and those of this one up to a step."""
     lines = read(folder)
     kept = [line for line in lines if line["stage"] != stage or line["step"] <= first_step]
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-    write_file(folder / METRICS_LINES, text)
+    write_file(folder / METRICS_LOG, text)
 
 
 def _append(path: Path, text: str) -> None:
-    """All of it, on disk when this returns: a checkpoint of the step is saved only later.
+    """Append text to a file; it is on disk when this returns.
 
-    Raises OSError where it cannot be, and nothing of it is there then.
+    A checkpoint of the step is saved only later, so that no restart can miss a line. Raises
+    OSError where not all of it can be written; the file is as before then.
     """
     content = text.encode()
     with open(path, "ab", buffering=0) as file:
@@ -151,7 +154,7 @@ def _append(path: Path, text: str) -> None:
             raise
 
 
-def _try_to_replace(path: Path, content: bytes) -> None:
+def _write_or_warn(path: Path, content: bytes) -> None:
     """Write a file that training can do without; warns where that fails."""
     try:
         write_file(path, content)

@@ -1,4 +1,4 @@
-"""runs.jsonl: a line for each start of a run, with all that its result may hang on."""
+"""runs.jsonl: a line for each start of a run, with everything that its result may depend on."""
 
 import datetime
 import json
@@ -18,17 +18,19 @@ from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
 from dasac_jax.errors import UserError
-from dasac_jax.files import write_file
+from dasac_jax.files import START_LOG, write_file
 from dasac_jax.version import __version__
 
 _LOG = logging.getLogger(__name__)
 
-RUNS_FILE = "runs.jsonl"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def add(folder: Path, config: ConfigDict) -> None:
-    """Append this start to a work directory's runs.jsonl. Raises UserError if it cannot be."""
+def append(folder: Path, config: ConfigDict) -> None:
+    """Append this start to a work directory's runs.jsonl.
+
+    Raises UserError where the file cannot be read or written.
+    """
     line = {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(sys.orig_argv),
@@ -46,7 +48,7 @@ def add(folder: Path, config: ConfigDict) -> None:
         "config": recipe.flatten(config),
     }
     text = "".join(json.dumps(entry) + "\n" for entry in [*read(folder), line])
-    write_file(folder / RUNS_FILE, text)
+    write_file(folder / START_LOG, text)
 
 
 def read(folder: Path | str) -> list[dict[str, Any]]:
@@ -54,7 +56,7 @@ def read(folder: Path | str) -> list[dict[str, Any]]:
 
     Raises UserError, naming the line, where one is not as it was written.
     """
-    path = Path(folder) / RUNS_FILE
+    path = Path(folder) / START_LOG
     lines = []
     try:
         content = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -68,7 +70,7 @@ def read(folder: Path | str) -> list[dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of the libraries that results may hang on."""
+    """Versions of this package, of Python and of the libraries that results may depend on."""
     found = {"dasac-jax": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -79,7 +81,10 @@ def versions() -> dict[str, str]:
 
 
 def commit(root: Path) -> dict[str, Any] | None:
-    """The commit of a git checkout and whether its files differ from it; None where it is none."""
+    """The commit of a git checkout and whether its files differ from it.
+
+    None where the folder is no checkout, or, with a warning, where git cannot tell.
+    """
     if not (root / ".git").exists():
         return None
     try:

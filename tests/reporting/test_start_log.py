@@ -16,8 +16,8 @@ def git(folder, *words):
 
 
 def test_each_start_has_a_line(tiny_config, tmp_path):
-    start_log.add(tmp_path, tiny_config())
-    start_log.add(tmp_path, tiny_config(seed=5))
+    start_log.append(tmp_path, tiny_config())
+    start_log.append(tmp_path, tiny_config(seed=5))
     first, second = start_log.read(tmp_path)
     assert (first["seed"], second["seed"]) == (0, 5)
     assert second["config"]["seed"] == 5 and second["config"]["adapt.crop"] == [32, 64]
