@@ -1,7 +1,7 @@
-"""Label maps on disk against label maps on disk: which belong together, and their counts.
+"""Folders of predicted label maps and of true ones: which files belong together, their counts.
 
 Files of Cityscapes are matched as the official evaluation does it: by city, sequence and frame,
-wherever they lie. Every file has to have its partner.
+in whatever sub-folder they are. Every file has to have its partner.
 """
 
 import os
@@ -24,7 +24,8 @@ IDS = (TRAIN, CITYSCAPES)
 
 _FRAME = re.compile(r"([^_]+_\d{6}_\d{6})(?:_.*)?")
 _LARGEST_LABEL_ID = max(entry.label_id for entry in labels.CLASSES)
-# What Cityscapes ships beside each other; of these the first that a folder has is its truth.
+# Cityscapes ships several files for a frame. The first of these endings that a folder has is that
+# of its true label maps.
 _TRUTH = {
     TRAIN: ("_gtFine_labelTrainIds", CITYSCAPES_LABEL),
     CITYSCAPES: (CITYSCAPES_LABEL,),
@@ -42,10 +43,10 @@ def match(predictions: Path, truth: Path, *, truth_ids: str = TRAIN) -> list[Pai
     """The PNG files of two folders and all folders below, in pairs, in the order of the truth.
 
     Names that begin like Cityscapes' (`<city>_<sequence>_<frame>`) belong together by this
-    beginning. Others do by their whole name, or, where a folder has a name twice, by their path
-    below the folder. Of the files that Cityscapes ships for a frame the one with label ids is the
-    truth (with train ids: `…_labelTrainIds.png`, where there are such). Hidden files are
-    unfinished ones and are left out.
+    beginning. Others belong together by their whole name, or, where a folder has a name twice, by
+    their path below the folder. Of the files that Cityscapes ships for a frame the one with label
+    ids is the truth (with train ids `…_labelTrainIds.png`, where there are such). Hidden files are
+    left out: unfinished ones are hidden.
 
     Raises UserError for folders that are missing or hold no image, for two files of one name, and
     for the first file without a partner on either side.
@@ -76,8 +77,8 @@ def confusion(
     """Counts (C, C + 1) int64 over all pairs, the last column being predictions of no class.
 
     ids, truth_ids: "train" (0..C-1, or 255 for no class) or "cityscapes" (0..33, of which those
-    that are not evaluated become 255): what predictions and truth hold. threads: that read and
-    count, by default one for each CPU. update: told how many pairs are done.
+    that are not evaluated become 255): what predictions and truth hold. threads: how many read
+    and count, by default one for each CPU. update: called with the number of pairs done.
 
     A few images are in memory at a time, however many there are. Raises UserError naming the
     first file that cannot be read, is no 8-bit image of one channel or a palette, holds another
@@ -114,7 +115,7 @@ def _png(folder: Path) -> list[Path]:
 
 
 def _keyed(paths: Sequence[Path], folder: Path, by_path: bool, kind: str) -> dict[str, Path]:
-    """What a file's partner is looked for by → the file."""
+    """The files by their key, which is equal for a prediction and its truth."""
     found: dict[str, Path] = {}
     for path in paths:
         frame = _FRAME.fullmatch(path.stem)

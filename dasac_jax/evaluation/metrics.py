@@ -1,6 +1,6 @@
-"""From label maps to the numbers in the tables: confusion counts, then IoU, precision, recall.
+"""Confusion counts of label maps, and IoU, precision and recall that follow from them.
 
-Counts are integers from end to end and are divided once, so that the score of a set does not
+Counts stay integers until the scores are computed, so that the score of a set does not
 depend on batch size, image order or the number of devices.
 """
 
@@ -51,7 +51,7 @@ def confusion_on_host(labels: np.ndarray, predictions: np.ndarray, num_classes: 
 
     labels, predictions: uint8 train ids 0..C-1 of one shape, C at most 254; labels of 255 are not
     scored, predictions of 255 name no class. Returns (C, C + 1) int64. Label maps from disk are
-    counted with this: for them a device only adds copies, and threads can share the work.
+    counted with this: a device would only add copies, and here threads can share the work.
     Raises UserError for shapes that differ and for other values, naming which of the two.
     """
     if labels.shape != predictions.shape:

@@ -1,4 +1,4 @@
-"""What an evaluation scores: networks on labelled images, or folders of label maps; and its means.
+"""Scores checkpoints on labelled images and folders of label maps: pixel counts, IoU, means.
 
 Both give counts of one form, from which every number of the report follows.
 """
@@ -28,13 +28,14 @@ from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import label_folders, scoring
 from dasac_jax.evaluation.metrics import summarise
+from dasac_jax.files import CONFIG_FILE
 from dasac_jax.inference import trained_network
 from dasac_jax.inference.prediction_files import RECORD_FILE
 from dasac_jax.runtime import data_parallel, logs
 
-_CONFIG_FILE = "config.json"
-_WRITTEN = {label_folders.TRAIN: "labels", label_folders.CITYSCAPES: "cityscapes_ids"}
-_HEADER_THREADS = 8
+# The folders in which `dasac_jax.predict` puts label maps of train ids and of Cityscapes ids.
+_PREDICTED = {label_folders.TRAIN: "labels", label_folders.CITYSCAPES: "cityscapes_ids"}
+_HEADER_THREADS = 8  # that read the sizes of images
 # Several checkpoints of one network are scored by one compiled program.
 _scorer = functools.lru_cache(maxsize=1)(scoring.scorer)
 
@@ -64,15 +65,16 @@ def of_folder(
 ) -> Result:
     """Score a folder of predicted label maps against a folder of true ones.
 
-    predictions: label maps, or what `dasac_jax.predict` wrote to a folder, which knows its
-    class names; otherwise they are Cityscapes' where not given. truth_ids is `ids` where not
-    given. Raises UserError as `label_folders.match` and `label_folders.confusion` do, and for
-    Cityscapes ids of other classes.
+    predictions: a folder of label maps, or one that `dasac_jax.predict` wrote, which holds the
+    class names too. class_names: by default those, or Cityscapes'. ids, truth_ids: what the label
+    maps hold, see `label_folders.confusion`; truth_ids is by default `ids`. Raises UserError as
+    `label_folders.match` and `label_folders.confusion` do, and for Cityscapes ids of other
+    classes than Cityscapes'.
     """
     truth_ids = truth_ids or ids
     folder = predictions
     if (predictions / RECORD_FILE).is_file():
-        folder = predictions / _WRITTEN[ids]
+        folder = predictions / _PREDICTED[ids]
         class_names = class_names or _recorded_classes(predictions / RECORD_FILE)
     names = tuple(class_names or CLASS_NAMES)
     if label_folders.CITYSCAPES in (ids, truth_ids) and names != CLASS_NAMES:
@@ -102,9 +104,9 @@ class Network:
 def open_network(
     path: Path, *, teacher: bool = False, class_names: Sequence[str] | None = None
 ) -> Network:
-    """A checkpoint's student, or its teacher; see `inference.open_checkpoint` for the path.
+    """A checkpoint's student, or its teacher; see `trained_network.open_checkpoint` for the path.
 
-    class_names: where those of the data are known, they have to be as many as the checkpoint's.
+    class_names: those of the data; they have to be as many as the checkpoint's classes.
     Raises UserError for checkpoints without such a network and for class counts that differ.
     """
     model, networks, facts = trained_network.open_checkpoint(path)
@@ -115,9 +117,9 @@ def open_network(
             f"scored: {', '.join(names)}"
         )
     variables = trained_network.choose(networks, path, teacher=teacher)
-    said = {key: facts[key] for key in ("arch", "stage", "step") if key in facts}
-    told = {"checkpoint": str(path), "network": "teacher" if teacher else "student", **said}
-    return Network(path, model, variables, names, told)
+    stored = {key: facts[key] for key in ("arch", "stage", "step") if key in facts}
+    about = {"checkpoint": str(path), "network": "teacher" if teacher else "student", **stored}
+    return Network(path, model, variables, names, about)
 
 
 def of_network(
@@ -159,17 +161,18 @@ def open_pairs(
 ) -> PairSource:
     """The labelled images to score a checkpoint on, none of them decoded yet.
 
-    A list file's (`image label` in each line, relative to the data root), or a split of a
-    prepared root (a role of `sources.open_source`). root: by default the data of the run that the
-    checkpoint lies in, and "data" where it lies in none. Sizes are found by `by_size`. Raises
-    UserError for bad lists, lines without a label, and missing folders and files.
+    They are those of a list file (`image label` in each line, relative to the data root), or a
+    split of a prepared root (a role of `sources.open_source`). root: by default the data of the
+    run that the checkpoint lies in, and "data" where it lies in none. The images may differ in
+    size, see `by_size`. Raises UserError for bad lists, lines without a label, and missing
+    folders and files.
     """
     data = _data_config(checkpoint, root)
     return sources.open_source(data, split, list_file)
 
 
 def left_out(checkpoint: Path) -> tuple[int, ...]:
-    """The train ids that the run of a checkpoint leaves out of its mean; none outside of runs."""
+    """The train ids that a checkpoint's run leaves out of its mean; none if it lies in no run."""
     return tuple(_run_config(checkpoint).get("left_out", ()))
 
 
@@ -177,7 +180,7 @@ def by_size(pairs: PairSource, num_classes: int) -> list[PairSource]:
     """The same pairs at their own sizes: a source for each size, in order of appearance.
 
     Only the files' headers are read. Raises UserError naming the first file that cannot be
-    read, or the first label that differs from its image in size: resized labels would not be
+    read, or the first label that differs from its image in size: a resized label would not be
     the truth any more.
     """
 
@@ -203,10 +206,10 @@ def by_size(pairs: PairSource, num_classes: int) -> list[PairSource]:
 
 
 def means(class_names: Sequence[str], without: Iterable[int] = ()) -> dict[str, tuple[int, ...]]:
-    """The means that a table gives: name → train ids left out.
+    """The means that a report gives: name → train ids left out.
 
-    For the 19 classes those over 19, 16 (as from SYNTHIA) and 13 of them, for other classes the
-    mean over all. without: train ids that the configuration leaves out, for one mean more.
+    For Cityscapes' 19 classes these are over 19, 16 (as for SYNTHIA) and 13 of them, for other
+    classes over all. without: train ids that the configuration leaves out, for one mean more.
     """
     found: dict[tuple[int, ...], None] = {(): None}
     if tuple(class_names) == CLASS_NAMES:
@@ -231,7 +234,7 @@ def scores(result: Result, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, A
     no class are missed ones of their true class, as in the official evaluation.
     """
     classes = len(result.counts)
-    # One more class, which is never true, takes those pixels; it is left out of everything.
+    # Pixels predicted as no class go to one more class, which is never true and is cut off below.
     square = np.concatenate([result.counts, np.zeros((1, classes + 1), np.int64)])
     summary = summarise(square)
     values = {key: summary[key][:classes] for key in ("iou", "precision", "recall")}
@@ -254,7 +257,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _recorded_classes(path: Path) -> tuple[str, ...]:
-    """The class names in what a prediction left about itself."""
+    """The class names in the record that `dasac_jax.predict` wrote."""
     try:
         return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -272,9 +275,9 @@ def _image_size(path: Path) -> tuple[int, int]:
 
 def _run_config(checkpoint: Path) -> dict[str, Any]:
     """The configuration of the run that a checkpoint lies in; empty where it lies in none."""
-    # RUN itself, RUN/stage, RUN/stage/best, RUN/stage/best/step
+    # The checkpoint may be RUN, RUN/stage, RUN/stage/best or RUN/stage/best/step.
     for folder in [checkpoint, *checkpoint.absolute().parents][:4]:
-        path = folder / _CONFIG_FILE
+        path = folder / CONFIG_FILE
         if path.is_file():
             try:
                 config = json.loads(path.read_text(encoding="utf-8"))
@@ -285,7 +288,7 @@ def _run_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def _data_config(checkpoint: Path, root: Path | None) -> ConfigDict:
-    """A recipe's `data` section: the run's of the checkpoint, or the base's."""
+    """The `data` section of the checkpoint's run, or the base recipe's where it lies in none."""
     config = recipe.base()
     run = _run_config(checkpoint)
     stored = {key: value for key, value in run.items() if key.startswith("data.")}
