@@ -77,7 +77,7 @@ def run(tmp_path_factory):
 
 def record(folder, stage, steps, pictures):
     with Recorder(folder, stage, 0, CLASSES) as recorder:
-        recorder.draw = lambda: None  # not looked at here
+        recorder.draw = lambda: None  # the page draws its own
         for step in steps:
             prior = np.linspace(0.001, 0.2, 19)
             values = {"loss_source": 100 / step, "selection_miou": step / 300}
@@ -187,6 +187,17 @@ def test_classes_have_the_colours_of_the_run(tmp_path):
     assert dots == ["background:#4682b4"]
 
 
+def test_a_class_with_a_bracket_in_its_name_keeps_its_colour(tmp_path):
+    scores = summarise(np.array([[3, 1], [0, 2]]))
+    classes = own(("car (parked)", "sky"), ((1, 2, 3), (4, 5, 6)))
+    summary.write(tmp_path, {"adapted": scores}, classes, ignore=(0,), facts={})
+    page.write(tmp_path)
+    assert (
+        '<span class="dot" style="background:#010203"></span>car (parked)'
+        "<small>(not in the mean)</small></th>"
+    ) in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_what_cannot_be_read_is_named(run, tmp_path):
     shutil.copy(run / "metrics.json", tmp_path)
     (tmp_path / "config.json").write_text("{")
@@ -209,8 +220,8 @@ def browser():
 
 
 @pytest.fixture
-def look(browser, tmp_path):
-    """look(page, width, dark): what the probe finds in a copy of the page, and the console."""
+def shown_by_browser(browser, tmp_path):
+    """A function: page, width, dark → what the probe finds in a copy of the page, and the console."""
 
     def open_it(page: Path, width: int, dark: bool = False):
         content = page.read_text(encoding="utf-8")
@@ -239,8 +250,8 @@ def look(browser, tmp_path):
     return open_it
 
 
-def test_a_browser_shows_it_on_a_phone(run, look):
-    found, console = look(run / "report.html", 400)
+def test_a_browser_shows_it_on_a_phone(run, shown_by_browser):
+    found, console = shown_by_browser(run / "report.html", 400)
     assert console == [] and found["fetched"] == []
     assert found["width"] == 400 and found["overflow"] == 0
     assert found["heading"] == "Run a <b> & c"
@@ -261,10 +272,10 @@ def test_a_browser_shows_it_on_a_phone(run, look):
         assert width >= 400 and height >= 100 and alt
 
 
-def test_a_browser_shows_it_in_the_dark(run, look):
+def test_a_browser_shows_it_in_the_dark(run, shown_by_browser):
     page = run / "report.html"
-    found, console = look(page, 1100, dark=True)
-    light, _ = look(page, 1100)
+    found, console = shown_by_browser(page, 1100, dark=True)
+    light, _ = shown_by_browser(page, 1100)
     assert console == [] and found["overflow"] == 0
     assert (found["ground"], light["ground"]) == ("rgb(17, 20, 24)", "rgb(244, 246, 248)")
     dark_losses, losses = (
@@ -275,11 +286,11 @@ def test_a_browser_shows_it_in_the_dark(run, look):
         assert shown["curve"] == len("data:image/png;base64," + base64.b64encode(content).decode())
 
 
-def test_the_probe_notices_what_is_wrong(run, look, tmp_path):
+def test_the_probe_notices_what_is_wrong(run, shown_by_browser, tmp_path):
     broken = tmp_path / "broken.html"
     mistakes = '<img src="http://localhost:9/x.png" alt=""><div style="width: 2000px">x</div>'
     text = (run / "report.html").read_text(encoding="utf-8")
     broken.write_text(text.replace("</main>", mistakes + "</main>"), encoding="utf-8")
-    found, console = look(broken, 400)
+    found, console = shown_by_browser(broken, 400)
     assert len(console) == 1 and "Content Security Policy" in console[0]
     assert found["images"][-1][0] == 0 and found["overflow"] > 1000
