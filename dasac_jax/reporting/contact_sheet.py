@@ -1,4 +1,4 @@
-"""A picture of what one step of the adaptation trains on, with what was drawn for it."""
+"""A picture of what one step of the adaptation trains on, with its random parameters as text."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dasac_jax.image.view_parameters import Jitter, Noise, Window, draw_crop, dr
 from dasac_jax.image.warp import warp_affine
 from dasac_jax.reporting import label_pictures
 
-_CELL = 384  # pixels: wider pictures are shrunk
 _GAP, _LINE, _FONT = 8, 16, 12  # pixels
-_INK, _PAPER, _UNSEEN = (20, 20, 20), (255, 255, 255), 225
-_AMPLIFIED = 4
+_INK, _PAPER, _UNSEEN = (20, 20, 20), (255, 255, 255), 225  # text, ground, pixels of no view
+_AMPLIFIED = 4  # how much stronger differences are shown than they are
 _JITTERS = ("brightness {:.2f}", "contrast {:.2f}", "saturation {:.2f}", "hue {:+.2f}")
 
-Cell = tuple[np.ndarray, str]  # a picture (H, W, 3) uint8 and what is said below it
+Cell = tuple[np.ndarray, str]
+"""A picture (H, W, 3) uint8 and its caption."""
 
 
 class Drawn(NamedTuple):
-    """The parameters behind V target views, each field with a leading axis of V."""
+    """The random parameters of V target views; every array has a leading axis of V."""
 
     frames: Window
     windows: Window
@@ -44,7 +44,10 @@ def drawn_views(
     jitter: float,
     hue: float,
 ) -> Drawn:
-    """What `views.target_views` draws for the same arguments, without making a view."""
+    """The random parameters of `views.target_views` for the same arguments, without the views.
+
+    target_view: (V,) the views' global numbers.
+    """
 
     def draw(view):
         group = views.item_key(key, views.TARGET, view // num_views)
@@ -59,7 +62,10 @@ def drawn_views(
 def drawn_sources(
     key: jax.Array, source_item: jax.Array, shape: views.Size, *, size: views.Size, scale
 ) -> Window:
-    """What `views.adapt_views` draws for source images of one shape, with a leading axis."""
+    """The crops that `views.adapt_views` draws for source images (S,) of one shape, one for each.
+
+    source_item: (S,) the images' global numbers. shape: (H, W) of the decoded images.
+    """
     return jax.vmap(
         lambda item: draw_crop(views.item_key(key, views.SOURCE, item), shape, size, scale)
     )(source_item)
@@ -75,11 +81,12 @@ def contact_sheet(
     title: str,
     classes: Sequence[Class] = CLASSES,
 ) -> np.ndarray:
-    """Reference, views, student views, views warped back, source images and labels, captioned.
+    """Target images, their views, views warped back, source images and labels, with captions.
 
     Args:
         raw: the loader's batch, with names. batch: what `views.adapt_views` made of it.
-        drawn, sources: the parameters behind it.
+        drawn, sources: the random parameters that it was made with, from `drawn_views` and
+            `drawn_sources`.
         statistics: mean and std that the source was normalised with.
 
     Returns:
@@ -107,8 +114,8 @@ def contact_sheet(
 def warped_back(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's views brought to their groups' reference frames.
 
-    Returns images (V, H, W, 3) float32 in [0, 1], 0 where nothing was seen, and (V, H, W) in
-    [0, 1]: how far a pixel was seen.
+    Returns images (V, H, W, 3) float32 in [0, 1], 0 where a view shows nothing, and (V, H, W) in
+    [0, 1]: the share of a pixel that lies in the view.
     """
     seen = (~batch["padded"]).astype(np.float32)[..., None]
     shown = _unit(batch["teacher_view"]) * seen
@@ -118,51 +125,65 @@ def warped_back(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unit(images, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> np.ndarray:
-    """Normalised images in [0, 1] again."""
+    """Normalised images → RGB in [0, 1]."""
     return np.clip(np.asarray(images) * np.asarray(std) + np.asarray(mean), 0, 1).astype(np.float32)
 
 
-def _target_rows(image, batch, drawn: Drawn, numbers: range) -> list[list[Cell]]:
+def _target_rows(
+    image: np.ndarray, batch: dict[str, np.ndarray], drawn: Drawn, numbers: range
+) -> list[list[Cell]]:
+    """Of one target image (h, w, 3) uint8 its reference, then a row for each of its views.
+
+    numbers: where its views stand in the batch.
+    """
     back, seen = (x[numbers.start : numbers.stop] for x in warped_back(batch))
     first = jax.tree.map(lambda x: x[numbers.start], drawn)
-    # View 0 is the whole frame, so that warped back it is the reference, and padding is left out.
+    # View 0 is the whole frame: warped back it is the reference, without what is padding.
     reference, times = back[0], seen.sum(0)
     mean = (back * seen[..., None]).sum(0) / np.maximum(times, 1e-3)[..., None]
     height, width = reference.shape[:2]
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     frame = f"reference: scale {first.frames.scale:.2f}{_flipped(first.frames)}"
-    rows = [
-        [
-            (np.asarray(resized), f"as read, {image.shape[0]}x{image.shape[1]}, resized"),
-            (_bytes(reference, seen[0]), frame),
-            (_bytes(mean, times), "mean of the views warped back: sharp where they agree"),
-            (
-                label_pictures.heat(times / len(numbers)),
-                f"views that see a pixel, 0 to {len(numbers)}",
-            ),
-        ]
+    overview = [
+        (np.asarray(resized), f"as read, {image.shape[0]}x{image.shape[1]}, resized"),
+        (_bytes(reference, seen[0]), frame),
+        (_bytes(mean, times), "mean of the views warped back: sharp where they agree"),
+        (label_pictures.heat(times / len(numbers)), f"views that see a pixel, 0 to {len(numbers)}"),
     ]
+    rows = [overview]
     for place, number in enumerate(numbers):
         _, window, noise = jax.tree.map(lambda x, i=number: x[i], drawn)
-        apart = np.abs(back[place] - reference).mean(-1)
+        inside = ~batch["padded"][number]
+        teacher, student = (
+            _bytes(_unit(batch[f"{name}_view"][number]), inside) for name in ("teacher", "student")
+        )
+        difference = np.abs(back[place] - reference).mean(-1)
         visible = np.minimum(seen[place], seen[0]) > 0.99
-        error = 255 * apart[visible].mean() if visible.any() else 0.0
+        error = 255 * difference[visible].mean() if visible.any() else 0.0
+        amplified = label_pictures.heat(np.clip(_AMPLIFIED * difference, 0, 1)) / 255
         view = "whole frame" if window.scale == 1 else f"window of {window.scale:.2f}"
         rows.append(
             [
-                (_bytes(_unit(batch["teacher_view"][number]), ~batch["padded"][number]),
-                 f"view {place}, teacher: {view}{_flipped(window)}"),
-                (_bytes(_unit(batch["student_view"][number]), ~batch["padded"][number]),
-                 f"student: {noise_in_words(noise)}"),
+                (teacher, f"view {place}, teacher: {view}{_flipped(window)}"),
+                (student, f"student: {noise_in_words(noise)}"),
                 (_bytes(back[place], seen[place]), "warped back to the reference"),
-                (_bytes(label_pictures.heat(np.clip(_AMPLIFIED * apart, 0, 1)) / 255, visible),
-                 f"difference from it, {_AMPLIFIED} times; mean {error:.1f} of 255"),
+                (
+                    _bytes(amplified, visible),
+                    f"difference from it, {_AMPLIFIED} times; mean {error:.1f} of 255",
+                ),
             ]
-        )  # fmt: skip
+        )
     return rows
 
 
-def _source_rows(raw, batch, sources: Window, statistics, classes) -> list[list[Cell]]:
+def _source_rows(
+    raw: dict[str, Any],
+    batch: dict[str, np.ndarray],
+    sources: Window,
+    statistics: tuple[Sequence[float], Sequence[float]],
+    classes: Sequence[Class],
+) -> list[list[Cell]]:
+    """The source images, each followed by its labels, four pictures in a row."""
     cells: list[Cell] = []
     for row, images in enumerate(batch["source_image"]):
         window = jax.tree.map(lambda x, i=row: x[i], sources)
@@ -180,20 +201,20 @@ def _flipped(window: Window) -> str:
 
 
 def noise_in_words(noise: Noise) -> str:
-    """What happens to one student view, in this order."""
+    """A caption of what is done to one student view, in this order."""
     words = [f"blur {noise.radius:.1f}", *_jitter_in_words(noise.jitter)]
     return ", ".join([*words, "grey"] if noise.grey else words)
 
 
 def _jitter_in_words(jitter: Jitter) -> list[str]:
-    """In the order in which they are applied."""
+    """The jitter's operations in the order in which they are applied."""
     if not jitter.apply:
         return []
     return [_JITTERS[kind].format(jitter.factors[kind]) for kind in jitter.order]
 
 
 def _bytes(image: np.ndarray, seen) -> np.ndarray:
-    """(H, W, 3) in [0, 1] → uint8, light grey where nothing was seen."""
+    """(H, W, 3) in [0, 1] → uint8, light grey where `seen` is at most a half or False."""
     shown = np.broadcast_to(np.asarray(seen) > 0.5, image.shape[:2])
     return np.where(shown[..., None], np.round(255 * image), _UNSEEN).astype(np.uint8)
 
@@ -201,13 +222,13 @@ def _bytes(image: np.ndarray, seen) -> np.ndarray:
 def _paste(title: str, sections: list[tuple[str, list[list[Cell]]]]) -> np.ndarray:
     """Rows of captioned pictures, up to four in a row, below their sections' titles."""
     font, bold = ImageFont.load_default(_FONT), ImageFont.load_default(_FONT + 4)
-    wide = label_pictures.shrunk(sections[0][1][0][0][0], _CELL).shape[1]
+    wide = label_pictures.shrunk(sections[0][1][0][0][0]).shape[1]
     total = 4 * (wide + _GAP) + _GAP
     strips = [_strip(title, total, bold)]
     for heading, rows in sections:
         strips.append(_strip(heading, total, bold))
         for row in rows:
-            pictures = [label_pictures.shrunk(picture, _CELL) for picture, _ in row]
+            pictures = [label_pictures.shrunk(picture) for picture, _ in row]
             captions = [_wrapped(caption, wide, font) for _, caption in row]
             tall = pictures[0].shape[0]
             lines = max(map(len, captions))
@@ -223,6 +244,7 @@ def _paste(title: str, sections: list[tuple[str, list[list[Cell]]]]) -> np.ndarr
 
 
 def _strip(text: str, width: int, font) -> np.ndarray:
+    """A line of text as a picture (H, width, 3) uint8."""
     canvas = Image.new("RGB", (width, _LINE + 2 * _GAP), _PAPER)
     ImageDraw.Draw(canvas).text((_GAP, _GAP), text, _INK, font)
     return np.asarray(canvas)

@@ -1,4 +1,4 @@
-"""Pictures of label maps: colours, overlays, panels with headers and a legend."""
+"""Pictures of label maps: colours, overlays, panels of pictures with titles and a legend."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dasac_jax.data.labels import CLASSES, IGNORE, Class, palette
 
+CELL = 384
+"""Pixels: wider pictures are shrunk to this width, so that a long run's files stay small."""
+# All in pixels.
 _GAP = 4
 _TEXT_HEIGHT = 14
-_STRIP = _TEXT_HEIGHT + 2 * _GAP
-_BAR = 160  # pixels
-# From uncertain to certain; lightness grows all the way, so that it reads in grey too.
+_STRIP = _TEXT_HEIGHT + 2 * _GAP  # the height of a line of text
+_BAR = 160  # the width of `heat_bar`, where there is room
+# The colours of 0 to 1. Lightness grows all the way, so that they can be read in grey too.
 _HEAT = ((13, 8, 60), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 
@@ -56,7 +59,7 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 
 def heat_bar(width: int, title: str) -> np.ndarray:
-    """What the colours of `heat` mean: a line (H, width, 3) uint8, named, from 0 to 1."""
+    """A key to the colours of `heat`, with its title and ends: (H, width, 3) uint8."""
     font = _font()
     canvas = Image.new("RGB", (width, _STRIP), "white")
     draw = ImageDraw.Draw(canvas)
@@ -72,10 +75,11 @@ def heat_bar(width: int, title: str) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def shrunk(picture: np.ndarray, width: int) -> np.ndarray:
+def shrunk(picture: np.ndarray, width: int = CELL) -> np.ndarray:
     """A picture of at most `width` pixels across, in its proportions.
 
-    Images (H, W, 3) are averaged; of label maps (H, W) the pixels nearest to the new ones stay.
+    Pixels of images (H, W, 3) are averaged; of arrays (H, W), such as label maps, each new pixel
+    takes the value of the nearest old one.
     """
     picture = np.asarray(picture)
     if picture.shape[1] <= width:

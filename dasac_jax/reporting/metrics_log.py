@@ -61,7 +61,7 @@ def seconds(lines: Sequence[Line]) -> dict[str, float]:
 
 
 def pictures(folder: Path | str) -> list[tuple[str, int, str, Path]]:
-    """(stage, step, name, file) of a work directory's pictures, in the order of their steps."""
+    """(stage, step, name, file) of a work directory's pictures, sorted by stage, then by step."""
     found = []
     for path in (Path(folder) / PICTURES).glob("*_*_*.png"):
         stage, step, name = path.stem.split("_", 2)

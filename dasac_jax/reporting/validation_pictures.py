@@ -1,7 +1,7 @@
-"""Pictures for a validation: what the student says, and how the teacher makes pseudo labels.
+"""Pictures of a validation: the student's predictions, and how the teacher makes pseudo labels.
 
-The teacher's part runs the very functions of the training step, on views that depend on the seed
-alone: the same ones at each validation, and none that training draws.
+The teacher's part calls the functions of the training step itself. The views that it is shown
+depend on the seed alone: they are the same at each validation, and not those of training.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,6 @@ from dasac_jax.method import consistency
 from dasac_jax.models import upsample
 from dasac_jax.reporting import label_pictures
 
-CELL = 384  # pixels: wider pictures are shrunk, so that a long run's files stay small
 VIEW_COLUMNS = (
     "student view", "teacher", "aligned", "pooled over views", "confidence", "pseudo labels",
 )  # fmt: skip
@@ -28,7 +27,10 @@ Predict = Callable[[Any, jax.Array], jax.Array]
 
 
 def predictor(model: nn.Module) -> Predict:
-    """variables, normalised images (B, H, W, 3) → probabilities (B, H, W, C), on one device."""
+    """A compiled function: variables, normalised images (B, H, W, 3) → probabilities (B, H, W, C).
+
+    It runs on one device.
+    """
 
     @jax.jit
     def predict(variables, images):
@@ -44,19 +46,20 @@ def student(
     batch: int,
     classes: Sequence[Class],
 ) -> np.ndarray:
-    """Image, truth, student's prediction and its confidence, a row for each scored image.
+    """Image, truth, the student's prediction and its confidence, a row for each scored image.
 
     scored: images (H, W, 3) in 0..255, labels and predictions (H, W). batch: images predicted at
-    a time, always as many, so that one program serves them all. Returns a picture (H', W', 3).
+    a time; the last batch is filled up, so that one compiled program serves all. Returns a picture
+    (H', W', 3) uint8.
     """
     images = np.stack([image for image, _, _ in scored])
     rows = []
     for first in range(0, len(images), batch):
-        some = np.take(images, range(first, first + batch), axis=0, mode="clip")
-        confidence = np.asarray(predict(variables, normalise(some)).max(-1))
-        for (image, truth, labels), sure in zip(scored[first:], confidence, strict=False):
-            rows.append([np.round(image).astype(np.uint8), truth, labels, sure])
-    return _table(rows, ("image", "truth", "student", "confidence"), classes)
+        part = np.take(images, range(first, first + batch), axis=0, mode="clip")
+        confidence = np.asarray(predict(variables, normalise(part)).max(-1))
+        for (image, truth, labels), certainty in zip(scored[first:], confidence, strict=False):
+            rows.append([np.round(image).astype(np.uint8), truth, labels, certainty])
+    return _panel(rows, ("image", "truth", "student", "confidence"), classes)
 
 
 def inspector(
@@ -70,9 +73,11 @@ def inspector(
     lower: float,
     discount: bool,
 ) -> Callable[..., dict[str, np.ndarray]]:
-    """What becomes of one target image: (key, image (h, w, 3) uint8, teacher, prior) → stages.
+    """A function that makes one target image's pseudo labels and keeps every stage of the way.
 
-    make_views: `image.views.target_views` with its settings bound. The stages, of the T views:
+    make_views: `image.views.target_views` with its settings bound. The other arguments are those
+    of `consistency.fuse_views` and `consistency.pseudo_labels`. The function takes a key, an image
+    (h, w, 3) uint8, the teacher's variables and the class prior (C,); it returns, of the T views:
     student_view (T, H, W, 3) uint8; teacher, aligned, pooled, pseudo_labels: labels (T, H, W),
     255 where there is none; confidence (T, H, W); thresholds (T, C), nan for classes that won no
     pixel. `aligned` lies in the reference frame, all others in the views.
@@ -95,7 +100,7 @@ def inspector(
 
 
 def _fused(made, probs, prior, *, group_size, pool, settings):
-    """The steps from the teacher's predictions to pseudo labels, each of them kept."""
+    """The stages of `inspector`, from the views and the teacher's probabilities (T, H, W, C)."""
     padded, to_reference = made["padded"], made["to_reference"]
     refined = consistency.fuse_views(
         probs, padded, to_reference, made["from_reference"], group_size=group_size, pool=pool
@@ -115,36 +120,39 @@ def _fused(made, probs, prior, *, group_size, pool, settings):
 
 
 def _labels(probs):
-    """(..., C) → (...,) int32, 255 where no view saw anything."""
+    """Probabilities (..., C) → labels (...,) int32, 255 where no view saw the pixel."""
     seen = probs.sum(-1) > consistency.VALID_TOTAL
     return jnp.where(seen, probs.argmax(-1).astype(jnp.int32), consistency.IGNORED)
 
 
 def teacher_views(stages: Mapping[str, np.ndarray], classes: Sequence[Class]) -> np.ndarray:
-    """A picture (H', W', 3) of what `inspector` gives, a row for each view."""
+    """A picture (H', W', 3) uint8 of what `inspector`'s function returns, a row for each view."""
     names = ("student_view", "teacher", "aligned", "pooled", "confidence", "pseudo_labels")
     rows = [list(row) for row in zip(*(stages[name] for name in names), strict=True)]
-    return _table(rows, VIEW_COLUMNS, classes)
+    return _panel(rows, VIEW_COLUMNS, classes)
 
 
 def mean_thresholds(inspected: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """(C,): thresholds averaged over the views in which a class won a pixel, nan without any."""
+    """Thresholds (C,) averaged over the views in which a class won a pixel, nan where in none."""
     thresholds = np.concatenate([stages["thresholds"] for stages in inspected])
     won = ~np.isnan(thresholds)
     total = np.where(won, thresholds, 0).sum(0)
     return np.where(won.any(0), total / np.maximum(won.sum(0), 1), np.nan)
 
 
-def _table(rows, titles, classes) -> np.ndarray:
+def _panel(
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], classes: Sequence[Class]
+) -> np.ndarray:
+    """Images, label maps and confidences under their titles, with keys to the colours below."""
     table = label_pictures.panel([list(_cells(row, classes)) for row in rows], titles, classes)
     bar = label_pictures.heat_bar(table.shape[1], "confidence")
     return np.concatenate([table, bar])
 
 
-def _cells(row, classes) -> Iterator[np.ndarray]:
-    """Pictures of images, label maps and confidences, told apart by their shape and type."""
+def _cells(row: Sequence[np.ndarray], classes: Sequence[Class]) -> Iterator[np.ndarray]:
+    """Pictures of images (H, W, 3), label maps (H, W) of integers and confidences of floats."""
     for cell in row:
-        cell = label_pictures.shrunk(cell, CELL)
+        cell = label_pictures.shrunk(cell)
         if cell.ndim == 3:
             yield cell
         elif np.issubdtype(cell.dtype, np.floating):

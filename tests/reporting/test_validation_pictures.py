@@ -176,7 +176,7 @@ def test_wide_pictures_are_shrunk():
     picture = validation_pictures.student(
         by_colour, 0, [(image, labels, labels)], batch=1, classes=OWN
     )
-    assert picture.shape[1] == 4 + 4 * (validation_pictures.CELL + 4)
+    assert picture.shape[1] == 4 + 4 * (label_pictures.CELL + 4)
 
 
 def test_mean_thresholds_leave_out_views_without_the_class():
