@@ -30,6 +30,7 @@ START_LOG = "runs.jsonl"  # a line for each start of the run
 LOG_FILE = "train.log"
 METRICS_LOG = "metrics.jsonl"  # a line for each logged or validated step
 TENSORBOARD = "tensorboard"
+DATA = "data"  # of a run that brings its own, or whose data.root is not set
 PICTURES = "pictures"  # made at each validation
 CURVES = "curves"
 WEIGHTS_FILE = "weights.tsv"  # predicted pixels by class of each target image

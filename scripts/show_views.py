@@ -18,7 +18,7 @@ from PIL import Image
 from dasac_jax import config as recipe
 from dasac_jax import main as training  # noqa: F401 (defines --config and --workdir)
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
-from dasac_jax.files import replacing
+from dasac_jax.files import DATA, replacing
 from dasac_jax.runtime import logs
 
 _OUTPUT = flags.DEFINE_string("output", "views.png", "The picture's file.")
@@ -39,7 +39,7 @@ def run(config: ConfigDict, folder: Path, output: Path, step: int, seed: int | N
     recipe.check(config)
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        config.data.root = config.data.root or str(folder / "data")
+        config.data.root = config.data.root or str(folder / DATA)
     workdir.make_demo(workdir.Run(config, folder))
     # Not earlier: another seed would render another demo.
     config.seed = config.seed if seed is None else seed

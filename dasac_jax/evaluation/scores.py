@@ -28,7 +28,7 @@ from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import label_folders, scoring
 from dasac_jax.evaluation.metrics import summarise
-from dasac_jax.files import CONFIG_FILE
+from dasac_jax.files import CONFIG_FILE, DATA
 from dasac_jax.inference import trained_network
 from dasac_jax.inference.prediction_files import RECORD_FILE
 from dasac_jax.runtime import data_parallel, logs
@@ -281,7 +281,7 @@ def _run_config(checkpoint: Path) -> dict[str, Any]:
         if path.is_file():
             try:
                 config = json.loads(path.read_text(encoding="utf-8"))
-                return {**config, "data.root": config["data.root"] or str(folder / "data")}
+                return {**config, "data.root": config["data.root"] or str(folder / DATA)}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{path} cannot be read: {error}") from error
     return {}

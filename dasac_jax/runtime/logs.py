@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from dasac_jax.errors import UserError
+from dasac_jax.files import LOG_FILE
 
-LOG_FILE = "train.log"
 _LOGGER = logging.getLogger("dasac_jax")
 
 

@@ -13,6 +13,7 @@ from dasac_jax.checkpoints import store
 from dasac_jax.data import sources
 from dasac_jax.evaluation import scoring
 from dasac_jax.evaluation.metrics import summarise
+from dasac_jax.files import PAGE_FILE
 from dasac_jax.method import state as states
 from dasac_jax.reporting import metrics_log, summary
 from dasac_jax.reporting.label_pictures import colourise, panel
@@ -39,7 +40,7 @@ def report_run(run: Run) -> None:
     if scored:
         _score(run, reached)
     if processes.is_first():
-        if scored or not (run.folder / summary.PAGE_FILE).exists():
+        if scored or not (run.folder / PAGE_FILE).exists():
             from dasac_jax.reporting import page  # matplotlib, which takes a while to import
 
             page.write(run.folder)
@@ -81,7 +82,7 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
     }
     # So that no page of an earlier result outlives a stop before the new one is written.
-    (run.folder / summary.PAGE_FILE).unlink(missing_ok=True)
+    (run.folder / PAGE_FILE).unlink(missing_ok=True)
     summary.write(
         run.folder, rows, run.classes,
         ignore=run.config.left_out, picture=_picture(kept, run.classes), facts=facts,

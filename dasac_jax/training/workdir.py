@@ -16,7 +16,7 @@ from dasac_jax.data.labels import Class
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.preparation import train_ids
 from dasac_jax.errors import UserError
-from dasac_jax.files import BEST, CONFIG_FILE, NEWEST, WEIGHTS_FILE, replacing
+from dasac_jax.files import BEST, CONFIG_FILE, DATA, NEWEST, WEIGHTS_FILE, replacing
 
 _LOG = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _stored_form(config: ConfigDict) -> dict[str, Any]:
 def _with_data_root(config: ConfigDict, folder: Path) -> ConfigDict:
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        config.data.root = config.data.root or str(folder / "data")
+        config.data.root = config.data.root or str(folder / DATA)
     return config
 
 

@@ -221,7 +221,7 @@ def browser():
 
 @pytest.fixture
 def shown_by_browser(browser, tmp_path):
-    """A function: page, width, dark → what the probe finds in a copy of the page, and the console."""
+    """A function: page, width, dark → what the probe finds in a copy of it, and the console."""
 
     def open_it(page: Path, width: int, dark: bool = False):
         content = page.read_text(encoding="utf-8")
