@@ -58,11 +58,11 @@ def match(predictions: Path, truth: Path, *, truth_ids: str = TRAIN) -> list[Pai
             wanted = chosen
             break
     by_path = any(len({p.stem for p in paths}) < len(paths) for paths in (given, wanted))
-    guesses = _keyed(given, predictions, by_path, "predictions")
-    truths = _keyed(wanted, truth, by_path, "truths")
-    _check_partners(truths, guesses, "prediction", predictions)
-    _check_partners(guesses, truths, "truth", truth)
-    return [Pair(guesses[key], path) for key, path in truths.items()]
+    predicted_files = _keyed(given, predictions, by_path, "predictions")
+    true_files = _keyed(wanted, truth, by_path, "truths")
+    _check_partners(true_files, predicted_files, "prediction", predictions)
+    _check_partners(predicted_files, true_files, "truth", truth)
+    return [Pair(predicted_files[key], path) for key, path in true_files.items()]
 
 
 def confusion(
@@ -86,14 +86,14 @@ def confusion(
     """
 
     def count(pair: Pair) -> np.ndarray:
-        guess = _read(pair.prediction, ids, num_classes, "--ids")
+        predicted = _read(pair.prediction, ids, num_classes, "--ids")
         truth = _read(pair.truth, truth_ids, num_classes, "--truth-ids")
-        if guess.shape != truth.shape:
+        if predicted.shape != truth.shape:
             raise UserError(
-                f"prediction {pair.prediction} has {_size(guess)} pixels, "
+                f"prediction {pair.prediction} has {_size(predicted)} pixels, "
                 f"its truth {pair.truth} has {_size(truth)}: sizes have to agree"
             )
-        return confusion_on_host(truth, guess, num_classes)
+        return confusion_on_host(truth, predicted, num_classes)
 
     total = np.zeros((num_classes, num_classes + 1), np.int64)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:

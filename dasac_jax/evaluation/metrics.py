@@ -38,10 +38,10 @@ def confusion(labels: Any, predictions: Any, num_classes: int) -> jax.Array:
                 f"expected 0..{num_classes - 1}"
             )
     truth = jnp.asarray(labels).astype(jnp.int32).reshape(-1)
-    guess = jnp.asarray(predictions).astype(jnp.int32).reshape(-1)
-    scored = (truth >= 0) & (truth < num_classes) & (guess >= 0) & (guess < num_classes)
+    predicted = jnp.asarray(predictions).astype(jnp.int32).reshape(-1)
+    scored = (truth >= 0) & (truth < num_classes) & (predicted >= 0) & (predicted < num_classes)
     # Pixels that do not count go to one more cell, which is cut off.
-    cell = jnp.where(scored, truth * num_classes + guess, num_classes**2)
+    cell = jnp.where(scored, truth * num_classes + predicted, num_classes**2)
     counts = jnp.bincount(cell, length=num_classes**2 + 1)[:-1]
     return counts.reshape(num_classes, num_classes).astype(jnp.int32)
 
@@ -89,12 +89,12 @@ def summarise(confusion: Any, ignore: Iterable[int] = ()) -> dict[str, Any]:
         if not 0 <= index < len(counts):
             raise UserError(f"class {index} to ignore does not exist: 0..{len(counts) - 1}")
         counted[index] = False
-    correct, truth, guess = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
-    iou = _ratio(correct, truth + guess - correct)
+    correct, truth, predicted = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
+    iou = _ratio(correct, truth + predicted - correct)
     present = iou[counted & ~np.isnan(iou)]
     return {
         "iou": iou,
-        "precision": _ratio(correct, guess),
+        "precision": _ratio(correct, predicted),
         "recall": _ratio(correct, truth),
         "miou": float(present.mean()) if present.size else float("nan"),
         "pixel_accuracy": float(_ratio(correct.sum(), counts.sum())),

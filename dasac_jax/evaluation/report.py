@@ -132,10 +132,10 @@ def _csv(results: Sequence[Result], by_name: Mapping[str, Any]) -> str:
     writer.writerow(["result", "class", *_KEYS, "true_pixels", "predicted_pixels"])
     for result in results:
         values = by_name[result.name]
-        truth, guess = result.counts.sum(1), result.counts.sum(0)
+        truth, predicted = result.counts.sum(1), result.counts.sum(0)
         for index, name in enumerate(result.class_names):
             numbers = [float(values[key][index]) for key in _KEYS]
-            writer.writerow([result.name, name, *numbers, truth[index], guess[index]])
+            writer.writerow([result.name, name, *numbers, truth[index], predicted[index]])
         for name, mean in values["means"].items():
             writer.writerow([result.name, name, *(mean[key] for key in _KEYS), "", ""])
         writer.writerow([result.name, _ACCURACY, values["pixel_accuracy"], "", "", "", ""])

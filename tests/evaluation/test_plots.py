@@ -1,4 +1,4 @@
-"""The pictures of an evaluation show what the numbers say."""
+"""The pictures of an evaluation show its numbers."""
 
 from __future__ import annotations
 

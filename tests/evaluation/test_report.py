@@ -1,4 +1,4 @@
-"""The report's files and table say what the counts say."""
+"""The report's files and table hold the scores that follow from the counts."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_classes_have_the_colours_of_the_run(tmp_path):
     found = Page(tmp_path / "report.html")
     dots = [dot["style"] for dot in found.of("span") if dot.get("class") == "dot"]
     assert dots == ["background:#010203", "background:#0405ff"]
-    # Results that do not say are of Cityscapes' classes.
+    # Results without classes are of Cityscapes'.
     result = json.loads((tmp_path / "metrics.json").read_text())
     del result["classes"]
     (tmp_path / "metrics.json").write_text(json.dumps(result))

@@ -1,4 +1,4 @@
-"""The report's files and table say what the summaries say."""
+"""The report's files and table hold the numbers of the summaries."""
 
 from __future__ import annotations
 

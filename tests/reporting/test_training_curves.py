@@ -1,4 +1,4 @@
-"""Every curve that has points is drawn, and said in words."""
+"""Every curve that has points is drawn, and described in words."""
 
 from __future__ import annotations
 

@@ -157,12 +157,12 @@ def test_picture_of_the_student():
     )
     for row, (seen, truth, guess) in enumerate(scored):
         top = 22 + row * (SIZE[0] + 4)
-        sure = np.asarray(by_colour(0, normalise(seen[None]))).max(-1)[0]
+        confidence = np.asarray(by_colour(0, normalise(seen[None]))).max(-1)[0]
         cells = (
             seen,
             label_pictures.colourise(truth, OWN),
             label_pictures.colourise(guess, OWN),
-            label_pictures.heat(sure),
+            label_pictures.heat(confidence),
         )
         for column, cell in enumerate(cells):
             left = 4 + column * (SIZE[1] + 4)
