@@ -227,8 +227,15 @@ def max_pool_ceil(x: jax.Array) -> jax.Array:
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """2×2/2 max pool rounded down: (B, H, W, C) → (B, ⌊H/2⌋, ⌊W/2⌋, C)."""
-    return nn.max_pool(x, (2, 2), (2, 2))
+    """2×2/2 max pool rounded down: (B, H, W, C) → (B, ⌊H/2⌋, ⌊W/2⌋, C).
+
+    Computed as maxima of every second row and column: XLA's own pool behind convolutions gives NaN
+    on CPUs in bfloat16 with JAX 0.12. Equal entries share the gradient, as in `max_pool_ceil`.
+    """
+    height, width = (n - n % 2 for n in x.shape[1:3])
+    x = x[:, :height, :width]
+    rows = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
 
 def computed_once(x: jax.Array) -> jax.Array:
