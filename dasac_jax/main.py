@@ -10,6 +10,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from dasac_jax import config as recipe
+from dasac_jax import recipe_flags
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError
 from dasac_jax.reporting import start_log
 from dasac_jax.runtime import lock, logs, malloc, processes, stop_requests, watchdog
@@ -81,4 +82,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     malloc.keep_memory()
-    app.run(main, flags_parser=recipe.parse_flags)
+    app.run(main, flags_parser=recipe_flags.parse_flags)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dasac_jax import config as recipe
 from dasac_jax import main as training  # noqa: F401 (defines --config and --workdir)
+from dasac_jax import recipe_flags
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
 from dasac_jax.files import DATA, replacing
 from dasac_jax.runtime import logs
@@ -139,4 +140,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=recipe.parse_flags)
+    app.run(main, flags_parser=recipe_flags.parse_flags)

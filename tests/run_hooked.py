@@ -14,7 +14,7 @@ from absl import app
 from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
-from dasac_jax import main
+from dasac_jax import main, recipe_flags
 from dasac_jax.training import loop
 
 
@@ -79,4 +79,5 @@ def record(path: str) -> None:
 if __name__ == "__main__":
     flags_from = next(i for i, x in enumerate(sys.argv) if x.startswith("--"))
     {"interrupt": interrupt, "record": record}[sys.argv[1]](*sys.argv[2:flags_from])
-    app.run(main.main, argv=[sys.argv[0], *sys.argv[flags_from:]], flags_parser=recipe.parse_flags)
+    argv = [sys.argv[0], *sys.argv[flags_from:]]
+    app.run(main.main, argv=argv, flags_parser=recipe_flags.parse_flags)

@@ -11,8 +11,7 @@ import run_hooked
 from absl import app
 from device_runs import TinyNetwork
 
-from dasac_jax import config as recipe
-from dasac_jax import main, models
+from dasac_jax import main, models, recipe_flags
 from dasac_jax.training import final_scores
 
 
@@ -30,4 +29,5 @@ if __name__ == "__main__":
     flags_from = next(i for i, x in enumerate(sys.argv) if x.startswith("--"))
     if flags_from > 1:
         run_hooked.interrupt(*sys.argv[1:flags_from])
-    app.run(main.main, argv=[sys.argv[0], *sys.argv[flags_from:]], flags_parser=recipe.parse_flags)
+    argv = [sys.argv[0], *sys.argv[flags_from:]]
+    app.run(main.main, argv=argv, flags_parser=recipe_flags.parse_flags)

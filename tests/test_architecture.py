@@ -8,7 +8,7 @@ LAYERS = (
     "errors files version",
     "models image runtime cli",
     "method data data.demo data.preparation data.tfds checkpoints",
-    "config reporting",
+    "config recipe_flags reporting",
     "inference",
     "evaluation interop interop.torch_files interop.downloads",
     "training",

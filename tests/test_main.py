@@ -209,14 +209,14 @@ def test_ctrl_c_twice_ends_at_once(tiny, tmp_path):
     code = (
         "import os, signal, sys, threading, time\n"
         "from absl import app\n"
-        "from dasac_jax import config, main\n"
+        "from dasac_jax import main, recipe_flags\n"
         "def run(*_):\n"
         "    threading.Thread(target=time.sleep, args=(60,)).start()\n"  # a checkpoint, say
         "    for _ in range(2):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "main.run = run\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "app.run(main.main, flags_parser=config.parse_flags)\n"
+        "app.run(main.main, flags_parser=recipe_flags.parse_flags)\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code, *tiny(tmp_path / "run")],

@@ -1,0 +1,87 @@
+"""The command line of whatever runs a recipe: --config FILE, and overrides --config.key=value."""
+
+import difflib
+import os
+import runpy
+import sys
+from collections.abc import Iterable, Sequence
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from dasac_jax.config import flatten
+from dasac_jax.errors import EXIT_MISTAKE, UserError
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parse the command line; for `absl.app.run`. A mistake ends with one line and code 2."""
+    try:
+        return _parse(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_MISTAKE)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    path = _recipe_path(argv)
+    if path is not None:
+        config = _load(path)
+        _check_overrides(argv, path, flatten(config))
+        flags.FLAGS["config"].parser = _Loaded(config=config)
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; see --help")
+    return rest
+
+
+class _Loaded(flags.ArgumentParser):
+    """For the flag --config: the recipe as loaded already, so that its file is executed once."""
+
+    def __init__(self, config: ConfigDict) -> None:
+        self.config = config
+
+    def parse(self, argument: str) -> ConfigDict:
+        del argument  # the file that `config` is from
+        self.config.lock()
+        return self.config
+
+
+def _recipe_path(argv: Sequence[str]) -> str | None:
+    """The value of --config, the last one if there are several; None if there is none."""
+    path = None
+    for i, argument in enumerate(argv):
+        if argument in ("--config", "-config"):
+            path = argv[i + 1] if i + 1 < len(argv) else None
+        elif argument.startswith(("--config=", "-config=")):
+            path = argument.split("=", 1)[1]
+    return path
+
+
+def _load(path: str) -> ConfigDict:
+    """The configuration of a recipe's file. Raises UserError where there is none."""
+    if not os.path.isfile(path):
+        raise UserError(f"--config: there is no file {path}; recipes lie in configs/")
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise UserError(f"--config: {path} defines no get_config() and so is no recipe")
+    return get_config()
+
+
+def _check_overrides(argv: Sequence[str], path: str, known: Iterable[str]) -> None:
+    """Raise UserError for the first override of a key that the recipe lacks."""
+    for argument in argv:
+        name = argument.lstrip("-").removeprefix("no").split("=", 1)[0]  # --noconfig.x: false
+        key = name.removeprefix("config.")
+        if key != name and key not in known:
+            closest = max(known, key=lambda candidate: _similarity(key, candidate))
+            raise UserError(f"--{name}: {path} has no such key; the closest is --config.{closest}")
+
+
+def _similarity(key: str, candidate: str) -> float:
+    """From 0 to 3: the similarity of two dotted keys, of their sections and of their last parts."""
+    parts, others = ([text, *text.rpartition(".")[::2]] for text in (key, candidate))
+    pairs = zip(parts, others, strict=True)
+    return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
