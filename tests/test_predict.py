@@ -23,10 +23,13 @@ from PIL import Image
 import dasac_jax
 from dasac_jax import models, predict
 from dasac_jax.checkpoints import store
-from dasac_jax.data.labels import CLASS_NAMES, label_ids, palette
+from dasac_jax.data.labels import CLASS_NAMES, CLASSES, label_ids, palette
 from dasac_jax.errors import UserError
 from dasac_jax.image.normalise import normalise
 from dasac_jax.inference import prediction_files
+from dasac_jax.inference.image_files import ImageFile
+from dasac_jax.inference.prediction_files import predict_files
+from dasac_jax.inference.predictor import Prediction
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("aachen_000000_000019_leftImg8bit", "aachen_000001_000019_leftImg8bit")
@@ -268,7 +271,8 @@ def test_other_classes(tmp_path, folder, capsys):
     assert np.abs(read(out / "overlay" / name)[: len(pixels)] - mixed).max() <= 0.5
     refused(capsys, ["2 classes"], trained, "--images", folder, "--output", out, "--zip")
     with pytest.raises(UserError, match=r"19 classes of its own \(0, …\)"):
-        prediction_files.check([], ["cityscapes_ids"], [str(i) for i in range(19)], zipped=False)
+        names = [str(i) for i in range(19)]
+        prediction_files.check_server_names([], ["cityscapes_ids"], names, zipped=False)
 
 
 def test_names_that_the_server_does_not_know(trained, tmp_path, capsys):
@@ -334,16 +338,23 @@ def test_images_beside_their_output(trained, tmp_path):
     assert [p.name for p in (tmp_path / "out" / "labels").rglob("*.png")] == ["a.png"]
 
 
-def test_files_are_moved_into_place_whole(tmp_path, monkeypatch):
-    """A writer that dies half way leaves nothing under the file's name."""
+def test_a_file_that_is_half_written_is_not_left(tmp_path, monkeypatch):
+    write_bytes = Path.write_bytes
 
-    def die(file):
-        file.write(b"half")
+    def stopped(path, content):
+        write_bytes(path, content[: len(content) // 2])
         raise KeyboardInterrupt
 
+    def predict(images):
+        shape = images.shape[:3]
+        return lambda: Prediction(np.zeros(shape, np.uint8), np.ones(shape, np.float32), None)
+
+    picture(tmp_path / "a.png")
+    monkeypatch.setattr(Path, "write_bytes", stopped)
+    images = [ImageFile(tmp_path / "a.png", "a")]
     with pytest.raises(KeyboardInterrupt):
-        prediction_files._replace(tmp_path / "a" / "b.png", die)
-    assert list((tmp_path / "a").iterdir()) == []
+        list(predict_files(predict, images, tmp_path / "out", ["labels"], CLASSES, batch=1))
+    assert list((tmp_path / "out" / "labels").iterdir()) == []
 
 
 @struct.dataclass

@@ -1,4 +1,4 @@
-"""Image files as people have them: found by file, folder, list or pattern, and read as RGB."""
+"""Image files of users: found by file, folder, list or pattern, and read as RGB."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-"""What is looked for in folders; files that are named may have any."""
+"""The suffixes of images in folders; a file that is given by name may have any other."""
 
 LIST_SUFFIX = ".txt"
+"""The suffix of lists of images."""
 
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 
 
 class ImageFile(NamedTuple):
-    """An image to read, and its name among the others: a relative path without suffix."""
+    """An image to read, and its name for output files: a relative path without suffix."""
 
     path: Path
     name: str
@@ -33,12 +34,12 @@ class ImageFile(NamedTuple):
 def find_images(
     given: Sequence[str | os.PathLike], *, outside: str | os.PathLike | None = None
 ) -> list[ImageFile]:
-    """The images that files, folders, lists and patterns name together, each once, in order.
+    """The images that files, folders, lists and patterns stand for, each once, in order.
 
-    A folder stands for its images (SUFFIXES) at any depth, sorted, hidden ones left out; a file
-    ending in .txt for those that it lists; a pattern for what matches it ("**" any depth). Names
-    are relative to the folder where that is all that was given, else to the deepest folder that
-    all images share. outside: a folder that nothing is taken from, the one to write to.
+    A folder stands for its images (SUFFIXES) at any depth, sorted and without hidden ones; a file
+    ending in .txt for those that it lists; a pattern for the files that match it ("**": any depth).
+    Names are relative to the folder where exactly one was given, else to the deepest folder that
+    all images share. outside: a folder whose images are left out, such as that of the results.
 
     Raises UserError for what does not exist, for no images at all, and for two images of the
     same name (a.png beside a.jpg), whose results would overwrite each other.
@@ -69,10 +70,10 @@ def find_images(
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """An image file of any common pixel format → (H, W, 3) uint8 RGB.
 
-    Grey, palette and CMYK images become RGB, transparency is dropped; of 16-bit channels the
-    upper 8 bits are kept; the first picture is taken of several; a camera's note on orientation
-    is followed. Raises UserError naming the file when it is missing, empty, cut off, damaged, or
-    holds 32-bit numbers.
+    Grey, palette and CMYK images become RGB, and transparency is dropped; of 16-bit channels the
+    upper 8 bits are kept; of several pictures in a file the first is taken; the image is turned as
+    its EXIF orientation says. Raises UserError naming the file when it is missing, empty, cut off,
+    damaged, or holds 32-bit numbers.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -92,6 +93,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def _paths(item: str) -> list[str]:
+    """The paths that one file, folder, list or pattern stands for."""
     if os.path.isdir(item):
         return _in_folder(item)
     if os.path.isfile(item):
@@ -103,6 +105,7 @@ def _paths(item: str) -> list[str]:
 
 
 def _in_folder(folder: str) -> list[str]:
+    """The sorted paths of a folder's images at any depth, without hidden files and folders."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -115,7 +118,7 @@ def _in_folder(folder: str) -> list[str]:
 
 
 def _listed(path: str) -> list[str]:
-    """A list's images: one a line, beside the list or as seen from here; labels are passed over."""
+    """A list's images, one in a line, relative to the list or to the current folder."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -124,7 +127,7 @@ def _listed(path: str) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        # A path with spaces is a whole line; `image label` is one of a training list.
+        # A path may contain spaces; but lists for training hold `image label` in a line.
         names = (line.strip(), line.split()[0])
         places = [p for name in names for p in (os.path.join(os.path.dirname(path), name), name)]
         existing = [place for place in places if os.path.isfile(place)]

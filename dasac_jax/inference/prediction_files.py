@@ -1,47 +1,39 @@
-"""What predicting a set of images leaves in a folder, and how it goes on after a stop."""
+"""The files that predicting a set of images writes, and the images that are still to be done."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dasac_jax.data import labels
 from dasac_jax.errors import UserError
-from dasac_jax.files import replacing
+from dasac_jax.files import png, replacing, write_file
 from dasac_jax.inference.image_files import ImageFile, read_image
-from dasac_jax.inference.predictor import Prediction, Start
+from dasac_jax.inference.predictor import AsyncPredict, Prediction
 from dasac_jax.inference.streaming import stream
 from dasac_jax.reporting import label_pictures
 
 KINDS = ("labels", "cityscapes_ids", "overlay", "confidence", "probabilities")
-"""What can be written, each to a folder of this name."""
+"""The kinds of files that can be written for an image, each into a folder of this name."""
 
 RECORD_FILE = "prediction.json"
+"""What decides the predictions in a folder: network, weights, classes and options."""
 ZIP_FILE = "cityscapes_ids.zip"
 
 _SUFFIX = {"probabilities": ".npz"}
 _CITYSCAPES = re.compile(r"^([^_]+_\d{6}_\d{6})(_|$)")  # city, sequence, frame
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # always the same, so that equal predictions give equal files
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # constant, so that equal predictions give equal archives
 
 
-@dataclass(frozen=True)
-class Look:
-    """How classes are shown: names (C,) and colours (C, 3) uint8."""
-
-    names: tuple[str, ...]
-    colours: np.ndarray
-
-
-def target(folder: Path, image: ImageFile, kind: str) -> Path:
-    """Where an image's file of a kind goes: the image's name below the kind's folder.
+def output_path(folder: Path, image: ImageFile, kind: str) -> Path:
+    """The path of an image's file of a kind: the image's name below the kind's folder.
 
     Files for the evaluation server are called <city>_<sequence>_<frame>_labelIds.png where the
     image's own name begins like that.
@@ -52,10 +44,14 @@ def target(folder: Path, image: ImageFile, kind: str) -> Path:
     return folder / kind / name.parent / (name.name + _SUFFIX.get(kind, ".png"))
 
 
-def check(
+def check_server_names(
     images: Sequence[ImageFile], kinds: Collection[str], class_names: Sequence[str], *, zipped: bool
-):
-    """Raise UserError where files for the evaluation server cannot be made of these images."""
+) -> None:
+    """Raise UserError where files for the evaluation server cannot be made of these images.
+
+    kinds: those that are wanted; without cityscapes_ids all is well. zipped: whether they go into
+    one archive, where all names must follow the server's pattern and differ.
+    """
     if "cityscapes_ids" not in kinds:
         return
     if tuple(class_names) != labels.CLASS_NAMES:
@@ -65,7 +61,7 @@ def check(
         )
     taken: dict[str, ImageFile] = {}
     for image in images:
-        path = target(Path(), image, "cityscapes_ids")
+        path = output_path(Path(), image, "cityscapes_ids")
         if zipped and not _CITYSCAPES.match(PurePosixPath(image.name).name):
             raise UserError(
                 f"image {image.path}: the evaluation server takes images whose names begin with "
@@ -80,11 +76,11 @@ def check(
         taken[key] = image
 
 
-def claim(folder: Path, record: dict[str, Any]) -> None:
-    """Write down what a folder's predictions are of; JSON values by name.
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write to RECORD_FILE what decides a folder's predictions; JSON values by name.
 
-    Raises UserError when it holds those of another network or made in another way, so that no
-    folder mixes two, and when it cannot be written.
+    Raises UserError where the folder holds predictions of another network or other options, so
+    that no folder mixes two, and where it cannot be written.
     """
     record = json.loads(json.dumps(record))
     path = folder / RECORD_FILE
@@ -98,95 +94,84 @@ def claim(folder: Path, record: dict[str, Any]) -> None:
                     f"--output {folder} holds other predictions ({key}: {stored.get(key)} there, "
                     f"{record[key]} here): choose another folder, or remove this one"
                 )
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        _replace(path, lambda file: file.write(text.encode()))
+        write_file(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read or written: {error}") from error
 
 
-def unfinished(folder: Path, images: Sequence[ImageFile], kinds: Collection[str]):
-    """The images of which a file is missing. There are no half-written files."""
+def unfinished(
+    folder: Path, images: Sequence[ImageFile], kinds: Collection[str]
+) -> list[ImageFile]:
+    """The images that lack a file of some kind. A file that exists is always complete."""
     return [
-        image for image in images if not all(target(folder, image, kind).exists() for kind in kinds)
+        image
+        for image in images
+        if not all(output_path(folder, image, kind).exists() for kind in kinds)
     ]
 
 
 def predict_files(
-    start: Start,
+    predict: AsyncPredict,
     images: Sequence[ImageFile],
     folder: Path,
     kinds: Collection[str],
-    look: Look,
+    classes: Sequence[labels.Class],
     *,
     batch: int,
 ) -> Iterator[int]:
-    """Predict images and write what is not there yet; reading, computing and writing overlap.
+    """Predict images and write the files that do not exist; reading, computing and writing overlap.
 
-    start: see `prediction.predictor`; batch: as many images as it takes. Yields how many images
-    are done. Raises UserError for an image that cannot be read and for a folder that cannot be
-    written; every file that is there is whole.
+    predict: as `predictor.create` makes it. classes: the network's, with names and colours.
+    batch: the number of images that `predict` takes at a time. Yields the number of images done so
+    far. Raises UserError for an image that cannot be read and for a file that cannot be written;
+    every file is complete or absent.
     """
 
-    def write(image: ImageFile, pixels: np.ndarray, found: Prediction, place: int) -> None:
+    def write(image: ImageFile, pixels: np.ndarray, found: Prediction, index: int) -> None:
         for kind in kinds:
-            path = target(folder, image, kind)
+            path = output_path(folder, image, kind)
             if not path.exists():
-                save = _saver(kind, pixels, found, place, look)
-                try:
-                    _replace(path, save)
-                except OSError as error:
-                    raise UserError(f"cannot write {path}: {error}") from error
+                write_file(path, _content(kind, pixels, found, index, classes))
 
     return stream(
-        images, read=lambda image: read_image(image.path), start=start, write=write, batch=batch
+        images, read=lambda image: read_image(image.path), predict=predict, write=write, batch=batch
     )
 
 
 def write_zip(folder: Path, images: Sequence[ImageFile]) -> Path:
-    """All images' files for the evaluation server in one archive, without folders."""
+    """Pack all images' files for the evaluation server in one archive, without folders.
+
+    Returns its path. Raises UserError where it cannot be written.
+    """
     path = folder / ZIP_FILE
-
-    def save(file: BinaryIO) -> None:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for part in sorted(target(folder, image, "cityscapes_ids") for image in images):
-                archive.writestr(zipfile.ZipInfo(part.name, _ZIP_DATE), part.read_bytes())
-
+    parts = sorted(output_path(folder, image, "cityscapes_ids") for image in images)
     try:
-        _replace(path, save)
+        with (
+            replacing(path) as incomplete,
+            zipfile.ZipFile(incomplete, "w", zipfile.ZIP_STORED) as archive,
+        ):
+            for part in parts:
+                archive.writestr(zipfile.ZipInfo(part.name, _ZIP_DATE), part.read_bytes())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     return path
 
 
-def _saver(kind, pixels, found: Prediction, place: int, look: Look) -> Callable[[BinaryIO], Any]:
-    """A function that writes one file of an image to an open file."""
+def _content(
+    kind: str, pixels: np.ndarray, found: Prediction, index: int, classes: Sequence[labels.Class]
+) -> bytes:
+    """An image's file of a kind. pixels: the image (H, W, 3); index: its place in the batch."""
     if kind == "probabilities":
-        return lambda file: np.savez_compressed(
-            file, probabilities=found.probabilities[place], classes=np.array(look.names)
-        )
+        file = io.BytesIO()
+        names = np.array([entry.name for entry in classes])
+        np.savez_compressed(file, probabilities=found.probabilities[index], classes=names)
+        return file.getvalue()
+    train_ids = found.labels[index]
     if kind == "labels":
-        pixels = found.labels[place]
-    elif kind == "cityscapes_ids":
-        pixels = labels.label_ids(found.labels[place])
-    elif kind == "confidence":
-        pixels = np.round(found.confidence[place] * 255).astype(np.uint8)
-    else:
-        pixels = _overlay(pixels, found.labels[place], look)
-    return lambda file: Image.fromarray(pixels).save(file, "png")
-
-
-def _overlay(pixels: np.ndarray, train_ids: np.ndarray, look: Look) -> np.ndarray:
-    """The image under its classes' colours, above the legend: (H', W, 3) uint8."""
-    classes = [
-        labels.Class(name, i, i, tuple(colour.tolist()))
-        for i, (name, colour) in enumerate(zip(look.names, look.colours, strict=True))
-    ]
+        return png(train_ids)
+    if kind == "cityscapes_ids":
+        return png(labels.label_ids(train_ids))
+    if kind == "confidence":
+        return png(np.round(found.confidence[index] * 255))
     mixed = label_pictures.overlay(pixels, train_ids, classes=classes)
-    return np.concatenate([mixed, label_pictures.legend(pixels.shape[1], classes)])
-
-
-def _replace(path: Path, save: Callable[[BinaryIO], Any]) -> None:
-    """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished, open(unfinished, "wb") as file:
-        save(file)
+    return png(np.concatenate([mixed, label_pictures.legend(pixels.shape[1], classes)]))

@@ -1,4 +1,4 @@
-"""Label maps at full resolution: whole images or windows of them, over scales and flips."""
+"""Label maps at full resolution, of whole images or sliding windows, over scales and flips."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ from PIL import Image
 from dasac_jax.errors import UserError
 from dasac_jax.image.normalise import normalise
 from dasac_jax.image.resize import resize_image
-from dasac_jax.inference.streaming import one_ahead
+from dasac_jax.inference.streaming import prefetch
 from dasac_jax.models.layers import corner_aligned_matrix, upsample
 from dasac_jax.runtime import data_parallel
 
 Size = tuple[int, int]
 
 SMALLEST = 32
-"""Pixels a side: what is smaller leaves a network of stride 8 with pools nothing to look at."""
+"""The smallest side in pixels: below it the poolings of a network of stride 8 have no input."""
 
-_SIZES_KEPT = 16  # compiled programs, which memory would fill with over images of all sizes
+# Compiled programs that are kept, one per size of image: many sizes would fill the memory.
+_SIZES_KEPT = 16
 
 
 @dataclass(frozen=True)
 class Options:
     """How images are predicted.
 
-    scales: the image is resized by each, and the class probabilities are averaged. flip: the same
-    over the image and its mirror image. window: (h, w) of the windows that images are cut into;
-    None: whole images. overlap: least share of a window's side that it has in common with the
-    next; there, probabilities are averaged. batch: images, or windows, per device at a time.
-    probabilities: whether these are wanted, too.
+    scales: factors, 0.1 to 10, by which the image is resized; the class probabilities are
+    averaged. flip: whether to average with the mirror image, too. window: (h, w) in pixels of the
+    windows that images are cut into; None: whole images. overlap: the least share, 0 to 0.9, of a
+    window's side in common with the next; there, probabilities are averaged. batch: images, or
+    windows, per device at a time. probabilities: whether to return those of all classes, too.
+    Raises UserError for a value outside its range.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -60,9 +62,9 @@ class Options:
 
 
 class Prediction(NamedTuple):
-    """labels (B, H, W) uint8 train ids, confidence (B, H, W) float32 in [0, 1].
+    """labels (B, H, W) uint8 train ids; confidence (B, H, W) float32 in [0, 1].
 
-    probabilities (B, H, W, C) float16, None where they were not asked for.
+    probabilities: (B, H, W, C) float16, or None where they were not asked for.
     """
 
     labels: np.ndarray
@@ -70,16 +72,17 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray | None
 
 
-Start = Callable[[np.ndarray], Callable[[], Prediction]]
+AsyncPredict = Callable[[np.ndarray], Callable[[], Prediction]]
+"""Starts predicting images (B, H, W, 3) uint8; what it returns waits for the prediction."""
 
 
-def predictor(model: nn.Module, variables: Any, options: Options) -> Start:
-    """A function that starts predicting images (B, H, W, 3) uint8, and gives one that waits.
+def create(model: nn.Module, variables: Any, options: Options) -> AsyncPredict:
+    """A function that predicts batches of images on all local devices.
 
-    B is at most `batch_size(options)`; fewer are filled up. The confidence is the (averaged)
-    probability of the label. Images of any size: each size is compiled once (with windows only
-    the window's), and smaller ones than the network or the window can take are extended by their
-    border pixels for the time of the computation. Safe to call from many threads.
+    A batch has at most `batch_size(options)` images. The confidence is the (averaged) probability
+    of the label. Images may have any size: each size is compiled once (with windows only the
+    window's), and images smaller than the network or the window takes are extended by their border
+    pixels for the computation. Safe to call from many threads.
     """
     variables = data_parallel.replicate(variables)
     if options.window is None:
@@ -93,9 +96,10 @@ def batch_size(options: Options) -> int:
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin on an axis: evenly spread, the first and the last at the borders.
+    """The pixels at which windows begin on an axis: evenly spread, from border to border.
 
-    As few as overlap by at least `overlap` of a window; one where the axis is no longer than it.
+    There are as few windows as overlap by at least the share `overlap`; one, at 0, where the axis
+    is not longer than the window.
     """
     spare = length - window
     if spare <= 0:
@@ -104,7 +108,7 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(i * spare / gaps) for i in range(gaps + 1)]
 
 
-def _whole_images(model: nn.Module, variables: Any, options: Options) -> Start:
+def _whole_images(model: nn.Module, variables: Any, options: Options) -> AsyncPredict:
     def run(variables, images):
         logits = functools.partial(_logits, model, variables, size=images.shape[1:3])
         if options.scales == (1.0,) and not options.flip:
@@ -124,7 +128,7 @@ def _whole_images(model: nn.Module, variables: Any, options: Options) -> Start:
         with lock:
             if size not in sizes and len(sizes) >= _SIZES_KEPT:
                 sizes.clear()
-                jax.clear_caches()  # pmap holds on to its programs, even when it is gone itself
+                jax.clear_caches()  # only this frees the programs that pmap has compiled
             sizes.add(size)
 
     smallest = math.ceil(SMALLEST / min(options.scales))
@@ -133,15 +137,15 @@ def _whole_images(model: nn.Module, variables: Any, options: Options) -> Start:
         count, height, width = images.shape[:3]
         images = _extended(images, (smallest, smallest))
         make_room(images.shape[1:3])
-        found = program(variables, _dealt(images, batch_size(options)))
+        found = program(variables, _by_device(images, batch_size(options)))
         return lambda: Prediction(
-            *(x if x is None else _gathered(x)[:count, :height, :width] for x in found)
+            *(x if x is None else _as_batch(x)[:count, :height, :width] for x in found)
         )
 
     return start
 
 
-def _windows(model: nn.Module, variables: Any, options: Options) -> Start:
+def _windows(model: nn.Module, variables: Any, options: Options) -> AsyncPredict:
     window = options.window
 
     def run(variables, images):
@@ -150,7 +154,8 @@ def _windows(model: nn.Module, variables: Any, options: Options) -> Start:
 
     program = data_parallel.over_local_devices(run)
 
-    def one(image: np.ndarray) -> np.ndarray:
+    def predict_one(image: np.ndarray) -> np.ndarray:
+        """Probabilities (H, W, C) float32 of an image (H, W, 3)."""
         total = np.zeros((*image.shape[:2], model.num_classes), np.float32)
         for scale in options.scales:
             scaled = np.asarray(
@@ -159,12 +164,12 @@ def _windows(model: nn.Module, variables: Any, options: Options) -> Start:
                 )
             )
             probs = np.zeros((*scaled.shape[:2], model.num_classes), np.float32)
-            _slide(lambda cuts: program(variables, cuts), scaled, options, into=probs)
+            _slide(lambda crops: program(variables, crops), scaled, options, into=probs)
             total += _stretched(probs, image.shape[:2])
         return total / np.float32(len(options.scales))
 
     def start(images: np.ndarray) -> Callable[[], Prediction]:
-        probs = np.stack([one(image) for image in images])
+        probs = np.stack([predict_one(image) for image in images])
         kept = probs.astype(np.float16) if options.probabilities else None
         found = Prediction(probs.argmax(-1).astype(np.uint8), probs.max(-1), kept)
         return lambda: found
@@ -173,28 +178,32 @@ def _windows(model: nn.Module, variables: Any, options: Options) -> Start:
 
 
 def _slide(program, image: np.ndarray, options: Options, *, into: np.ndarray) -> None:
-    """Mean probabilities over the windows that see a pixel, of an image (H, W, 3) → (H, W, C)."""
+    """Write an image's probabilities (H, W, C), averaged over the windows on each pixel, `into`.
+
+    program: predicts windows (D, b, h, w, 3) on D devices. image: (H, W, 3). into: zeros.
+    """
     (height, width), size = options.window, batch_size(options)
     image = _extended(image[None], options.window)[0]
-    places = [
+    corners = [
         (top, left)
         for top in window_starts(image.shape[0], height, options.overlap)
         for left in window_starts(image.shape[1], width, options.overlap)
     ]
 
     def started() -> Iterator[tuple[list[tuple[int, int]], jax.Array]]:
-        for i in range(0, len(places), size):
-            chunk = places[i : i + size]
-            cuts = np.stack([image[y : y + height, x : x + width] for y, x in chunk])
-            yield chunk, program(_dealt(cuts, size))
+        for i in range(0, len(corners), size):
+            chunk = corners[i : i + size]
+            crops = np.stack([image[y : y + height, x : x + width] for y, x in chunk])
+            yield chunk, program(_by_device(crops, size))
 
-    seen = np.zeros((*into.shape[:2], 1), np.float32)
-    for chunk, found in one_ahead(started()):
-        for (y, x), probs in zip(chunk, _gathered(found), strict=False):  # the rest is filling
-            place = into[y : y + height, x : x + width]
-            place += probs[: place.shape[0], : place.shape[1]]
-            seen[y : y + height, x : x + width] += 1
-    into /= seen
+    windows_on_pixel = np.zeros((*into.shape[:2], 1), np.float32)
+    for chunk, found in prefetch(started()):
+        # Not strict: the last batch is padded with windows that belong to no corner.
+        for (y, x), probs in zip(chunk, _as_batch(found), strict=False):
+            part = into[y : y + height, x : x + width]
+            part += probs[: part.shape[0], : part.shape[1]]
+            windows_on_pixel[y : y + height, x : x + width] += 1
+    into /= windows_on_pixel
 
 
 def _logits(model, variables, images, *, size: Size) -> jax.Array:
@@ -208,7 +217,7 @@ def _averaged(logits: Callable[[jax.Array], jax.Array], images: jax.Array, optio
         size = _scaled(images.shape[1:3], scale)
         scaled = images
         if size != images.shape[1:3]:
-            # Rounded, as files of that size would be.
+            # Rounded to whole levels, as in an image file of that size.
             scaled = jnp.round(jax.vmap(lambda image, size=size: resize_image(image, size))(images))
         total, count = total + jax.nn.softmax(logits(scaled)), count + 1
         if options.flip:
@@ -222,7 +231,7 @@ def _scaled(size: Size, scale: float) -> Size:
 
 
 def _stretched(probs: np.ndarray, size: Size) -> np.ndarray:
-    """(h, w, C) → (H, W, C), bilinear with aligned corners, as logits are upsampled."""
+    """Resize (h, w, C) to (H, W, C), bilinear with aligned corners, as logits are upsampled."""
     if probs.shape[:2] == size:
         return probs
     rows = corner_aligned_matrix(probs.shape[0], size[0])
@@ -232,22 +241,22 @@ def _stretched(probs: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _extended(images: np.ndarray, smallest: Size) -> np.ndarray:
-    """(B, H, W, 3) of at least that size, border pixels repeated at the bottom and the right."""
+    """Images (B, H, W, 3) of at least that size: border pixels repeat at the bottom and right."""
     below, beside = (max(0, n - m) for n, m in zip(smallest, images.shape[1:3], strict=True))
     if not below and not beside:
         return images
     return np.pad(images, ((0, 0), (0, below), (0, beside), (0, 0)), mode="edge")
 
 
-def _dealt(images: np.ndarray, count: int) -> np.ndarray:
-    """(D, b, …) for D devices, filled up to `count` with the last image."""
-    filling = np.repeat(images[-1:], count - len(images), axis=0)
-    return np.concatenate([images, filling]).reshape(
+def _by_device(images: np.ndarray, count: int) -> np.ndarray:
+    """Images (B, …) as (D, b, …) for D devices, padded to `count` with the last image."""
+    padding = np.repeat(images[-1:], count - len(images), axis=0)
+    return np.concatenate([images, padding]).reshape(
         jax.local_device_count(), -1, *images.shape[1:]
     )
 
 
-def _gathered(array: jax.Array) -> np.ndarray:
-    """(D, b, …) → (D · b, …)."""
+def _as_batch(array: jax.Array) -> np.ndarray:
+    """(D, b, …) of D devices → (D · b, …) on the host."""
     array = np.asarray(array)
     return array.reshape(-1, *array.shape[2:])

@@ -56,7 +56,7 @@ def random_images(count, height, width, seed=0):
 
 
 def predicted(variables, images, **options):
-    return predictor.predictor(MODEL, variables, Options(probabilities=True, **options))(images)()
+    return predictor.create(MODEL, variables, Options(probabilities=True, **options))(images)()
 
 
 def softmax(logits):
@@ -88,7 +88,7 @@ def test_whole_images_as_they_are_scored():
 
 
 def test_no_probabilities_unless_asked_for():
-    assert predictor.predictor(MODEL, ALL, Options())(random_images(1, 40, 40))()[2] is None
+    assert predictor.create(MODEL, ALL, Options())(random_images(1, 40, 40))()[2] is None
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 40), (40, 7)])
@@ -208,7 +208,7 @@ def test_windows_reach_every_pixel_and_overlap_enough():
 def test_programs_of_many_sizes_do_not_pile_up(monkeypatch):
     monkeypatch.setattr(predictor, "_SIZES_KEPT", 2)
     images = [random_images(1, height, 40) for height in (32, 33, 34, 35, 36, 32)]
-    start = predictor.predictor(MODEL, ALL, Options())
+    start = predictor.create(MODEL, ALL, Options())
     found, alive = [], []
     for image in images:
         found.append(start(image)().confidence[0])

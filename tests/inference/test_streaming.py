@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dasac_jax.errors import UserError
-from dasac_jax.inference.streaming import one_ahead, stream
+from dasac_jax.inference.streaming import prefetch, stream
 
 
 class Work:
@@ -40,7 +40,7 @@ class Work:
             self.written[item] = int(result[place])
 
     def run(self, count, batch, threads=2):
-        parts = {"read": self.read, "start": self.start, "write": self.write}
+        parts = {"read": self.read, "predict": self.start, "write": self.write}
         return list(stream(range(count), **parts, batch=batch, threads=threads))
 
 
@@ -92,7 +92,7 @@ def test_reading_computing_and_writing_overlap():
         time.sleep(pause)
 
     started = time.monotonic()
-    list(stream(range(30), read=read, start=start, write=write, batch=1, threads=2))
+    list(stream(range(30), read=read, predict=start, write=write, batch=1, threads=2))
     assert time.monotonic() - started < 0.75 * 30 * 3 * pause
 
 
@@ -127,12 +127,12 @@ def test_a_failure_of_any_part_ends_it(part):
 
     threads = threading.active_count()
     with pytest.raises(UserError, match=f"{part} of 5"):
-        list(stream(range(50), read=read, start=start, write=write, batch=1, threads=2))
+        list(stream(range(50), read=read, predict=start, write=write, batch=1, threads=2))
     assert 5 not in work.written and len(work.written) < 20
     assert threading.active_count() == threads
 
 
-def test_one_ahead():
+def test_prefetch():
     seen = []
 
     def items():
@@ -140,7 +140,7 @@ def test_one_ahead():
             seen.append(i)
             yield i
 
-    found = one_ahead(items())
+    found = prefetch(items())
     assert (next(found), seen) == (0, [0, 1])
     assert list(found) == [1, 2]
-    assert list(one_ahead([])) == []
+    assert list(prefetch([])) == []
