@@ -1,4 +1,4 @@
-"""Moving pictures: frames on disk to an animated GIF or an MP4, one frame in memory at a time."""
+"""Videos: image files as frames of an animated GIF or an MP4, one in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dasac_jax.files import replacing
 from dasac_jax.inference.image_files import read_image
 
 GIF_WIDTH = 640
-"""Pixels across at most: GIF knows no compression worth the name."""
+"""The greatest width in pixels: GIF compresses so little that larger files would be huge."""
 
 
 def check_video(path: Path | str) -> None:
@@ -31,24 +31,25 @@ def check_video(path: Path | str) -> None:
 
 
 def write_video(path: Path | str, frames: Sequence[Path], *, fps: float = 10) -> None:
-    """Write picture files, all of one size, as a video; whole or not at all.
+    """Write image files, all of one size, as a video; after an error no file is left.
 
-    The suffix decides: .gif loops forever, at most GIF_WIDTH pixels across; .mp4 is H.264, an odd
-    last row or column being cut off. Raises UserError naming the first frame of another size.
+    The suffix of `path` decides: .gif loops forever and is at most GIF_WIDTH pixels wide; .mp4 is
+    H.264 and loses an odd last row or column. fps: frames per second. Raises UserError naming the
+    first frame of another size, and where the video cannot be written.
     """
     check_video(path)
     path = Path(path)
     write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            write(unfinished, _pictures(frames), fps)
+        with replacing(path) as incomplete:
+            write(incomplete, _pictures(frames), fps)
     except OSError as error:
         raise UserError(f"cannot write video {path}: {error}") from error
 
 
 def _pictures(frames: Sequence[Path]) -> Iterator[np.ndarray]:
-    """The frames, (H, W, 3) uint8, all of the first one's size."""
+    """The frames, (H, W, 3) uint8. Raises UserError for one that is not of the first one's size."""
     size = None
     for frame in frames:
         picture = read_image(frame)
@@ -62,7 +63,8 @@ def _pictures(frames: Sequence[Path]) -> Iterator[np.ndarray]:
 
 
 def _write_gif(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
-    # Pillow's own writer of animations holds all frames until the end.
+    # `Image.save` collects all frames, even of an iterator, and joins equal ones before it writes
+    # the first. Pillow's older `getheader` and `getdata` give the parts of the file one by one.
     with open(path, "wb") as file:
         for number, picture in enumerate(pictures):
             frame = Image.fromarray(picture)
@@ -72,7 +74,7 @@ def _write_gif(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
             frame = frame.quantize(256)
             if number == 0:
                 file.writelines(GifImagePlugin.getheader(frame.copy(), info={"loop": 0})[0])
-            # Each with its own colours; in hundredths of a second, at least one.
+            # GIF counts durations in hundredths of a second and needs at least one.
             hundredths = max(1, round(100 / fps))
             file.writelines(
                 GifImagePlugin.getdata(frame, duration=10 * hundredths, include_color_table=True)
@@ -87,22 +89,22 @@ def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
     command += ["-i", "-", "-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p"]
     command += ["-f", "mp4", str(path)]
-    with tempfile.TemporaryFile() as said:
-        # Not by the library's own writer: that one forks, which JAX's threads do not survive.
+    with tempfile.TemporaryFile() as stderr:
+        # imageio-ffmpeg's own writer would fork, which is not safe in a process with JAX's threads.
         with (
-            contextlib.suppress(BrokenPipeError),  # the exit code tells
-            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as process,
+            contextlib.suppress(BrokenPipeError),  # ffmpeg has ended; its exit code says why
+            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=stderr) as process,
         ):
             for picture in itertools.chain([first], pictures):
                 process.stdin.write(np.ascontiguousarray(picture[:height, :width]))
         if process.returncode:
-            said.seek(0)
-            words = said.read().decode(errors="replace").strip().replace("\n", "; ")
-            raise OSError(f"ffmpeg ended with code {process.returncode}: {words}")
+            stderr.seek(0)
+            message = stderr.read().decode(errors="replace").strip().replace("\n", "; ")
+            raise OSError(f"ffmpeg ended with code {process.returncode}: {message}")
 
 
 def _encoder() -> str:
-    """The ffmpeg that the extra brings along."""
+    """The path of the ffmpeg in imageio-ffmpeg. Raises UserError where that is not installed."""
     try:
         return importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import re
 import subprocess
+from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import PIL
 import pytest
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
+import dasac_jax
 from dasac_jax.errors import UserError
 from dasac_jax.inference.video import GIF_WIDTH, check_video, write_video
 
@@ -56,16 +59,36 @@ def test_gif_is_made_smaller(tmp_path):
         assert video.size == (GIF_WIDTH, 50)
 
 
+def test_pillow_still_gives_the_parts_of_a_gif():
+    """Pillow calls these two functions legacy; inference/video.py is the only module with them."""
+    message = f"Pillow {PIL.__version__} changed what inference/video.py relies on to write GIFs"
+    frame = Image.new("P", (3, 2))
+    try:
+        header = b"".join(GifImagePlugin.getheader(frame.copy(), info={"loop": 0})[0])
+        part = b"".join(GifImagePlugin.getdata(frame, duration=250, include_color_table=True))
+    except (AttributeError, TypeError) as error:
+        pytest.fail(f"{message}: {error}")
+    assert header.startswith(b"GIF89a") and b"NETSCAPE2.0" in header, message
+    assert part.startswith(b"!\xf9\x04"), message  # a graphic control extension: the duration
+    assert int.from_bytes(part[4:6], "little") == 25, message
+
+
+def test_no_other_module_writes_gifs_by_parts():
+    package = Path(dasac_jax.__file__).parent
+    users = [path.name for path in package.rglob("*.py") if "GifImagePlugin" in path.read_text()]
+    assert users == ["video.py"]
+
+
 def test_mp4(tmp_path):
     """Odd sizes lose their last row and column; the decoder gives the frames back."""
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     write_video(tmp_path / "v.mp4", frames(tmp_path, (65, 49)), fps=4)
-    said = subprocess.run(
+    decoded = subprocess.run(
         [ffmpeg, "-i", tmp_path / "v.mp4", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
         capture_output=True, check=True,
     )  # fmt: skip
-    assert re.search(rb"h264.*yuv420p.*64x48.*4 fps", said.stderr)
-    pictures = np.frombuffer(said.stdout, np.uint8).reshape(3, 48, 64, 3)
+    assert re.search(rb"h264.*yuv420p.*64x48.*4 fps", decoded.stderr)
+    pictures = np.frombuffer(decoded.stdout, np.uint8).reshape(3, 48, 64, 3)
     for picture, colour in zip(pictures, COLOURS, strict=True):
         np.testing.assert_allclose(picture[4:-4, 4:-4].mean((0, 1)), colour, atol=10)
     assert not list(tmp_path.glob(".*"))
