@@ -1,4 +1,4 @@
-"""scripts/download.py: lists the published files, fetches or takes them in, verifies, converts."""
+"""The command scripts/download.py: list, download, verify and convert the published files."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
 from dasac_jax.errors import UserError
-from dasac_jax.interop.downloads.display import following, open_console, show
-from dasac_jax.interop.downloads.fetch import PATIENT, Patience, check_url, fetch, is_page
+from dasac_jax.interop.downloads.display import open_console, print_table, show_progress
+from dasac_jax.interop.downloads.fetch import DEFAULT_POLICY, RetryPolicy, check_url, fetch, is_page
 from dasac_jax.interop.published import KINDS, PUBLISHED, Digests, Published, digests
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
+"""Prints a message about one file."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where files come from: their own hosts, a mirror, or a folder on this machine."""
+    """Where files come from: the publishers' servers, a mirror, or a folder on this machine."""
 
     mirror: str | None = None
     folder: Path | None = None
-    patience: Patience = PATIENT
+    policy: RetryPolicy = DEFAULT_POLICY
 
     def url(self, file: Published) -> str:
-        """The file's address; a mirror has the same paths below its own."""
+        """The file's address; on a mirror it has the same path below the mirror's address."""
         return f"{self.mirror.rstrip('/')}/{file.path}" if self.mirror else file.url
 
 
@@ -41,12 +42,12 @@ def main(
     *,
     files: Sequence[Published] = PUBLISHED,
     console: Console | None = None,
-    patience: Patience = PATIENT,
+    policy: RetryPolicy = DEFAULT_POLICY,
 ) -> int:
     """Do what the command line says, and return the exit code: 0, 2 for mistakes, 130 for Ctrl-C.
 
-    files: those that there are. Errors go to stderr, one line each; a file that cannot be had
-    does not keep the others from being fetched.
+    files: the published files to choose from. Errors go to stderr, one line each; after an error of
+    one file the others are still downloaded.
     """
     out = console or open_console()
 
@@ -55,9 +56,9 @@ def main(
         if options.names in ([], ["list"]):
             if options.mirror or options.folder or options.convert:
                 raise UserError("say what to fetch: names of files, recipes, kinds, or all")
-            return show(files, options.output, out)
+            return print_table(files, options.output, out)
         origin = Origin(
-            check_url(options.mirror) if options.mirror else None, options.folder, patience
+            check_url(options.mirror) if options.mirror else None, options.folder, policy
         )
         return _get(select(options.names, files), origin, options, out)
 
@@ -108,10 +109,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def select(names: Iterable[str], files: Sequence[Published]) -> list[Published]:
-    """The files that are called so, in the table's order and each once.
+    """The files that `names` stand for, in the table's order and each once.
 
-    A name is a file's, a recipe's (all files it needs), a kind ("final", "weights", …) or "all".
-    Raises UserError for any other.
+    A name is that of a file, of a recipe (for all files it needs), of a kind ("final", "weights",
+    …), or "all". Raises UserError for any other name.
     """
     groups: dict[str, set[str]] = {"all": {file.name for file in files}}
     for file in files:
@@ -133,7 +134,7 @@ def select(names: Iterable[str], files: Sequence[Published]) -> list[Published]:
 def _get(
     chosen: Sequence[Published], origin: Origin, options: argparse.Namespace, console: Console
 ) -> int:
-    """Obtain every chosen file, and convert it if asked to; the exit code."""
+    """Obtain every chosen file, and convert it if asked to. Returns the exit code."""
     code = 0
     networks = {arch for file in chosen if len(file.arches) == 1 for arch in file.arches}
     for file in chosen:
@@ -148,76 +149,76 @@ def _get(
 
 
 def obtain(file: Published, output: Path, origin: Origin, console: Console) -> Path:
-    """Put a published file at `output`/name, unless it is there already, and return its path.
+    """Put a published file at `output`/name, unless it exists already, and return its path.
 
-    Nothing gets that name before it is verified. What turns out wrong, there already or new, is
-    kept as name.bad. Raises UserError where the file cannot be had, or is not the published one.
+    A file gets that name only when it is verified. A wrong file, new or found there, is kept as
+    name.bad. Raises UserError where the file cannot be obtained or is not the published one.
     """
-    say = _say(file, console)
+    log = _log(file, console)
     target = output / file.name
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            sums = digests(target)
-            if file.matches(sums) is not False:
-                say(f"is there already, {_verdict(file)}")
+            found = digests(target)
+            if file.matches(found) is not False:
+                log(f"is there already, {_verification(file)}")
                 return target
             bad = target.replace(_bad(target))
-            say(f"what was there is not the published file ({_fault(file, sums)}): now {bad}")
+            log(f"what was there is not the published file ({_mismatch(file, found)}): now {bad}")
         if origin.folder:
-            _take(file, origin.folder, part)
-            _accept(file, part, target, say)
+            _copy_from(file, origin.folder, part)
+            _verify_and_rename(file, part, target, log)
         else:
-            _load(file, origin, part, target, console)
+            _download(file, origin, part, target, console)
     except OSError as error:
         raise UserError(f"{error.filename or target}: {error.strerror or error}") from error
     return target
 
 
-def _load(file: Published, origin: Origin, part: Path, target: Path, console: Console) -> None:
-    """Fetch a file and accept it. One that came in pieces is fetched anew if it is wrong."""
-    say = _say(file, console)
+def _download(file: Published, origin: Origin, part: Path, target: Path, console: Console) -> None:
+    """Download and verify a file; a wrong one that came in pieces is downloaded once more."""
+    log = _log(file, console)
     url = origin.url(file)
     for last in (False, True):
-        say(f"loading {url}")
-        with following(file.name, console) as report:
+        log(f"loading {url}")
+        with show_progress(file.name, console) as report:
             pieces = fetch(
                 url,
                 part,
                 report=report,
-                note=say,
-                resume_unmarked=file.checked,
-                patience=origin.patience,
+                log=log,
+                resume_without_validator=file.checked,
+                policy=origin.policy,
             )
         try:
-            return _accept(file, part, target, say)
+            return _verify_and_rename(file, part, target, log)
         except UserError as error:
             if last or not pieces:
                 raise
-            say(f"{error}. It came in several pieces: once more from the beginning")
+            log(f"{error}. It came in several pieces: once more from the beginning")
 
 
-def _accept(file: Published, part: Path, target: Path, say: Say) -> None:
-    """Give a complete file its name if it is the published one; else raise UserError."""
-    sums = digests(part)
-    right = file.matches(sums)
+def _verify_and_rename(file: Published, part: Path, target: Path, log: Log) -> None:
+    """Move a complete file to `target` if it is the published one, else raise UserError."""
+    found = digests(part)
+    right = file.matches(found)
     if right is None:
         with open(part, "rb") as stream:
-            right = sums.size > 0 and not is_page(stream.read(512))
+            right = found.size > 0 and not is_page(stream.read(512))
     if not right:
-        raise UserError(f"refused: {_fault(file, sums)}; kept as {part.replace(_bad(target))}")
+        raise UserError(f"refused: {_mismatch(file, found)}; kept as {part.replace(_bad(target))}")
     part.replace(target)
-    say(f"{sums.size / 2**20:.1f} MiB, {_verdict(file)}")
+    log(f"{found.size / 2**20:.1f} MiB, {_verification(file)}")
 
 
-def _take(file: Published, folder: Path, part: Path) -> None:
-    """Link, or else copy, the file among those below `folder` to `part`."""
+def _copy_from(file: Published, folder: Path, part: Path) -> None:
+    """Link, or else copy, the published file to `part`; look for it at any depth of `folder`."""
     if not folder.is_dir():
         raise UserError(f"--from: there is no folder {folder}")
     for path in _candidates(file, folder):
         status = path.stat()
-        if file.checked and not file.matches(_sums(path, status.st_size, status.st_mtime_ns)):
+        if file.checked and not file.matches(_digests(path, status.st_size, status.st_mtime_ns)):
             continue
         part.unlink(missing_ok=True)
         try:
@@ -230,67 +231,75 @@ def _take(file: Published, folder: Path, part: Path) -> None:
 
 
 def _candidates(file: Published, folder: Path) -> Iterator[Path]:
-    """Files that may be it, likely ones first: published names are shared, and browsers rename."""
+    """The files below `folder` that may be the published one, likely ones first.
+
+    A name does not decide: several published files share one, and browsers rename what they save.
+    """
     paths = [path for path in folder.rglob(f"*{Path(file.name).suffix}") if path.is_file()]
     if not file.checked:
         paths = [path for path in paths if path.name == file.basename]
     stem = Path(file.name).stem
 
-    def unlikeliness(path: Path) -> tuple[bool, bool, str]:
-        placed = path.as_posix().endswith("/" + file.name)
-        return not placed, not path.name.startswith(stem), str(path)
+    def order(path: Path) -> tuple[bool, bool, str]:
+        in_published_folder = path.as_posix().endswith("/" + file.name)
+        return not in_published_folder, not path.name.startswith(stem), str(path)
 
-    yield from sorted(paths, key=unlikeliness)
+    yield from sorted(paths, key=order)
 
 
 @cache
-def _sums(path: Path, size: int, changed: int) -> Digests:
-    """`digests`, once for all files that are looked for; size and time tell a changed file."""
+def _digests(path: Path, size: int, changed: int) -> Digests:
+    """`digests`, computed once for each file; size and time are arguments to notice a change."""
     return digests(path)
 
 
 def _convert(
     file: Published, path: Path, networks: set[str], checkpoints: Path, console: Console
 ) -> None:
-    """Make checkpoints/… of a verified file; for those of its networks that others are for."""
-    # Imported late: listing and fetching do without jax.
+    """Convert a file to a checkpoint for each of its networks, below the folder `checkpoints`.
+
+    Of several networks only those in `networks` are taken, where there are any: the ones that the
+    other chosen files are for.
+    """
+    # Imported only now, so that listing and downloading do not load JAX.
     from dasac_jax.interop.convert import convert
 
-    say = _say(file, console)
+    log = _log(file, console)
     if file.kind == "weights":
-        return say("importance weights are no network: not converted")
+        return log("importance weights are no network: not converted")
     wanted = networks & set(file.arches) or set(file.arches)
     for name, arch in file.checkpoints.items():
         output = checkpoints / name
         if arch not in wanted:
             continue
         if output.exists():
-            say(f"{output} is there already: not converted again")
+            log(f"{output} is there already: not converted again")
             continue
         convert(path, output, arch=arch)
-        say(f"converted to {output}")
+        log(f"converted to {output}")
 
 
-def _say(file: Published, console: Console) -> Say:
-    def say(text: str) -> None:
-        console.print(f"{file.name}: {text}", markup=False, highlight=False, soft_wrap=True)
-
-    return say
+def _log(file: Published, console: Console) -> Log:
+    """A function that prints a message after the file's name."""
+    return lambda text: console.print(
+        f"{file.name}: {text}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _bad(target: Path) -> Path:
+    """Where a file that is not the published one is kept."""
     return target.with_name(target.name + ".bad")
 
 
-def _verdict(file: Published) -> str:
+def _verification(file: Published) -> str:
     return "verified" if file.checked else "unverified: no checksum is published for it"
 
 
-def _fault(file: Published, sums: Digests) -> str:
-    """What is wrong with a file of these sums."""
+def _mismatch(file: Published, found: Digests) -> str:
+    """How a file of these checksums differs from the published one."""
     if file.md5:
-        return f"its MD5 is {sums.md5}, the published file's {file.md5}"
+        return f"its MD5 is {found.md5}, the published file's {file.md5}"
     if file.sha256:
-        head = sums.sha256[: len(file.sha256)]
+        head = found.sha256[: len(file.sha256)]
         return f"its SHA-256 begins with {head}, the published file's with {file.sha256}"
     return "it is empty or a web page"

@@ -1,4 +1,4 @@
-"""One file over HTTP(S) into a `.part` file: resumed where possible, retried where it helps."""
+"""Downloads one file over HTTP(S) to a `.part` file, with resumption and repeated attempts."""
 
 from __future__ import annotations
 
@@ -20,29 +20,33 @@ from urllib.parse import urlsplit
 from dasac_jax.errors import UserError
 from dasac_jax.version import __version__
 
-_PIECE = 1 << 18
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may differ a moment later
-# Trying again helps none of these before anything has arrived.
-_HOPELESS = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
+_CHUNK = 1 << 18
+_TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # status codes of temporary failures
+# Before any byte has arrived, these errors mean a wrong address, which no repetition mends.
+_PERMANENT = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
 
 Report = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
-class Patience:
-    """timeout: seconds without a byte. attempts: in a row without progress. pause: before the
-    second attempt, in seconds; it doubles with each further one."""
+class RetryPolicy:
+    """When a transfer is tried again, and when it is given up.
+
+    timeout: seconds without a byte after which a connection counts as lost. attempts: the number
+    of failures in a row, without a new byte, that ends the transfer. pause: seconds before the
+    second attempt; the pause doubles before each further one.
+    """
 
     timeout: float = 30.0
     attempts: int = 5
     pause: float = 1.0
 
 
-PATIENT = Patience()
+DEFAULT_POLICY = RetryPolicy()
 
 
-class _DroppedError(Exception):
-    """The transfer ended early, for a reason that may pass."""
+class _TemporaryError(Exception):
+    """The transfer ended early for a reason that may be temporary, so it is tried again."""
 
 
 def check_url(url: str) -> str:
@@ -61,10 +65,10 @@ def check_url(url: str) -> str:
 
 
 def is_page(head: bytes, content_type: str = "") -> bool:
-    """Whether a file that begins so is a web page, as servers give instead of an error."""
+    """Whether a file beginning with `head` is a web page, which some servers send for errors."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return True
-    # Both formats of weight files are told by their first bytes, whatever a server calls them.
+    # Files of weights are known by their first bytes, also where the server gives a wrong type.
     return content_type == "text/html" and not head.startswith((b"PK", b"\x80"))
 
 
@@ -73,103 +77,106 @@ def fetch(
     part: Path,
     *,
     report: Report,
-    note: Callable[[str], None],
-    resume_unmarked: bool = True,
-    patience: Patience = PATIENT,
+    log: Callable[[str], None],
+    resume_without_validator: bool = True,
+    policy: RetryPolicy = DEFAULT_POLICY,
 ) -> bool:
-    """Load `url` into `part`, going on behind what is there already.
+    """Download `url` to `part`; where that holds the file's beginning, only the rest is requested.
 
-    Beside it lies `part`.mark while it is incomplete: the server's mark (ETag or date) of the
-    version, so that two versions are never mixed. resume_unmarked: go on even where the server
-    gave none, which wants a checksum afterwards. report: called with bytes there and in all
-    (None if the server does not tell). note: called with a line for each new attempt.
+    While the file is incomplete, `part`.mark beside it holds the validator (ETag or date) that the
+    server gave for this version, so that two versions are never mixed. resume_without_validator:
+    whether to continue even where the server gave none; verify the checksum afterwards. report:
+    called with the number of bytes received and the total (None if the server does not say). log:
+    called with a line of text for each new attempt.
 
     Returns whether the file came in more than one piece. Raises UserError where the server
-    refuses, sends a web page or stays away, or where the file cannot be written; what has
-    arrived stays.
+    refuses, sends a web page or cannot be reached, and where the file cannot be written; received
+    bytes are kept.
     """
     check_url(url)
     try:
-        return _persist(url, part, report, note, resume_unmarked, patience)
-    except OSError as error:  # the network's have become others: this is a file's
+        return _fetch_with_retries(url, part, report, log, resume_without_validator, policy)
+    except OSError as error:  # errors of the network were handled below: this one is of a file
         raise UserError(f"cannot write {error.filename or part}: {_reason(error)}") from error
 
 
-def _persist(
+def _fetch_with_retries(
     url: str,
     part: Path,
     report: Report,
-    note: Callable[[str], None],
-    resume_unmarked: bool,
-    patience: Patience,
+    log: Callable[[str], None],
+    resume_without_validator: bool,
+    policy: RetryPolicy,
 ) -> bool:
-    """`fetch`, but for what file systems do wrong."""
-    mark_file = part.with_name(part.name + ".mark")
+    """Transfer until the file is complete. As `fetch`, but raises OSError for errors of files."""
+    validator_file = part.with_name(part.name + ".mark")
     initial = furthest = _size(part)
     failures = 0
     while True:
         try:
             begun = furthest > initial
             pieces = _transfer(
-                url, part, mark_file, report, resume_unmarked, patience.timeout, begun
+                url, part, validator_file, report, resume_without_validator, policy.timeout, begun
             )
-            mark_file.unlink(missing_ok=True)
+            validator_file.unlink(missing_ok=True)
             return pieces
-        except _DroppedError as error:
-            there = _size(part)
-            failures = 0 if there > furthest else failures + 1
-            furthest = max(furthest, there)
-            if failures >= patience.attempts:
+        except _TemporaryError as error:
+            received = _size(part)
+            failures = 0 if received > furthest else failures + 1
+            furthest = max(furthest, received)
+            if failures >= policy.attempts:
                 raise UserError(
                     f"{url}: {error}; gave up after {failures} attempts without progress "
-                    f"(the same command goes on at byte {there})"
+                    f"(the same command goes on at byte {received})"
                 ) from error
-            pause = patience.pause * 2 ** max(0, failures - 1)
-            note(f"{error}; trying again in {pause:g} s")
+            pause = policy.pause * 2 ** max(0, failures - 1)
+            log(f"{error}; trying again in {pause:g} s")
             time.sleep(pause)
 
 
 def _transfer(
     url: str,
     part: Path,
-    mark_file: Path,
+    validator_file: Path,
     report: Report,
-    resume_unmarked: bool,
+    resume_without_validator: bool,
     timeout: float,
     begun: bool,
 ) -> bool:
-    """One request. Returns whether it went on behind what was there."""
-    mark = _clean(mark_file.read_bytes().decode("ascii", "ignore")) if mark_file.exists() else ""
-    start = _size(part) if mark or resume_unmarked else 0
+    """Make one request. Returns whether it continued a file that had been begun."""
+    stored = validator_file.read_bytes() if validator_file.exists() else b""
+    validator = _printable(stored.decode("ascii", "ignore"))
+    start = _size(part) if validator or resume_without_validator else 0
     headers = {"User-Agent": f"dasac-jax/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-        if mark:
-            headers["If-Range"] = mark
+        if validator:
+            headers["If-Range"] = validator
     with _open(url, headers, timeout, begun) as response:
-        new_mark = _mark(response.headers)
+        new_validator = _validator(response.headers)
         if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if response.headers.get("Content-Range") != f"bytes */{start}":
                 part.unlink()
-                raise _DroppedError("what was here is no beginning of the server's file")
+                raise _TemporaryError("what was here is no beginning of the server's file")
             report(start, start)
             return True
         if response.status == HTTPStatus.PARTIAL_CONTENT:
             total = _continues(response.headers, start)
-            if total is None or (mark and new_mark and mark != new_mark):
+            if total is None or (validator and new_validator and validator != new_validator):
                 part.unlink(missing_ok=True)
-                raise _DroppedError("the server sent another piece than what is missing")
+                raise _TemporaryError("the server sent another piece than what is missing")
         elif response.status == HTTPStatus.OK:
             start, total = 0, _number(response.headers.get("Content-Length"))
         else:
-            raise UserError(f"{url}: the server answers {_answer(response.status)}, not the file")
+            raise UserError(f"{url}: the server answers {_status(response.status)}, not the file")
         piece = _read(response)
         if not start and is_page(piece, response.headers.get_content_type()):
             raise UserError(f"{url}: the server sends a web page instead of the file")
         _check_room(part, (total or 0) - start)
         if not start:
-            part.unlink(missing_ok=True)  # first: old bytes must not stand under the new mark
-        mark_file.write_bytes(new_mark.encode())
+            # Old bytes must be gone before the validator of the new ones is written.
+            part.unlink(missing_ok=True)
+        validator_file.write_bytes(new_validator.encode())
         _receive(response, piece, part, start, total, report)
     return start > 0
 
@@ -178,23 +185,23 @@ def _receive(
     response: http.client.HTTPResponse,
     piece: bytes,
     part: Path,
-    there: int,
+    received: int,
     total: int | None,
     report: Report,
 ) -> None:
-    """Write a response's body behind the `there` bytes of `part`; `piece` is its beginning."""
+    """Append a response's body to the `received` bytes of `part`; `piece` is its beginning."""
     with open(part, "ab") as stream:
         while piece:
             stream.write(piece)
-            there += len(piece)
-            report(there, total)
+            received += len(piece)
+            report(received, total)
             piece = _read(response)
-    if total is not None and there != total:
-        raise _DroppedError(f"the connection ended at byte {there} of {total}")
+    if total is not None and received != total:
+        raise _TemporaryError(f"the connection ended at byte {received} of {total}")
 
 
 def _open(url: str, headers: dict[str, str], timeout: float, begun: bool) -> Any:
-    """The response, also to 416. begun: something has arrived, so the host has been there."""
+    """The response, also with status 416. begun: bytes have arrived, so the address is right."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -202,7 +209,7 @@ def _open(url: str, headers: dict[str, str], timeout: float, begun: bool) -> Any
         urllib.request.HTTPHandler,
         urllib.request.HTTPSHandler,
         urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,  # leads to no other scheme: none has a handler here
+        urllib.request.HTTPRedirectHandler,  # cannot leave HTTP(S): no other scheme has a handler
         urllib.request.HTTPErrorProcessor,
     ):
         opener.add_handler(handler())
@@ -212,25 +219,25 @@ def _open(url: str, headers: dict[str, str], timeout: float, begun: bool) -> Any
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and "Range" in headers:
             return error
         with error:
-            answer = f"the server answers {_answer(error.code)}"
-        if error.code in _PASSING:
-            raise _DroppedError(answer) from error
+            answer = f"the server answers {_status(error.code)}"
+        if error.code in _TEMPORARY:
+            raise _TemporaryError(answer) from error
         raise UserError(f"{url}: {answer}, not the file") from error
     except urllib.error.URLError as error:
         if not isinstance(error.reason, OSError) or (
-            isinstance(error.reason, _HOPELESS) and not begun
+            isinstance(error.reason, _PERMANENT) and not begun
         ):
             raise UserError(f"{url}: cannot be reached: {_reason(error.reason)}") from error
-        raise _DroppedError(f"no connection: {_reason(error.reason)}") from error
+        raise _TemporaryError(f"no connection: {_reason(error.reason)}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _DroppedError(f"no answer: {_reason(error)}") from error
+        raise _TemporaryError(f"no answer: {_reason(error)}") from error
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read1(_PIECE)
+        return response.read1(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _DroppedError(f"the connection broke off: {_reason(error)}") from error
+        raise _TemporaryError(f"the connection broke off: {_reason(error)}") from error
 
 
 def _check_room(part: Path, needed: int) -> None:
@@ -240,29 +247,29 @@ def _check_room(part: Path, needed: int) -> None:
 
 
 def _continues(headers: http.client.HTTPMessage, start: int) -> int | None:
-    """The whole file's size, if these are bytes from `start` on."""
+    """The whole file's size where the answer has the bytes from `start` on, else None."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
     return int(match[2]) if match and int(match[1]) == start else None
 
 
-def _mark(headers: http.client.HTTPMessage) -> str:
-    """What tells this version of the file from others, fit for If-Range; or ""."""
+def _validator(headers: http.client.HTTPMessage) -> str:
+    """The validator of this version of the file, for the header If-Range; "" for none."""
     tag = headers.get("ETag", "")
-    # A weak tag (W/"…") does not promise the same bytes.
-    return _clean(tag if tag.startswith('"') else headers.get("Last-Modified", ""))
+    # A weak ETag (W/"…") does not guarantee equal bytes.
+    return _printable(tag if tag.startswith('"') else headers.get("Last-Modified", ""))
 
 
-def _clean(mark: str) -> str:
-    """The mark, if it can stand in a request."""
-    return mark if re.fullmatch(r"[ -~]*", mark) else ""
+def _printable(validator: str) -> str:
+    """The validator, or "" where it has characters that no header may have."""
+    return validator if re.fullmatch(r"[ -~]*", validator) else ""
 
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"\d+", text) else None
 
 
-def _answer(code: int) -> str:
-    """ "404 Not Found", in words of our own: the server's may hold anything."""
+def _status(code: int) -> str:
+    """As in "404 Not Found". The phrase is Python's: a server could send any text as its own."""
     known = [status.phrase for status in HTTPStatus if status == code]
     return " ".join([str(code), *known])
 

@@ -10,7 +10,7 @@ from dasac_jax.interop.published import PUBLISHED
 
 def test_a_narrow_terminal_loses_digits_only(tmp_path):
     screen = io.StringIO()
-    display.show(PUBLISHED, tmp_path, Console(file=screen, width=60, force_terminal=True))
+    display.print_table(PUBLISHED, tmp_path, Console(file=screen, width=60, force_terminal=True))
     for file in PUBLISHED:
         assert file.description in screen.getvalue() and file.name in screen.getvalue()
 
@@ -27,7 +27,7 @@ def test_progress_is_lines_without_a_terminal(monkeypatch):
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 25.0, 30.0])
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
     screen = io.StringIO()
-    with display.following("file", Console(file=screen, width=160)) as report:
+    with display.show_progress("file", Console(file=screen, width=160)) as report:
         for there in (1, 2, 3, 4, 5, 0, 1):  # then it starts anew
             report(there * 2**20, 8 * 2**20)
     assert screen.getvalue().splitlines() == [
@@ -39,7 +39,7 @@ def test_progress_is_lines_without_a_terminal(monkeypatch):
 def test_progress_is_a_bar_on_a_terminal():
     screen = io.StringIO()
     console = Console(file=screen, width=120, force_terminal=True)
-    with display.following("a file", console) as report:
+    with display.show_progress("a file", console) as report:
         report(2**20, 2**21)
         report(2**21, 2**21)
     assert "a file" in screen.getvalue() and "2.0/2.0 MiB" in screen.getvalue()

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from dasac_jax.errors import UserError
 from dasac_jax.interop.downloads import download
-from dasac_jax.interop.downloads.fetch import Patience
+from dasac_jax.interop.downloads.fetch import RetryPolicy
 from dasac_jax.interop.published import KINDS, PUBLISHED, Published
 
 ROOT = Path(__file__).parents[3]
-SOON = Patience(timeout=5, attempts=2, pause=0.001)
+SOON = RetryPolicy(timeout=5, attempts=2, pause=0.001)
 FINAL, OTHER, IMAGENET, SHARES = (
     b"PK" + np.random.default_rng(seed).bytes(300_000) for seed in range(4)
 )
@@ -63,7 +63,7 @@ def command(files, tmp_path, capsys):
             [*map(str, arguments), "--output", str(output)],
             files=files,
             console=Console(file=screen, width=160),
-            patience=SOON,
+            policy=SOON,
         )
         return code, screen.getvalue(), capsys.readouterr().err
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from dasac_jax.errors import UserError
-from dasac_jax.interop.downloads.fetch import Patience, check_url, fetch, is_page
+from dasac_jax.interop.downloads.fetch import RetryPolicy, check_url, fetch, is_page
 
 CONTENT = b"PK" + np.random.default_rng(0).bytes(1_000_000)
 HALF = len(CONTENT) // 2
-SOON = Patience(timeout=5, attempts=3, pause=0.001)
+SOON = RetryPolicy(timeout=5, attempts=3, pause=0.001)
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Seen:
 
 def load(url, part, seen=None, **options):
     seen = seen or Seen()
-    options = {"patience": SOON, **options}
-    return fetch(url, part, report=seen.report, note=seen.notes.append, **options)
+    options = {"policy": SOON, **options}
+    return fetch(url, part, report=seen.report, log=seen.notes.append, **options)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_without_a_sure_mark_only_checked_files_are_resumed(server, part, checke
     url = server.add("file", CONTENT)
     server.mark = mark
     server.drops = [HALF]
-    assert load(url, part, resume_unmarked=checked) is checked
+    assert load(url, part, resume_without_validator=checked) is checked
     assert part.read_bytes() == CONTENT
     assert ("Range" in server.requests[1][1]) is checked
     assert "If-Range" not in server.requests[1][1]
@@ -269,7 +269,7 @@ def test_a_silent_host_is_left_after_the_timeout(part):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/file"
         seen = Seen()
         with pytest.raises(UserError, match="no answer: timed out; gave up after 2 attempts"):
-            load(url, part, seen, patience=Patience(timeout=0.1, attempts=2, pause=0.001))
+            load(url, part, seen, policy=RetryPolicy(timeout=0.1, attempts=2, pause=0.001))
     assert len(seen.notes) == 1
 
 
