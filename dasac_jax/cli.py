@@ -1,4 +1,4 @@
-"""What all commands with plain arguments have in common: how they refuse, and how they end."""
+"""What the commands with plain arguments share: the parser of arguments, and the exit codes."""
 
 import argparse
 import sys
@@ -9,16 +9,16 @@ from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError, one line, where argparse would print its usage and exit."""
+    """An ArgumentParser that raises UserError with one line instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help explains)")
 
 
 def code_of(action: Callable[[], int | None], stopped: str) -> int:
-    """Do something; the exit code: its own (0 for None), 2 for mistakes, 130 for Ctrl-C.
+    """Call `action`; return its result (0 for None), 2 after a mistake, 130 after Ctrl-C.
 
-    A mistake is told on stderr in its one line. stopped: what is told of Ctrl-C.
+    A mistake (UserError) is printed to stderr in one line. stopped: what is printed after Ctrl-C.
     """
     try:
         return action() or 0
@@ -31,7 +31,7 @@ def code_of(action: Callable[[], int | None], stopped: str) -> int:
 
 
 def jobs(text: str) -> int:
-    """The value of --jobs: how many files to work on at a time."""
+    """The value of --jobs, the number of files to work on at a time, out of its text."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a number of 1 or more is needed, not {text!r}")
     return int(text)

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from dasac_jax.cli import Parser
-from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
+from dasac_jax.cli import Parser, code_of
 from dasac_jax.runtime import malloc
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Predict the images that the command line names and return a report. Raises UserError."""
+    """Predict the images that the command line names. Returns a report; raises UserError."""
     # Imported only now, so that a mistake on the command line is answered without loading JAX.
     from dasac_jax.inference import image_files, prediction_files, predictor, trained_network, video
     from dasac_jax.runtime import logs, program_cache
@@ -72,19 +71,16 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what the flags say; a mistake ends with one line on stderr and code 2."""
-    try:
-        print(run(_parser().parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_MISTAKE)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    """Run the command and print its report; exits with code 2 after a mistake, 130 after Ctrl-C."""
+    code = code_of(
+        lambda: print(run(_parser().parse_args(argv))), "the same command goes on where it was"
+    )
+    if code:
+        sys.exit(code)
 
 
 def _kinds(arguments: argparse.Namespace) -> list[str]:
-    """The kinds of files that are asked for; --zip and --video need one each."""
+    """The kinds of files to write; --zip and --video imply one each."""
     wanted = {
         "labels": True,
         "cityscapes_ids": arguments.cityscapes_ids or arguments.zip,
