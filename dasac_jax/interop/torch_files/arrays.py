@@ -1,4 +1,4 @@
-"""Numpy arrays in place of the tensors that a PyTorch file's pickle describes."""
+"""Replaces the tensors that a PyTorch file's pickle describes by numpy arrays of its storages."""
 
 import math
 from collections.abc import Mapping
@@ -17,54 +17,60 @@ _SPARE_BYTES = 64 << 20
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), np.generic)
 
 
-def finish(tree: Any, storages: Mapping[str, memoryview], *, pickle_size: int) -> Any:
+def with_arrays(tree: Any, storages: Mapping[str, memoryview], *, pickle_size: int) -> Any:
     """`tree` with numpy arrays for tensors; they are views of `storages`, the file's raw bytes.
 
-    Raises FormatError for a tensor that leaves its storage, for containers in themselves, and
-    where what is shared adds up to far more than the file holds.
+    pickle_size: the size in bytes of the pickle that `tree` was read from. Raises FormatError for a
+    tensor that reaches beyond its storage, for a container that contains itself, and where shared
+    objects, each counted as often as it is used, add up to far more than the file holds.
     """
     size = sum(len(raw) for raw in storages.values())
-    work = _Finish(storages, _SPARE_BYTES + 8 * (size + pickle_size))
-    value, nodes = work.value(tree, 0)
+    conversion = _Conversion(storages, _SPARE_BYTES + 8 * (size + pickle_size))
+    value, nodes = conversion.value(tree, 0)
     if nodes > _SPARE_NODES + 4 * pickle_size:
         raise FormatError(f"its shared containers unfold to {nodes} objects")
     return value
 
 
 @dataclass
-class _Finish:
-    """The walk through a tree: what is done, by identity, as (value, objects when unfolded)."""
+class _Conversion:
+    """The state of the walk through a tree.
+
+    bytes_left: the bytes that arrays may still add up to. results: by the identity of an object
+    its (value, number of objects in it), or None while its parts are being converted.
+    """
 
     storages: Mapping[str, memoryview]
     bytes_left: int
-    done: dict[int, tuple[Any, int] | None] = field(default_factory=dict)
+    results: dict[int, tuple[Any, int] | None] = field(default_factory=dict)
 
     def value(self, node: Any, depth: int) -> tuple[Any, int]:
+        """(the converted object, the number of objects in it); a shared one is converted once."""
         if isinstance(node, _PLAIN):
             return node, 1
-        if id(node) in self.done:
-            found = self.done[id(node)]
+        if id(node) in self.results:
+            found = self.results[id(node)]
             if found is None:
                 raise FormatError("it holds a container that contains itself")
             return found
         if depth > _MAX_DEPTH:
             raise FormatError(f"it is nested deeper than {_MAX_DEPTH} levels")
-        self.done[id(node)] = None
-        self.done[id(node)] = result = self.fresh(node, depth)
+        self.results[id(node)] = None
+        self.results[id(node)] = result = self.convert(node, depth)
         return result
 
-    def fresh(self, node: Any, depth: int) -> tuple[Any, int]:
+    def convert(self, node: Any, depth: int) -> tuple[Any, int]:
         if type(node) is dict:
-            values, nodes = self.several(node.values(), depth)
+            values, nodes = self.all_values(node.values(), depth)
             return dict(zip(node, values, strict=True)), nodes
         if type(node) in (list, tuple):
-            values, nodes = self.several(node, depth)
+            values, nodes = self.all_values(node, depth)
             return type(node)(values), nodes
         if type(node) is set:
             return node, 1 + len(node)
         return self.leaf(node), 1
 
-    def several(self, nodes, depth: int) -> tuple[list, int]:
+    def all_values(self, nodes, depth: int) -> tuple[list, int]:
         results = [self.value(node, depth + 1) for node in nodes]
         return [value for value, _ in results], 1 + sum(count for _, count in results)
 
@@ -72,7 +78,7 @@ class _Finish:
         if type(node) is Tensor and node.storage is not None:
             return self.tensor(node)
         if type(node) is Array and node.array is not None:
-            self.take(node.array.size * node.array.itemsize)
+            self.count_bytes(node.array.size * node.array.itemsize)
             return node.array.astype(node.array.dtype.newbyteorder("="), copy=False)
         if type(node) is Dtype:
             return node.dtype
@@ -81,15 +87,16 @@ class _Finish:
         what = node.path if type(node) is Name else type(node).__name__.lower()
         raise FormatError(f"it holds {what} where a value should be")
 
-    def take(self, size: int) -> None:
+    def count_bytes(self, size: int) -> None:
         self.bytes_left -= size
         if self.bytes_left < 0:
             raise FormatError("its tensors, each copied, would take far more than the file holds")
 
     def tensor(self, tensor: Tensor) -> np.ndarray:
-        raw, itemsize = self.window(tensor.storage), tensor.dtype.itemsize
+        """A tensor as a view of its storage; conjugated or negated ones are copied."""
+        raw, itemsize = self.storage_bytes(tensor.storage), tensor.dtype.itemsize
         count = math.prod(tensor.size)
-        self.take(count * itemsize)
+        self.count_bytes(count * itemsize)
         if count == 0:
             return np.empty(tensor.size, tensor.dtype)
         steps = zip(tensor.size, tensor.stride, strict=True)
@@ -99,7 +106,7 @@ class _Finish:
                 f"corrupted: a tensor of shape {tensor.size} leaves its storage "
                 f"{tensor.storage.key!r} of {len(raw)} bytes"
             )
-        # A stride is never used along a size of one, and numpy could not hold every one.
+        # Along a size of one the stride is never used; the file's may be too large for numpy.
         strides = [
             stride * itemsize if size > 1 else itemsize
             for size, stride in zip(tensor.size, tensor.stride, strict=True)
@@ -112,7 +119,8 @@ class _Finish:
         array = array.conj() if tensor.conjugated else array
         return -array if tensor.negated else array
 
-    def window(self, storage: Storage) -> memoryview:
+    def storage_bytes(self, storage: Storage) -> memoryview:
+        """The bytes of a storage, which may be part of one in the file."""
         raw = self.storages[storage.key]
         itemsize = storage.dtype.itemsize
         if storage.whole * itemsize != len(raw):

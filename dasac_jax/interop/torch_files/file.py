@@ -1,4 +1,4 @@
-"""PyTorch files as numpy arrays, without PyTorch and without running anything in them."""
+"""Reads PyTorch files as numpy arrays, without PyTorch and without running any code in them."""
 
 import mmap as mapping
 import os
@@ -24,17 +24,17 @@ _OTHER_FILES = {
 
 
 def load_torch_file(path: str | os.PathLike, *, mmap: bool = True) -> Any:
-    """What torch.save wrote to `path`: dictionaries, lists, tuples, scalars and numpy arrays.
+    """Read what torch.save wrote: dictionaries, lists, tuples, scalars and numpy arrays.
 
     Both formats are read. OrderedDicts become dictionaries, tensors and Parameters arrays of the
     same shape and dtype (bfloat16 and float8 are ml_dtypes'), torch.Size a tuple, a device a
-    string; what shares a storage shares memory. The arrays are read-only views: of the mapped
-    file, which must stay as it is, or with `mmap=False` of a copy in memory. `release_pages`
+    string; tensors that share a storage share memory. The arrays are read-only views: of the mapped
+    file, which must not be changed, or with `mmap=False` of a copy in memory. `release_pages`
     keeps the resident memory small while a large file is converted.
 
-    Raises UserError where the file cannot be read, is something else, or is truncated or
-    corrupted, and before anything is built where its pickle asks for a name that no file of
-    tensors needs. The zip format's checksums are compared; the legacy format has none.
+    Raises UserError where the file cannot be read, is of another kind, or is truncated or
+    corrupted. A file whose pickle asks for a name that no file of tensors needs is refused before
+    any object is built. The zip format's checksums are compared; the legacy format has none.
     """
     path = Path(path)
     try:
@@ -52,9 +52,9 @@ def load_torch_file(path: str | os.PathLike, *, mmap: bool = True) -> Any:
 
 
 def release_pages(array: np.ndarray) -> None:
-    """Let the pages of the mapped file behind `array` go from memory; its values stay readable.
+    """Free the memory of the mapped file that `array` belongs to; its values stay readable.
 
-    For use after an array of a large file was copied: the pages that were read do not pile up.
+    Call it after copying an array of a large file, so that the pages that were read do not pile up.
     """
     owner: Any = array
     while isinstance(owner, (np.ndarray, memoryview)):
@@ -63,13 +63,13 @@ def release_pages(array: np.ndarray) -> None:
 
 
 def _release(owner: Any) -> None:
-    # Not every system can be advised; the pages then go when the array does.
+    # Without madvise the pages are freed together with the array.
     if isinstance(owner, mapping.mmap) and hasattr(owner, "madvise"):
         owner.madvise(mapping.MADV_DONTNEED)
 
 
 def _open(path: Path, mapped: bool) -> memoryview:
-    # Opening a pipe would wait for a writer.
+    # Checked before the file is opened: opening a named pipe would wait for a writer.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise FormatError("not a file")
     with open(path, "rb") as file:
@@ -81,7 +81,7 @@ def _open(path: Path, mapped: bool) -> memoryview:
 
 
 def _recognise_other(head: bytes, size: int) -> str | None:
-    """What a file is that starts with neither a zip archive nor a pickle, or None."""
+    """What a file of another kind is, by its first bytes; None for a zip archive or a pickle."""
     for start, what in _OTHER_FILES.items():
         if head.startswith(start):
             return what

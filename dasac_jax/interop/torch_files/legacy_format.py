@@ -1,11 +1,11 @@
-"""The format of torch.save before PyTorch 1.6: five pickles, and the storages after them.
+"""Reads the format of torch.save before PyTorch 1.6: five pickles, and after them the storages.
 
-It has no sums: what is wrong with a number goes unseen, what is wrong with a size does not.
+It has no checksums: wrong sizes are noticed, but wrong numbers are not.
 """
 
 from typing import Any
 
-from dasac_jax.interop.torch_files.arrays import finish
+from dasac_jax.interop.torch_files.arrays import with_arrays
 from dasac_jax.interop.torch_files.scan import FormatError
 from dasac_jax.interop.torch_files.unpickler import read_pickle
 from dasac_jax.interop.torch_files.values import NAMES, Storage, storage_of
@@ -15,7 +15,7 @@ _VERSION = 1001
 
 
 def load_legacy(data: memoryview) -> Any:
-    """What a legacy file of torch.save holds. Raises FormatError."""
+    """Read a legacy file of torch.save. Raises FormatError."""
     magic, position = read_pickle(data, 0, names={})
     if type(magic) is not int or magic != _MAGIC:
         raise FormatError("a Python pickle, but not one of torch.save")
@@ -25,12 +25,12 @@ def load_legacy(data: memoryview) -> Any:
     system, position = read_pickle(data, position, names={})
     if type(system) is not dict or system.get("little_endian") is not True:
         raise FormatError("written on a big-endian machine, or corrupted")
-    firsts: dict[str, Storage] = {}
+    first_uses: dict[str, Storage] = {}
 
     def persistent(identity: Any) -> Storage:
         storage = storage_of(identity)
-        # PyTorch measures a storage in elements of what it was first used as.
-        firsts.setdefault(storage.key, storage)
+        # The file counts a storage's elements in the dtype of the first tensor that uses it.
+        first_uses.setdefault(storage.key, storage)
         return storage
 
     start = position
@@ -39,14 +39,14 @@ def load_legacy(data: memoryview) -> Any:
     keys, position = read_pickle(data, position, names={})
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise FormatError("corrupted: its list of storages holds something else")
-    if sorted(keys) != sorted(firsts):
+    if sorted(keys) != sorted(first_uses):
         raise FormatError("corrupted: its list of storages does not fit its pickle")
     storages = {}
     for key in keys:
-        storages[key], position = _storage(data, position, firsts[key])
+        storages[key], position = _storage(data, position, first_uses[key])
     if position != len(data):
         raise FormatError(f"corrupted: {len(data) - position} bytes follow its last storage")
-    return finish(tree, storages, pickle_size=size)
+    return with_arrays(tree, storages, pickle_size=size)
 
 
 def _storage(data: memoryview, position: int, storage: Storage) -> tuple[memoryview, int]:

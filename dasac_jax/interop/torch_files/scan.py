@@ -1,7 +1,8 @@
-"""A look through a whole pickle before anything of it is built.
+"""Checks a whole pickle before any object of it is built.
 
-What torch.save does not write is refused here: names that are not allowed, other operations,
-lengths beyond the data, and streams whose objects would take far more memory than the stream.
+Pickles that torch.save does not write are refused here: those with names that are not allowed,
+with other operations, with lengths beyond the data, and those whose objects would take far more
+memory than the pickle itself.
 """
 
 import functools
@@ -16,7 +17,8 @@ _GETS = frozenset([pickle.BINGET[0], pickle.LONG_BINGET[0]])
 _CONTAINERS = frozenset(b"]}\x8f\x85")  # lists, dictionaries, sets, tuples of one
 _MAX_OPERATIONS = 1 << 24
 _MAX_NAME = 256
-# How many bytes follow an operation; where that varies, less the size of the number that says it.
+# SIZES: the number of bytes after an operation's code. Where it varies, a number comes first that
+# gives the length, and SIZES has minus the size of that number; _LINES stands for lines of text.
 _LINES = -100
 _LENGTHS = {
     pickletools.UP_TO_NEWLINE: _LINES,
@@ -39,11 +41,13 @@ class FormatError(Exception):
 def scan(
     data: bytes | memoryview, start: int, names: Container[str], operations: frozenset[int]
 ) -> tuple[int, set[int]]:
-    """(the position after the pickle at `start`, the memo entries that it reads); builds nothing.
+    """Check that the pickle at `start` is complete and asks only for what is allowed.
 
-    Only `names` ("module.name") and `operations` (codes) are allowed. Raises FormatError.
+    names: the allowed ones, "module.name". operations: the codes of those allowed. Returns the
+    position after the pickle and the keys of the memo entries that it reads. Raises FormatError.
     """
-    position, count, containers, kept, stack_global, alien = start, 0, 0, set(), False, None
+    position, count, containers, read_keys = start, 0, 0, set()
+    stack_global, not_allowed = False, None
     plain = _plain_lengths(operations)
     try:
         while (code := data[position]) != STOP:
@@ -55,30 +59,30 @@ def scan(
                 continue
             begin, position = span(data, position)
             if code in _GETS:
-                kept.add(int.from_bytes(data[begin:position], "little"))
+                read_keys.add(int.from_bytes(data[begin:position], "little"))
             elif code in _CONTAINERS:
                 containers += 1
             elif code in _NAMING:
                 _check(joined(data[begin:position]), names)
             elif code == _STACK_GLOBAL:
                 stack_global = True
-            if alien is None and code not in operations:
-                alien = code
+            if not_allowed is None and code not in operations:
+                not_allowed = code
     except IndexError:
         raise FormatError("truncated or corrupted: a pickle in it runs past the end") from None
     if stack_global:
         _check_computed(bytes(data[start : position + 1]), names)
-    if alien is not None:
-        name = next(name for name, code in OPERATIONS.items() if code == alien)
+    if not_allowed is not None:
+        name = next(name for name, code in OPERATIONS.items() if code == not_allowed)
         raise FormatError(f"its pickle uses {name}, an operation that torch.save does not write")
     if containers > 1000 + (position - start) // 4:
         raise FormatError("its pickle holds little but empty containers")
-    return position + 1, kept
+    return position + 1, read_keys
 
 
 @functools.cache
 def _plain_lengths(operations: frozenset[int]) -> list[int]:
-    """The lengths of operations that need no look, 0 for all others."""
+    """By code, the lengths of the allowed operations that need no check, and 0 for all others."""
     plain = [0] * 256
     for code in operations - {STOP, _STACK_GLOBAL} - _NAMING - _GETS - _CONTAINERS:
         plain[code] = 1 + max(SIZES[code], -1)
@@ -86,7 +90,7 @@ def _plain_lengths(operations: frozenset[int]) -> list[int]:
 
 
 def span(data: bytes | memoryview, position: int) -> tuple[int, int]:
-    """(where its argument begins, where it ends) of the operation at `position`."""
+    """The positions at which the argument of the operation at `position` begins and ends."""
     code, begin = data[position], position + 1
     if code not in SIZES:
         raise FormatError(f"corrupted: its pickle makes no sense at byte {position}")
@@ -116,7 +120,7 @@ def joined(lines: bytes | memoryview) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` as a one-line message can show it."""
+    """`text` in a form that fits into a message of one line."""
     return text[:100] if text.isprintable() else ascii(text[:100])
 
 
@@ -129,7 +133,7 @@ def _check(name: str, names: Container[str]) -> None:
 
 
 def _check_computed(data: bytes, names: Container[str]) -> None:
-    """The same for names of protocol 4, which are strings pushed just before, or kept ones."""
+    """Check the names of protocol 4: two strings, pushed just before or out of the memo."""
     memo, recent = {}, deque([None, None], maxlen=2)
     try:
         for operation, argument, _ in pickletools.genops(data):

@@ -1,8 +1,8 @@
-"""Pickles as torch.save writes them, read by a machine of our own that runs nothing of theirs.
+"""Reads pickles as torch.save writes them, without running any code that they name.
 
-Python's own unpickler is not used: it calls what it is given, sets attributes of any object and
-grows with a few bytes. This one builds plain containers and what the constructors of `names`,
-which are ours, return.
+Python's own unpickler is not used: it calls any function that a pickle names, sets attributes of
+any object, and lets a few bytes take much memory. This one builds plain containers, and calls only
+this package's own constructors, which stand for the allowed names.
 """
 
 import pickle
@@ -29,7 +29,7 @@ _MAX_KEY = 4096
 
 @dataclass(frozen=True, eq=False)
 class Name:
-    """An allowed name: its meaning is a constructor of ours, a dtype, or nothing."""
+    """An allowed name, which stands for a constructor of this package, a dtype, or None."""
 
     path: str
     meaning: Any
@@ -42,13 +42,14 @@ def read_pickle(
     names: Mapping[str, Any],
     persistent: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, int]:
-    """(what the pickle at `start` holds, the position after it).
+    """Read the pickle at `start`. Returns its object and the position after it.
 
-    `names` are the allowed ones, {"module.name": meaning}; `persistent` gives the object of a
-    persistent id. Raises FormatError, and before anything is built where a name is not allowed.
+    names: the allowed ones, {"module.name": meaning}. persistent: returns the object of a
+    persistent id. Raises FormatError; a name that is not allowed is noticed before any object is
+    built.
     """
-    end, kept = scan(data, start, names, _OPERATIONS)
-    machine = _Machine(end - start, names, persistent, kept)
+    end, read_keys = scan(data, start, names, _OPERATIONS)
+    machine = _Machine(end - start, names, persistent, read_keys)
     data, position = bytes(data[start:end]), 0
     try:
         while (code := data[position]) != STOP:
@@ -66,16 +67,16 @@ def read_pickle(
 
 
 class _Machine:
-    """The state of a running pickle: the stack, those below its marks, and the memo."""
+    """The state while a pickle is read: the stack, the stacks below its marks, and the memo."""
 
-    def __init__(self, size, names, persistent, kept):
-        self.names, self.persistent, self.kept = names, persistent, kept
+    def __init__(self, size, names, persistent, read_keys):
+        self.names, self.persistent, self.read_keys = names, persistent, read_keys
         self.stack: list = []
         self.outer: list[list] = []
         self.memo: dict[int, Any] = {}
         self.puts = 0
-        # A short pickle must not hand one long object to constructors again and again.
-        self.handed_left = 4096 + 4 * size
+        # A short pickle must not pass one long object to constructors again and again.
+        self.argument_items_left = 4096 + 4 * size
 
     def protocol(self, number: int):
         if number > pickle.HIGHEST_PROTOCOL:
@@ -97,8 +98,8 @@ class _Machine:
 
     def put(self, index: int):
         self.puts += 1
-        # Most entries are never read again and would only take memory.
-        if index in self.kept:
+        # Entries that are never read would only take memory.
+        if index in self.read_keys:
             self.memo[index] = self.stack[-1]
 
     def get(self, payload):
@@ -115,18 +116,18 @@ class _Machine:
         arguments, name = self.stack.pop(), self.stack.pop()
         if type(name) is not Name or type(arguments) is not tuple:
             raise TypeError("calls what cannot be called")
-        self.hand(arguments)
+        self.count_arguments(arguments)
         self.stack.append(name.meaning(*arguments))
 
-    def hand(self, arguments: tuple):
+    def count_arguments(self, arguments: tuple):
         sizes = (len(value) for value in arguments if isinstance(value, Sized))
-        self.handed_left -= len(arguments) + sum(sizes)
-        if self.handed_left < 0:
+        self.argument_items_left -= len(arguments) + sum(sizes)
+        if self.argument_items_left < 0:
             raise FormatError("its pickle uses long objects again and again")
 
     def build(self, _):
         state = self.stack.pop()
-        self.hand(state if type(state) is tuple else ())
+        self.count_arguments(state if type(state) is tuple else ())
         # The state of an OrderedDict, such as a state_dict's _metadata, holds no weights.
         if type(self.stack[-1]) is not dict:
             self.stack[-1].build(state)
@@ -157,12 +158,15 @@ class _Machine:
 
 
 def pairs(items) -> dict:
-    """A dictionary of (key, value) pairs, its keys checked."""
+    """A dictionary of (key, value) pairs. Raises TypeError for a key that is not allowed."""
     return {as_key(key): value for key, value in items}
 
 
 def as_key(value: Any) -> Any:
-    """`value`, if it may be a key: one whose hash is quick, and that no others can be given."""
+    """`value`, if it may be a key. Raises TypeError for other types, long strings, large numbers.
+
+    What is allowed is hashed quickly, and a file cannot choose many keys of the same hash.
+    """
     if isinstance(value, (str, bytes)):
         allowed = len(value) <= _MAX_KEY
     elif type(value) is int:
@@ -191,7 +195,7 @@ def _unicode(payload: bytes) -> str:
 
 
 def _python2_string(payload: bytes) -> str | bytes:
-    """Text where it is UTF-8."""
+    """A string of Python 2, which may be text or bytes: text where it is UTF-8."""
     try:
         return str(payload, "utf-8")
     except UnicodeDecodeError:

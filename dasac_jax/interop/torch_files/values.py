@@ -1,7 +1,7 @@
-"""The objects that a PyTorch file's pickle may ask for, and how they become numpy arrays.
+"""The names that a PyTorch file's pickle may ask for, and the objects that are built for them.
 
-Tensors only note where they lie: the storages of a legacy file come after its pickle.
-`torch_arrays.finish` puts arrays in their place.
+A tensor is only described here by its place in a storage, because the storages of a legacy file
+come after its pickle. `arrays.with_arrays` then replaces the descriptions by arrays.
 """
 
 import math
@@ -20,14 +20,14 @@ _MAX_COUNT = 1 << 48
 _MAX_KEY = 64
 _MAX_SCALAR = 4096
 
-# torch.<name> → numpy; those without a storage class of their own are saved as bytes.
+# PyTorch's classes <key>Storage and their dtypes; other dtypes are saved in untyped storages.
 _STORAGES = {
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16",
     "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
     "Bool": "bool", "ComplexDouble": "complex128", "ComplexFloat": "complex64",
 }  # fmt: skip
 _EXTENDED = ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
-_NEWER = ("float8_e8m0fnu", "complex32")  # not in every ml_dtypes
+_NEWER = ("float8_e8m0fnu", "complex32")  # not in every version of ml_dtypes
 DTYPES: dict[str, np.dtype] = {
     **{name: np.dtype(name) for name in _STORAGES.values() if name != "bfloat16"},
     **{name: np.dtype(name) for name in ("uint16", "uint32", "uint64")},
@@ -61,13 +61,18 @@ class Tensor:
     negated: bool = False
 
     def build(self, state: Any) -> None:
-        """A Parameter's state holds no weights; an old tensor's says where it lies."""
+        """Read the state of a tensor of old PyTorch: its storage, offset, size and stride.
+
+        Other tensors have a storage already, and their state, a Parameter's, holds no weights.
+        """
         if self.storage is None:
             vars(self).update(vars(_tensor(*state)))
 
 
 @dataclass(eq=False)
 class Dtype:
+    """A numpy dtype; its state gives the byte order."""
+
     dtype: np.dtype
 
     def build(self, state: tuple) -> None:
@@ -79,6 +84,8 @@ class Dtype:
 
 @dataclass(eq=False)
 class Array:
+    """A numpy array; its state gives shape, dtype, order and bytes."""
+
     array: np.ndarray | None = None
 
     def build(self, state: tuple) -> None:
@@ -93,7 +100,7 @@ class Array:
 
 
 def _are_counts(values: Any) -> bool:
-    """Whether they could be sizes, strides or offsets."""
+    """Whether `values` are few and plausible enough to be sizes, strides or offsets."""
     return (
         isinstance(values, (tuple, list))
         and len(values) <= _MAX_DIMENSIONS
@@ -107,12 +114,12 @@ def _is_shape(values: Any) -> bool:
 
 
 def _raw(data: bytes | str) -> bytes:
-    """Bytes, which were strings in Python 2."""
+    """`data` as bytes; Python 2 wrote them as strings."""
     return data.encode("utf-8") if isinstance(data, str) else data
 
 
 def is_dtype(value: Any) -> bool:
-    """Whether it is the name of a dtype; those of storages mean one too."""
+    """Whether it is the name of a dtype. Names of storages, which stand for one too, are not."""
     return type(value) is Name and value.path.removeprefix("torch.") in DTYPES
 
 
@@ -214,7 +221,7 @@ def _complex(real: float, imaginary: float) -> complex:
 
 
 def _numpy_dtype(specification: str, *_: Any) -> Dtype:
-    # Objects, records and dates have other letters.
+    # Numbers, bools and strings only: objects, records and dates have other letters.
     if not re.fullmatch(r"[<>|=]?(\?|b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,9})", specification):
         raise FormatError(f"it holds a numpy array of dtype {printable(specification)}")
     return Dtype(np.dtype(specification))

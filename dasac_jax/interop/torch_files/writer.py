@@ -1,4 +1,4 @@
-"""A state_dict in the zip format of torch.save, written without PyTorch."""
+"""Writes a state_dict in the zip format of torch.save, without PyTorch."""
 
 import os
 import pickle
@@ -23,13 +23,13 @@ def save_torch_file(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray
     """Write {name: array} so that `torch.load(path, weights_only=True)` gives it as tensors.
 
     Every array becomes a contiguous tensor of its own, of the same shape and dtype. The same
-    arrays give the same bytes. The file is written beside and renamed.
+    arrays give the same bytes. After an error no incomplete file is left.
 
     Raises UserError for a name that is no string, a dtype that PyTorch lacks, and where the file
     cannot be written.
     """
     path = Path(path)
-    arrays = {name: _as_torch_has_it(name, array) for name, array in state_dict.items()}
+    arrays = {name: _as_torch_dtype(name, array) for name, array in state_dict.items()}
     try:
         with (
             replacing(path) as unfinished,
@@ -45,7 +45,7 @@ def save_torch_file(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _as_torch_has_it(name: str, array: np.ndarray) -> np.ndarray:
+def _as_torch_dtype(name: str, array: np.ndarray) -> np.ndarray:
     if not isinstance(name, str):
         raise UserError(f"state_dict entry {name!r}: its name is not a string")
     array = np.asarray(array)
@@ -55,10 +55,10 @@ def _as_torch_has_it(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _write(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:
-    """One entry, its content at a multiple of 64 bytes, in pieces."""
+    """Write one entry in pieces, with its content at a multiple of 64 bytes."""
     entry = zipfile.ZipInfo(f"archive/{name}")
     large = len(content) >= zipfile.ZIP64_LIMIT
-    # A field of their own kind fills the gap; that of a large entry stands before it.
+    # PyTorch fills the gap with an extra field "FB"; before it a large entry has its zip64 field.
     begin = archive.fp.tell() + _LOCAL_HEADER + len(entry.filename) + 4 + (20 if large else 0)
     gap = -begin % _ALIGNMENT
     entry.extra = b"FB" + struct.pack("<H", gap) + bytes(gap)
@@ -69,7 +69,10 @@ def _write(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> 
 
 
 def _pickle(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The dictionary, as operations of protocol 2: the names in it exist only in PyTorch."""
+    """The dictionary pickled with protocol 2, operation by operation.
+
+    Python's pickle module could not write it: the names in it exist only in PyTorch.
+    """
     entries = (
         _text(name) + _tensor(str(index), array)
         for index, (name, array) in enumerate(arrays.items())
@@ -81,7 +84,7 @@ def _pickle(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _tensor(key: str, array: np.ndarray) -> bytes:
     dtype = array.dtype.newbyteorder("=")
     kind = STORAGE_CLASSES.get(dtype)
-    # Newer dtypes have no storages of their own: their storages are bytes.
+    # Newer dtypes have no storage classes of their own: their storages are untyped, of bytes.
     numel = array.size if kind else array.nbytes
     storage = _global("torch", kind) if kind else _global("torch.storage", "UntypedStorage")
     identity = _tuple(_text("storage"), storage, _text(key), _text("cpu"), _integer(numel))
@@ -116,7 +119,7 @@ def _text(text: str) -> bytes:
 
 
 def _integer(value: int) -> bytes:
-    """A number ≥ 0."""
+    """An integer ≥ 0."""
     if value < 1 << 31:
         return pickle.BININT + struct.pack("<i", value)
     return pickle.LONG1 + b"\x09" + value.to_bytes(9, "little")

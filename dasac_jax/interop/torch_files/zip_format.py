@@ -1,6 +1,6 @@
-"""The zip format of torch.save: a pickle, and every storage as an uncompressed entry.
+"""Reads the zip format of torch.save: a pickle, and every storage as an uncompressed entry.
 
-Entries are windows of the mapped file: nothing is copied or unpacked.
+Entries are views of the mapped file: nothing is copied or unpacked.
 """
 
 import struct
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dasac_jax.interop.torch_files.arrays import finish
+from dasac_jax.interop.torch_files.arrays import with_arrays
 from dasac_jax.interop.torch_files.scan import FormatError, printable
 from dasac_jax.interop.torch_files.unpickler import read_pickle
 from dasac_jax.interop.torch_files.values import NAMES, Storage, storage_of
@@ -25,7 +25,7 @@ _MAX_ENTRIES = 1 << 20
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where an entry's bytes lie in the file, and their sum, if the file has sums."""
+    """Where an entry's bytes lie in the file, and their CRC-32, if the file has checksums."""
 
     name: str
     start: int
@@ -34,9 +34,10 @@ class _Entry:
 
 
 def load_zip(data: memoryview, release: Callable[[], None]) -> Any:
-    """What a zip archive of torch.save holds. Raises FormatError.
+    """Read a zip archive of torch.save. Raises FormatError.
 
-    Every entry that is used is compared with its sum once; `release` is called after each.
+    Every entry that is used is compared with its checksum once. release: called after each to free
+    the memory of the pages that were read.
     """
     entries = _entries(data)
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -67,7 +68,7 @@ def load_zip(data: memoryview, release: Callable[[], None]) -> Any:
     if end != len(pickle):
         raise FormatError("corrupted: something follows its pickle")
     storages = {key: content(f"data/{key}") for key in keys}
-    return finish(tree, storages, pickle_size=len(pickle))
+    return with_arrays(tree, storages, pickle_size=len(pickle))
 
 
 def _not_torch(names: dict[str, _Entry]) -> str:
@@ -77,11 +78,12 @@ def _not_torch(names: dict[str, _Entry]) -> str:
 
 
 def _checked(data: memoryview, entry: _Entry) -> memoryview:
-    raw, total = data[entry.start : entry.start + entry.size], 0
+    """An entry's bytes, compared with its checksum."""
+    raw, crc = data[entry.start : entry.start + entry.size], 0
     if entry.crc is not None:
         for start in range(0, len(raw), _CHUNK):
-            total = zlib.crc32(raw[start : start + _CHUNK], total)
-        if total != entry.crc:
+            crc = zlib.crc32(raw[start : start + _CHUNK], crc)
+        if crc != entry.crc:
             raise FormatError(f"corrupted: the checksum of its entry {entry.name} is wrong")
     return raw
 
@@ -98,10 +100,10 @@ def _entries(data: memoryview) -> dict[str, _Entry]:
         length = _CENTRAL.size + sum(fields[10:13])
         headers.append((fields, bytes(data[position + _CENTRAL.size : position + length])))
         position += length
-    # PyTorch can be told to leave the sums out; it then writes 0 for all.
-    summed = any(fields[7] for fields, _ in headers)
+    # PyTorch can be told to leave the checksums out; it then writes 0 for all.
+    has_checksums = any(fields[7] for fields, _ in headers)
     for fields, tail in headers:
-        entry = _entry(data, fields, tail, summed)
+        entry = _entry(data, fields, tail, has_checksums)
         if entry.name in entries:
             raise FormatError(f"corrupted: it has two entries {entry.name}")
         entries[entry.name] = entry
@@ -133,7 +135,8 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
     return count, start, position
 
 
-def _entry(data: memoryview, fields: tuple, tail: bytes, summed: bool) -> _Entry:
+def _entry(data: memoryview, fields: tuple, tail: bytes, has_checksums: bool) -> _Entry:
+    """The entry of a directory record: its `fields`, and `tail` with the name and extra fields."""
     magic, _, _, flags, method, _, _, crc, packed, size, length, extra_length, *_, header = fields
     name, extra = tail[:length], tail[length : length + extra_length]
     shown = printable(name.decode("utf-8", "replace"))
@@ -151,11 +154,11 @@ def _entry(data: memoryview, fields: tuple, tail: bytes, summed: bool) -> _Entry
     start += local[10]
     if start + size > len(data):
         raise FormatError(f"truncated: its entry {shown} runs past the end")
-    return _Entry(shown, start, size, crc if summed else None)
+    return _Entry(shown, start, size, crc if has_checksums else None)
 
 
 def _wide(extra: bytes, *values: int) -> list[int]:
-    """Size, packed size and offset, those that 32 bits cannot hold from the zip64 field."""
+    """Size, packed size and offset, each out of the zip64 field where 32 bits cannot hold it."""
     wide: list[int] = []
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
