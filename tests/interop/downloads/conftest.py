@@ -1,15 +1,22 @@
-"""A file server on this machine that can be told to misbehave."""
+"""A local file server that can be told to misbehave, and the published files on it."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from rich.console import Console
+
+from dasac_jax.interop.downloads import download
+from dasac_jax.interop.downloads.fetch import RetryPolicy, fetch
+from dasac_jax.interop.published import Published
 
 
 @dataclass
@@ -95,3 +102,87 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
         yield running.plan
         running.shutdown()
         thread.join()
+
+
+@dataclass
+class Seen:
+    """What a transfer reports."""
+
+    reports: list[tuple[int, int | None]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def report(self, received: int, total: int | None) -> None:
+        self.reports.append((received, total))
+
+
+@pytest.fixture
+def seen():
+    """An empty record to give to `load`."""
+    return Seen()
+
+
+@pytest.fixture
+def load():
+    """Downloads one file with short pauses; what it reports goes to `seen`."""
+
+    def run(url, part, seen=None, **options):
+        seen = seen or Seen()
+        options = {"policy": RetryPolicy(timeout=5, attempts=3, pause=0.001), **options}
+        return fetch(url, part, report=seen.report, log=seen.notes.append, **options)
+
+    return run
+
+
+@pytest.fixture
+def part(tmp_path):
+    return tmp_path / "file.pth.part"
+
+
+@pytest.fixture
+def files(server):
+    """Four published files of a server on this machine."""
+    url = server.add
+    final, other, imagenet, shares = (
+        b"PK" + np.random.default_rng(seed).bytes(300_000) for seed in range(4)
+    )
+    return (
+        Published(
+            "net.pth", url("models/net.pth", imagenet), "imagenet", ("gta_r101", "gta_fcn"),
+            ("deeplabv2_a", "fcn_b"),
+            sha256=hashlib.sha256(imagenet).hexdigest()[:8],
+        ),
+        Published(
+            "a/final.pth", url("data/a/final.pth", final), "final", ("gta_r101",), ("deeplabv2_a",),
+            md5=hashlib.md5(final).hexdigest(), size="300 KiB", val=1.0,
+        ),
+        Published(
+            "b/final.pth", url("data/b/final.pth", other), "final", ("gta_fcn",), ("fcn_b",),
+            md5=hashlib.md5(other).hexdigest(),
+        ),
+        Published(
+            "shares.data", url("data/shares.data", shares), "weights", ("gta_r101",),
+            ("deeplabv2_a",),
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def command(files, tmp_path, capsys):
+    """Runs the command on these files; returns the exit code, stdout and stderr."""
+
+    def run(*arguments, files=files, output=tmp_path / "out"):
+        screen = io.StringIO()
+        code = download.main(
+            [*map(str, arguments), "--output", str(output)],
+            files=files,
+            console=Console(file=screen, width=160),
+            policy=RetryPolicy(timeout=5, attempts=2, pause=0.001),
+        )
+        return code, screen.getvalue(), capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
