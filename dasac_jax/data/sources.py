@@ -1,8 +1,8 @@
-"""Random-access sources of image and label pairs, from list files or from the folders.
+"""Which images and labels each role of a run reads, and where their files are.
 
-A list file holds one `image[ label]` per line, relative to the data root. Where there is none, the
-folders are sorted and split deterministically into sets of the published sizes. Data of one's own
-("custom") have lists only.
+The pairs of a role come from its list file, which holds one `image[ label]` per line, relative to
+the data root. Without a list file they come from the sorted folders, divided in the published
+proportions, always in the same way. Data of one's own ("custom") always have list files.
 """
 
 import dataclasses
@@ -11,29 +11,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dasac_jax.data import classes
+from dasac_jax.data import classes, layout
+from dasac_jax.data.layout import Entries, Folders
 from dasac_jax.data.pairs import PREPARED, Pair, PairSource
 from dasac_jax.data.tfds import records
+from dasac_jax.data.tfds.records import Records
 from dasac_jax.errors import UserError
-from dasac_jax.files import CITYSCAPES_IMAGE, cityscapes_label
+from dasac_jax.files import cityscapes_label
 
 ROLES = ("source_train", "source_val", "target_train", "selection", "val")
+"""What a run uses images for; `open_source` says what each role is."""
 
 _TARGET_LISTS = {
     "target_train": "train_cityscapes.txt",
     "selection": "val2_cityscapes.txt",
     "val": "val_cityscapes.txt",
 }
-_IMAGES = "cityscapes/leftImg8bit"
-_LABELS = "cityscapes/gtFine2"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Where a labelled source lies, and the names of its published lists."""
+    """A labelled source: its folders, the names of its published lists, and its origin in words.
 
-    images: str
-    labels: str
+    held_out_is_trained_on: whether "source_val" is a part of "source_train".
+    """
+
+    folders: Folders
     lists: dict[str, str]
     held_out_is_trained_on: bool
     origin: str
@@ -41,20 +44,20 @@ class _Source:
 
 _SOURCES = {
     "gta5": _Source(
-        "game/images",
-        "game/labels_cs",
+        layout.GTA5,
         {"source_train": "train_game_9K.txt", "source_val": "val_game_1K.txt"},
         False,
         'GTA5, from the download site of "Playing for Data"',
     ),
     "synthia": _Source(
-        "synthia/RGB",
-        "synthia/labels_cs",
+        layout.SYNTHIA,
         {"source_train": "train_synthia_9K.txt", "source_val": "val_synthia.txt"},
         True,
         "SYNTHIA-RAND-CITYSCAPES, from the SYNTHIA download site",
     ),
-    classes.CUSTOM: _Source("", "", {role: f"{role}.txt" for role in ROLES}, False, "your own"),
+    classes.CUSTOM: _Source(
+        Folders("", ""), {role: f"{role}.txt" for role in ROLES}, False, "your own"
+    ),
 }
 
 
@@ -95,15 +98,19 @@ def open_source(
 
     "source_train" and "source_val" are labelled source images, "target_train" the unlabelled
     target (its label files are never opened), "selection" labelled images out of target training,
-    "val" the target's validation set. list_file: holds the pairs instead of the role's own. Only
-    files of the pairs are looked for here; nothing is decoded. Raises UserError for missing
-    folders and files, bad lists and impossible splits.
+    "val" the target's validation set. list_file: holds the pairs instead of the role's own. All
+    files of the pairs are looked for, each folder being read once; none is opened. Raises UserError
+    for missing folders and files, bad lists and impossible splits.
     """
     root = os.fspath(data_config.root)
     name = str(list_file or role)
     stored = None if list_file else records.open_records(data_config, role)
     list_file = list_file or _list_file(data_config, role)
-    pairs = read_list(list_file) if list_file else _derive(data_config, role, stored)
+    entries = layout.folder_entries(root)
+    if list_file:
+        pairs = read_list(list_file)
+    else:
+        pairs = _pairs_of_folders(data_config, role, stored, entries)
     if role == "target_train":
         pairs = tuple((image, None) for image, _ in pairs)
     else:
@@ -117,8 +124,8 @@ def open_source(
         stored.check(role, pairs)
     else:
         labelled = [label for _, label in pairs if label is not None]
-        _check_files(data_config, name, "images", [image for image, _ in pairs])
-        _check_files(data_config, name, "labels", labelled)
+        _check_files(data_config, entries, name, "images", [image for image, _ in pairs])
+        _check_files(data_config, entries, name, "labels", labelled)
     size = data_config.source_size if role.startswith("source") else data_config.target_size
     height, width = size
     return PairSource(
@@ -136,7 +143,7 @@ def _source(data_config: Any) -> _Source:
 
 
 def _list_file(data_config: Any, role: str) -> str | None:
-    """The list file that decides this role, or None when the folders do."""
+    """The role's list file, or None where there is none and the folders decide."""
     lists = _list_names(data_config)
     if role not in lists:
         raise UserError(f"unknown role {role!r}: one of {', '.join(ROLES)} expected")
@@ -154,34 +161,31 @@ def has(data_config: Any, role: str) -> bool:
     return not own or _list_file(data_config, role) is not None
 
 
-def _derive(data_config: Any, role: str, stored: Any) -> tuple[Pair, ...]:
-    """The pairs of a role from sorted folders; see the module's first lines.
+def _pairs_of_folders(
+    data_config: Any, role: str, stored: Records | None, entries: Entries
+) -> tuple[Pair, ...]:
+    """The pairs of a role without a list file.
 
-    stored: the `Records` to take instead of folders, or None.
+    stored: what holds the files instead of the folders, or None.
     """
     if data_config.source == classes.CUSTOM:
         raise UserError("; ".join(_missing_lists(data_config, [role])))
     if role.startswith("source"):
-        return _derive_source(data_config, role, stored)
-    split = "val" if role == "val" else "train"
-    folder = f"{_IMAGES}/{split}"
-    pairs = tuple(
-        (
-            f"{folder}/{name}",
-            f"{_LABELS}/{split}/{cityscapes_label(name)}",
-        )
-        for name in _names(data_config, folder, f"*/*{CITYSCAPES_IMAGE}", stored)
-    )
+        return _source_pairs(data_config, role, stored, entries)
+    folders = layout.cityscapes("val" if role == "val" else "train")
+    pairs = _all_pairs(data_config, folders, stored, entries)
     if role == "selection":
         return _spread(pairs, data_config.selection_images, "data.selection_images")
     return pairs
 
 
-def _derive_source(data_config: Any, role: str, stored: Any) -> tuple[Pair, ...]:
+def _source_pairs(
+    data_config: Any, role: str, stored: Records | None, entries: Entries
+) -> tuple[Pair, ...]:
+    """The pairs of "source_train" or "source_val" without a list file."""
     source = _source(data_config)
-    names = _names(data_config, source.images, "*", stored)
-    names = names[: data_config.source_images or None]
-    pairs = tuple((f"{source.images}/{name}", f"{source.labels}/{name}") for name in names)
+    pairs = _all_pairs(data_config, source.folders, stored, entries)
+    pairs = pairs[: data_config.source_images or None]
     held_out = _spread(pairs, data_config.source_held_out, "data.source_held_out")
     if role == "source_val":
         return held_out
@@ -193,34 +197,40 @@ def _derive_source(data_config: Any, role: str, stored: Any) -> tuple[Pair, ...]
     return tuple(pair for pair in pairs if pair not in apart)
 
 
-def _names(data_config: Any, folder: str, pattern: str, stored: Any) -> list[str]:
-    """The images below a folder of the data root, in order."""
+def _all_pairs(
+    data_config: Any, folders: Folders, stored: Records | None, entries: Entries
+) -> tuple[Pair, ...]:
+    """All images of a set, sorted, with the labels that belong to them, there or not."""
     if stored:
-        return stored.names_below(folder)
-    place = Path(data_config.root, folder)
-    return [path.relative_to(place).as_posix() for path in _png(place, pattern)]
-
-
-def _png(folder: Path, pattern: str) -> list[Path]:
-    """The sorted PNG files that match; hidden ones are unfinished files. Empty is an error."""
-    if not folder.is_dir():
-        raise UserError(f"folder {folder} is missing")
-    paths = sorted(p for p in folder.glob(f"{pattern}.png") if not p.name.startswith("."))
-    if not paths:
-        raise UserError(f"folder {folder} holds no images {pattern}.png")
-    return paths
+        names = stored.names_below(folders.images)
+    else:
+        place = Path(data_config.root, folders.images)
+        if not place.is_dir():
+            raise UserError(f"folder {place} is missing")
+        names = layout.image_names(entries, folders)
+        if not names:
+            raise UserError(f"folder {place} holds no images {folders.pattern}")
+    return tuple(
+        (f"{folders.images}/{name}", f"{folders.labels}/{cityscapes_label(name)}") for name in names
+    )
 
 
 def _spread(pairs: Sequence[Pair], count: int, key: str) -> tuple[Pair, ...]:
-    """`count` pairs spread evenly over all: consecutive frames resemble each other."""
+    """`count` pairs at equal distances, because consecutive frames resemble each other.
+
+    Raises UserError naming the configuration's `key` where there are too few pairs.
+    """
     if not 0 <= count <= len(pairs):
         raise UserError(f"{key} is {count}, but there are {len(pairs)} images to take them from")
     return tuple(pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count))
 
 
-def _check_files(data_config: Any, name: str, kind: str, paths: Sequence[str]) -> None:
+def _check_files(
+    data_config: Any, entries: Entries, name: str, kind: str, paths: Sequence[str]
+) -> None:
+    """Raise UserError where files are missing. kind: "images" or "labels" of the source `name`."""
     root = data_config.root
-    absent = [path for path in paths if not os.path.isfile(os.path.join(root, path))]
+    absent = layout.missing_files(root, entries, paths)
     if absent:
         prepared = kind == "labels" and data_config.source != classes.CUSTOM
         advice = f"; labels are {PREPARED}" if prepared else ""
@@ -231,9 +241,9 @@ def _check_files(data_config: Any, name: str, kind: str, paths: Sequence[str]) -
 
 
 def missing(data_config: Any, roles: Sequence[str] = ROLES) -> list[str]:
-    """One line per folder or list file that `roles` need and that is not there; empty when ready.
+    """One line per folder or list file that `roles` need and that is not there.
 
-    A line has the path, what should be there, and where it comes from. Reads no file.
+    A line has the path, what should be there, and where it comes from. Looks for no image.
     """
     if data_config.source == classes.CUSTOM:
         return _missing_lists(data_config, roles)
@@ -245,18 +255,20 @@ def missing(data_config: Any, roles: Sequence[str] = ROLES) -> list[str]:
     folders: dict[str, str] = {}
     for role in roles:
         if _list_file(data_config, role) or records.find(data_config, role):
-            continue  # its files are looked for when it is opened
+            continue  # `open_source` looks for the files that a list or a stored set names
         if role.startswith("source"):
-            folders[source.images] = f"the source images: {source.origin}"
-            folders[source.labels] = f"the source labels as train ids, {PREPARED}: {source.origin}"
+            origin = source.origin
+            folders[source.folders.images] = f"the source images: {origin}"
+            folders[source.folders.labels] = f"the source labels as train ids, {PREPARED}: {origin}"
             continue
         split = "val" if role == "val" else "train"
-        folders[f"{_IMAGES}/{split}"] = (
+        target = layout.cityscapes(split)
+        folders[target.images] = (
             f"the target images ({split}): leftImg8bit_trainvaltest.zip "
             "from www.cityscapes-dataset.com"
         )
         if role == "val" or (role == "selection" and data_config.selection_images):
-            folders[f"{_LABELS}/{split}"] = (
+            folders[target.labels] = (
                 f"the target labels ({split}) as train ids, {PREPARED} from gtFine: "
                 "gtFine_trainvaltest.zip from www.cityscapes-dataset.com"
             )
@@ -268,11 +280,13 @@ def missing(data_config: Any, roles: Sequence[str] = ROLES) -> list[str]:
 
 def _missing_lists(data_config: Any, roles: Sequence[str]) -> list[str]:
     """`missing` for data of one's own."""
-    what = {True: "`image label` in each line", False: "an image in each line"}
-    return [
-        f"{os.path.join(data_config.lists, _list_names(data_config)[role])}: the list of "
-        f"{role.replace('_', ' ')} images, {what[role != 'target_train']}, relative to "
-        f'{data_config.root}, because data.source is "{classes.CUSTOM}"'
-        for role in roles
-        if _list_file(data_config, role) is None
-    ]
+    lines = []
+    for role in roles:
+        if _list_file(data_config, role) is None:
+            path = os.path.join(data_config.lists, _list_names(data_config)[role])
+            line = "an image" if role == "target_train" else "`image label`"
+            lines.append(
+                f"{path}: the list of {role.replace('_', ' ')} images, {line} in each line, "
+                f'relative to {data_config.root}, because data.source is "{classes.CUSTOM}"'
+            )
+    return lines

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of, jobs
+from dasac_jax.data import layout
 from dasac_jax.data.tfds import sets
 from dasac_jax.data.tfds.records import first_line, load_tfds, quiet
 from dasac_jax.errors import UserError
@@ -84,7 +85,7 @@ def _build(options: argparse.Namespace, console: Console) -> None:
     folder = sets.folder(options.output, options.set, options.size)
     if folder.exists():
         raise UserError(f"{folder} is there already: remove it to build the set anew")
-    counts = {split: len(sets.find_pairs(options.root, options.set, split)) for split in splits}
+    counts = {split: len(layout.find_pairs(options.root, options.set, split)) for split in splits}
     tfds = load_tfds()
     from dasac_jax.data.preparation.tfds_builders import BUILDERS, storage
 

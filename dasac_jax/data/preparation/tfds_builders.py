@@ -20,6 +20,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
+from dasac_jax.data import layout
 from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.data.labels import IGNORE
 from dasac_jax.data.pairs import PairSource
@@ -88,7 +89,7 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         root = Path(dl_manager.manual_dir)
-        pairs = {split: sets.find_pairs(root, self.SET, split) for split in self._splits}
+        pairs = {split: layout.find_pairs(root, self.SET, split) for split in self._splits}
         self.info.metadata["pairs"] = pairs
         return {split: self._generate_examples(root, pairs[split]) for split in pairs}
 

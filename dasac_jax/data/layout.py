@@ -1,0 +1,107 @@
+"""Where the prepared sets lie below the data root, and which of their files are there."""
+
+import functools
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from dasac_jax.errors import UserError
+from dasac_jax.files import CITYSCAPES_IMAGE, cityscapes_label
+
+Entries = Callable[[str], dict[str, os.DirEntry]]
+"""Gives the entries of a folder below the data root by name, none for a folder that is missing."""
+
+
+class Folders(NamedTuple):
+    """Where a set's images and labels lie below the data root.
+
+    pattern: of the images' names, "*.png", or "*/*.png" where each city has a folder of its own.
+    """
+
+    images: str
+    labels: str
+    pattern: str = "*.png"
+
+
+GTA5 = Folders("game/images", "game/labels_cs")
+SYNTHIA = Folders("synthia/RGB", "synthia/labels_cs")
+
+
+def cityscapes(split: str) -> Folders:
+    """The folders of Cityscapes' split "train", "val" or "test" (which has no labels)."""
+    return Folders(
+        f"cityscapes/leftImg8bit/{split}",
+        f"cityscapes/gtFine2/{split}",
+        f"*/*{CITYSCAPES_IMAGE}.png",
+    )
+
+
+def folder_entries(root: str | os.PathLike) -> Entries:
+    """A reader of the folders below `root` that reads each of them once and keeps the answer.
+
+    Looking for one file at a time takes a round trip for each where the root is on a network.
+    """
+
+    @functools.cache
+    def entries(folder: str) -> dict[str, os.DirEntry]:
+        try:
+            with os.scandir(os.path.join(root, folder)) as found:
+                return {entry.name: entry for entry in found}
+        except OSError:
+            return {}
+
+    return entries
+
+
+def image_names(entries: Entries, folders: Folders) -> list[str]:
+    """The paths of a set's images below its folder, sorted city by city, then by name.
+
+    Hidden files are left out: they are unfinished.
+    """
+    by_city, ending = folders.pattern.startswith("*/"), folders.pattern.rpartition("*")[2]
+
+    def images_in(folder: str) -> list[str]:
+        names = sorted(entries(folder))
+        return [name for name in names if name.endswith(ending) and not name.startswith(".")]
+
+    if not by_city:
+        return images_in(folders.images)
+    cities = sorted(name for name, entry in entries(folders.images).items() if entry.is_dir())
+    return [f"{city}/{name}" for city in cities for name in images_in(f"{folders.images}/{city}")]
+
+
+def missing_files(root: str | os.PathLike, entries: Entries, paths: Iterable[str]) -> list[str]:
+    """Those of the paths below `root` where no file is, in order."""
+
+    def is_there(path: str) -> bool:
+        folder, name = os.path.split(path)
+        entry = entries(folder).get(name)
+        if entry is None:  # another spelling of the name may still open it, as on some systems
+            return os.path.isfile(os.path.join(root, path))
+        return entry.is_file()
+
+    return [path for path in paths if not is_there(path)]
+
+
+def find_pairs(root: Path, name: str, split: str) -> tuple[tuple[str, str | None], ...]:
+    """Image and label paths of a whole set or split below `root`, None where there is no label.
+
+    name: "cityscapes", "gta5" or "synthia"; split: "train", or another one of Cityscapes'. The
+    order is the one that training reads them in. Raises UserError where there is no image.
+    """
+    sources = {"gta5": GTA5, "synthia": SYNTHIA}
+    folders = cityscapes(split) if name == "cityscapes" else sources[name]
+    entries = folder_entries(root)
+    images = image_names(entries, folders)
+    if not images:
+        raise UserError(
+            f"folder {root / folders.images} holds no images {folders.pattern}: "
+            "scripts/prepare_data.py puts them there"
+        )
+    labels = [f"{folders.labels}/{cityscapes_label(image)}" for image in images]
+    absent = set(labels if split == "test" else missing_files(root, entries, labels))
+    return tuple(
+        (f"{folders.images}/{image}", None if label in absent else label)
+        for image, label in zip(images, labels, strict=True)
+    )
