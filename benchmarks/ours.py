@@ -39,9 +39,9 @@ def make(task: Problem) -> Callable[[], dict[str, Any]]:
     jax.config.update("jax_default_matmul_precision", precision)
     model = create_model(task.network, dtype=dtype, frozen_norm=True, remat=task.remat)
     if task.task == "predict":
-        start = predictor.predictor(model, variables(task.network), predictor.Options())
+        predict = predictor.create(model, variables(task.network), predictor.Options())
         images = problem.image(task)
-        return lambda: {"labels": start(images)().labels}
+        return lambda: {"labels": predict(images)().labels}
     step, batch = adaptation(model), problem.adapt_batch(task)
     step = partial(step, accumulate=task.accumulate, axis_name=data_parallel.AXIS)
     program = data_parallel.data_parallel(step)
