@@ -1,8 +1,9 @@
 """16-bit colour PNGs, exactly: Pillow on its own keeps only the upper byte of every sample.
 
-Class numbers sit in the lower byte, so of SYNTHIA's labels nothing but zeros would be left. Here
-Pillow's decoder is told to hand over one byte of every sample, then the other: 29 ms for a label of
-SYNTHIA, where libpng (through OpenCV) takes 14 ms and pypng 700 ms.
+SYNTHIA's labels are such files, with the class ids in the lower byte, so that Pillow would return
+nothing but zeros. Here its decoder runs twice, once for the upper bytes and once for the lower
+ones. This takes 29 ms for a label of SYNTHIA; libpng (through OpenCV) takes 14 ms, pypng 700 ms.
+TensorStore, which decodes the other PNGs (`data.png`), supports 8 bits only.
 """
 
 import os
@@ -13,8 +14,8 @@ from PIL import Image
 from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.errors import UserError
 
-# Pillow's names of samples as they lie in such a file, big endian. Read as if they were little
-# endian, the byte that is taken for the upper one is the lower one.
+# Pillow's names for big-endian samples, as PNG stores them, and for little-endian ones. Of samples
+# that are declared little endian, Pillow keeps the second byte, which really is the lower one.
 _LOWER_BYTE = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
@@ -29,6 +30,7 @@ def read_sixteen_bits(path: str | os.PathLike) -> np.ndarray:
             upper = np.array(image) if stored in _LOWER_BYTE else None
         if upper is not None:
             with Image.open(path) as image:
+                # `tile`, what Pillow is going to decode and how, is not a public interface.
                 codec, box, offset, _ = image.tile[0]
                 image.tile = [type(image.tile[0])(codec, box, offset, _LOWER_BYTE[stored])]
                 lower = np.array(image)
@@ -42,7 +44,7 @@ def read_sixteen_bits(path: str | os.PathLike) -> np.ndarray:
 
 
 def _stored(image: Image.Image) -> str:
-    """How Pillow names the samples in the file, or the image's mode for anything but one PNG."""
+    """Pillow's name for the samples in a PNG file; the image's mode for other files."""
     tiles = getattr(image, "tile", ())
     if image.format == "PNG" and len(tiles) == 1 and isinstance(tiles[0][3], str):
         return tiles[0][3]

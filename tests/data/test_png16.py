@@ -2,6 +2,7 @@ import struct
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -89,6 +90,19 @@ def test_interlaced_transparent_and_split_files(tmp_path, channels, options):
     samples = noise(channels)
     save(tmp_path / "label.png", samples, **options)
     np.testing.assert_array_equal(read_sixteen_bits(tmp_path / "label.png"), samples)
+
+
+@pytest.mark.parametrize("channels, samples_of", [(3, "RGB;16B"), (4, "RGBA;16B")])
+def test_pillow_describes_the_samples_as_the_reader_expects(tmp_path, channels, samples_of):
+    """`image.tile` is no public interface: where it changes, this says so first."""
+    save(tmp_path / "label.png", noise(channels))
+    with Image.open(tmp_path / "label.png") as image:
+        tiles = [tuple(tile) for tile in image.tile]
+    known = len(tiles) == 1 and len(tiles[0]) == 4
+    assert known and (tiles[0][0], tiles[0][3]) == ("zip", samples_of), (
+        f"Pillow {PIL.__version__} changed `image.tile`, which dasac_jax.data.png16 sets to read "
+        f"the lower bytes of 16-bit colour PNGs: {tiles}"
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB"])
