@@ -226,7 +226,7 @@ def _render_in_processes(root: Path, workers: int) -> None:
     Forking beside JAX's threads can deadlock, and multiprocessing's spawn would import the main
     program, and so JAX, into every worker.
     """
-    package = str(Path(__file__).resolve().parents[2])
+    package = str(Path(__file__).resolve().parents[3])  # the folder that holds dasac_jax
     inherited = os.environ.get("PYTHONPATH")
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, (package, inherited))))
     # Signals reach the whole group: only the parent answers them, and ends the workers.

@@ -1,6 +1,7 @@
 """The demo data: folders, formats, restart, and what the scenes hold."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,19 @@ def test_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path):
     render.render(tmp_path / "other", **{**SMALL, "seed": 4})
     first = "game/images/00001.png"
     assert files(tmp_path / "one")[first] != files(tmp_path / "other")[first]
+
+
+def test_workers_find_the_package_where_it_is_not_installed(tmp_path, monkeypatch):
+    paths = []
+
+    class Recorded(render.subprocess.Popen):
+        def __init__(self, command, env):
+            paths.append(env["PYTHONPATH"].split(os.pathsep)[0])
+            super().__init__(command, env=env)
+
+    monkeypatch.setattr(render.subprocess, "Popen", Recorded)
+    render.render(tmp_path, **{**SMALL, "num_source": 8}, workers=2)
+    assert len(paths) == 2 and all(Path(path, "dasac_jax/__init__.py").is_file() for path in paths)
 
 
 def test_picture_is_a_function_of_its_place_alone():
