@@ -32,12 +32,12 @@ class Work:
         self.batches.append(images.shape)
         return lambda: images[:, 0, 0, 0] + 1
 
-    def write(self, item, image, result, place):
+    def write(self, item, image, result, index):
         time.sleep(self.slow)
         assert image[0, 0, 0] == item
         with self.lock:
             self.written_count += 1
-            self.written[item] = int(result[place])
+            self.written[item] = int(result[index])
 
     def run(self, count, batch, threads=2):
         parts = {"read": self.read, "predict": self.start, "write": self.write}
@@ -120,10 +120,10 @@ def test_a_failure_of_any_part_ends_it(part):
 
         return finish
 
-    def write(item, image, result, place):
+    def write(item, image, result, index):
         if part == "write":
             fail(item)
-        work.write(item, image, result, place)
+        work.write(item, image, result, index)
 
     threads = threading.active_count()
     with pytest.raises(UserError, match=f"{part} of 5"):

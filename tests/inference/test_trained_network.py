@@ -245,7 +245,7 @@ def test_arrays_that_are_no_images(images):
 
 def test_importing_the_package_imports_no_jax():
     program = "import sys, dasac_jax; print(sorted({'jax', 'flax', 'numpy'} & set(sys.modules)))"
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert said.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[]"

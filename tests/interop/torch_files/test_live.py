@@ -33,7 +33,7 @@ def same(torch, array, tensor, where=""):
 
 
 def random_tensor(torch, rng):
-    """Some dtype, shape, and way to look at a storage."""
+    """Some dtype, shape, and view of a storage."""
     dtype = getattr(torch, str(rng.choice(DTYPES)))
     shape = [int(n) for n in rng.integers(0, 6, rng.integers(0, 5))]
     count = int(np.prod(shape)) + int(rng.integers(0, 9))
