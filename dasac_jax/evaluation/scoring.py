@@ -45,7 +45,7 @@ def class_counts(
     variables = data_parallel.replicate_locally(variables)
     for items in _batches(pairs, processes.part_of(len(pairs)), batch):
         stop_requests.check()
-        labels = np.asarray(predict(variables, _to_devices(items["image"]))[0])
+        labels = jax.device_get(predict(variables, _to_devices(items["image"]))[0])
         for image in labels.reshape(-1, *labels.shape[2:])[items["valid"]]:
             yield np.bincount(image.ravel(), minlength=num_classes)
 
@@ -92,12 +92,12 @@ def confusion(
         stop_requests.check()
         # Padding repeats an image with every label ignored, so it counts nothing.
         counts, shown = score(variables, (_to_devices(items["image"]), _to_devices(items["label"])))
-        total = total + np.asarray(counts, np.int64).sum(0)
+        total = total + jax.device_get(counts).astype(np.int64).sum(0)
         done += int(items["valid"].sum())
         if update is not None:
             update(done)
         if len(kept) < keep:
-            shown = [np.asarray(x).reshape(-1, *x.shape[2:])[items["valid"]] for x in shown]
+            shown = [x.reshape(-1, *x.shape[2:])[items["valid"]] for x in jax.device_get(shown)]
             kept.extend(zip(*shown, strict=True))
     return processes.total(total), kept[:keep]
 

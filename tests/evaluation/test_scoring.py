@@ -149,7 +149,7 @@ def test_predictor_gives_labels_and_confidence_by_device():
     images = np.stack([random_pairs(16, (3, 4))[i]["image"] for i in range(16)])
     variables = data_parallel.replicate_locally(RIGHT)
     batch = data_parallel.to_devices(images.reshape(8, 2, 3, 4, 3))
-    labels, confidence = scoring.predictor(MODEL)(variables, batch)
+    labels, confidence = jax.device_get(scoring.predictor(MODEL)(variables, batch))
     assert labels.shape == confidence.shape == (8, 2, 3, 4)
     np.testing.assert_array_equal(np.asarray(labels).reshape(16, 3, 4), images[..., 0] // 100)
     assert (np.asarray(confidence) > 1 / CLASSES).all() and (np.asarray(confidence) <= 1).all()
