@@ -1,4 +1,4 @@
-"""scripts/build_tfds.py: stores a prepared set as ArrayRecord files."""
+"""scripts/build_tfds.py: store a prepared set as ArrayRecord files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dasac_jax.runtime import logs
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
     """Do what the command line says, and return the exit code.
 
-    0, 2 for mistakes and faulty data, 130 for Ctrl-C. Errors go to stderr, one line each.
+    It is 0, 2 for mistakes and faulty data, or 130 for Ctrl-C. Errors go to stderr, a line each.
     """
     out = console or Console()
 
@@ -78,7 +78,7 @@ def _size(text: str) -> sets.Size:
 
 def _build(options: argparse.Namespace, console: Console) -> None:
     known = sets.SPLITS[options.set]
-    splits = options.splits or known[:2]  # Cityscapes' third, test, is of no use to training
+    splits = options.splits or known[:2]  # training does not use Cityscapes' third, test
     for split in splits:
         if split not in known:
             raise UserError(f"--splits: {options.set} has no {split!r}, only {', '.join(known)}")
@@ -92,7 +92,7 @@ def _build(options: argparse.Namespace, console: Console) -> None:
     _remove_unfinished(folder)
     with (
         logs.progress(options.set, sum(counts.values()), log_every=100) as update,
-        tempfile.TemporaryDirectory() as downloads,  # TFDS makes one, for nothing
+        tempfile.TemporaryDirectory() as downloads,  # TFDS makes it, and leaves it empty
         _quiet(tfds),
     ):
         try:
@@ -117,14 +117,14 @@ def _build(options: argparse.Namespace, console: Console) -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what a killed build left: TFDS writes beside the folder and renames."""
+    """Remove what a killed build left, which TFDS would have renamed to `folder` at its end."""
     for path in folder.parent.glob(f"incomplete.*_{folder.name}"):
         shutil.rmtree(path)
 
 
 @contextlib.contextmanager
 def _quiet(tfds: Any) -> Iterator[None]:
-    """Without what TFDS says and draws of its own: it speaks of downloads."""
+    """Hide the messages and progress bars of TFDS, which are about downloads."""
     tfds.disable_progress_bar()
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,6 +1,6 @@
-"""Looks through a prepared data root: what is there, what is missing, what cannot be read.
+"""Check a prepared data root: which files are there, missing, or unreadable.
 
-Every image and label is decoded, as training will do it, and its checksums are compared.
+Every image and label is decoded as in training, and the checksums inside its file are compared.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from PIL import Image
 
 from dasac_jax.data import labels
 from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
+from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.data.preparation.plan import (
     CITYSCAPES_IMAGES,
     CITYSCAPES_LABELLED,
@@ -21,7 +22,6 @@ from dasac_jax.data.preparation.plan import (
     SYNTHIA_NUMBERS,
     missing_numbers,
 )
-from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, UNFINISHED
 
@@ -31,10 +31,11 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Part:
-    """A set, or a split of one: its images and labels by a name that belonging ones share.
+    """A set, or one split of it: its image and label files, by the name that both have in common.
 
-    labelled: whether it should have labels. may_lack_labels: whether it is of use without any.
-    sizes_agree: whether a label has to have its image's size.
+    folders: of the images and of the labels. labelled: whether the set has labels.
+    may_lack_labels: whether training can use it without them. sizes_agree: whether a label must
+    have its image's size. notes: what is worth knowing, in words.
     """
 
     name: str
@@ -51,8 +52,8 @@ class Part:
 class Survey:
     """What was found in a part.
 
-    counts: (256,) int64 pixels by label value. faults: kind -> files with what is wrong; training
-    would stumble over these. notes: what is worth knowing.
+    counts: (256,) int64 pixels by label value. faults: kind -> files and what is wrong with them;
+    training would fail on these. notes: what is worth knowing, in words.
     """
 
     name: str
@@ -72,8 +73,8 @@ FAULTS = (NO_LABEL, NO_IMAGE, UNREADABLE, FOREIGN, SIZES, NOTHING)
 """The kinds of faults."""
 
 
-class _Seen(NamedTuple):
-    """One name of a part: sizes, pixels by label value, and errors in words."""
+class _Decoded(NamedTuple):
+    """An image and its label: sizes, (256,) pixels by label value, and errors in words."""
 
     image_size: Size | None
     label_size: Size | None
@@ -99,29 +100,32 @@ def find_parts(root: Path) -> list[Part]:
 
 
 def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = None) -> Survey:
-    """Decode everything of a part; `update` is told how many names are done."""
+    """Decode all files of a part with `jobs` threads.
+
+    update: called with the number of names that are done.
+    """
     found = Survey(part.name, len(part.images), len(part.labels), notes=list(part.notes))
     _compare_names(part, found)
     names = sorted(part.images.keys() | part.labels.keys())
 
-    def see(name: str) -> _Seen:
-        return _see(part.images.get(name), part.labels.get(name))
+    def decode(name: str) -> _Decoded:
+        return _decode_pair(part.images.get(name), part.labels.get(name))
 
     differing = []
-    for name, seen in zip(names, in_threads(see, names, jobs, update), strict=True):
-        for error in seen.errors:
+    for name, pair in zip(names, in_threads(decode, names, jobs, update), strict=True):
+        for error in pair.errors:
             found.faults.setdefault(UNREADABLE, []).append(error)
-        if seen.image_size:
-            found.image_sizes[seen.image_size] += 1
-        if seen.label_size:
-            found.label_sizes[seen.label_size] += 1
-            found.counts += seen.counts
-            wrong = [v for v in np.flatnonzero(seen.counts).tolist() if not _is_train_id(v)]
+        if pair.image_size:
+            found.image_sizes[pair.image_size] += 1
+        if pair.label_size:
+            found.label_sizes[pair.label_size] += 1
+            found.counts += pair.counts
+            wrong = [v for v in np.flatnonzero(pair.counts).tolist() if not _is_train_id(v)]
             if wrong:
                 values = ", ".join(map(str, wrong[:5])) + (" …" if len(wrong) > 5 else "")
                 found.faults.setdefault(FOREIGN, []).append(f"{part.labels[name]}: {values}")
-        if seen.image_size and seen.label_size and seen.image_size != seen.label_size:
-            sizes = f"image {size_text(seen.image_size)}, label {size_text(seen.label_size)}"
+        if pair.image_size and pair.label_size and pair.image_size != pair.label_size:
+            sizes = f"image {size_text(pair.image_size)}, label {size_text(pair.label_size)}"
             differing.append(f"{name} ({sizes})")
     if differing and part.sizes_agree:
         found.faults[SIZES] = differing
@@ -138,12 +142,12 @@ def share(counts: np.ndarray) -> np.ndarray:
 
 
 def size_text(size: Size) -> str:
-    """As in "2048×1024", width first."""
+    """Width and height as in "2048×1024"."""
     return f"{size[1]}×{size[0]}"
 
 
 def shortened(items: list[str], most: int = 10) -> str:
-    """The first `most` with commas between them, and how many more there are."""
+    """The first `most` items, separated by commas, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
 
@@ -153,7 +157,7 @@ def _is_train_id(value: int) -> bool:
 
 
 def _compare_names(part: Part, found: Survey) -> None:
-    """Adds what is missing on either side."""
+    """Add to `found` the images without labels and the labels without images."""
     if not part.images and (part.labels or part.labelled):
         found.faults[NOTHING] = [f"no images in {part.folders[0]}"]
     if not part.labels and part.images and part.labelled:
@@ -177,11 +181,11 @@ def _add(found: Survey, kind: str, names: Iterable[str]) -> None:
         found.faults[kind] = names
 
 
-def _see(image: Path | None, label: Path | None) -> _Seen:
+def _decode_pair(image: Path | None, label: Path | None) -> _Decoded:
     errors, image_size, ids = [], None, None
     try:
         if image is not None:
-            image_size = _decode(image)
+            image_size = _image_size(image)
     except UserError as error:
         errors.append(str(error))
     try:
@@ -191,11 +195,11 @@ def _see(image: Path | None, label: Path | None) -> _Seen:
     except UserError as error:
         errors.append(str(error))
     counts = None if ids is None else np.bincount(ids.ravel(), minlength=256)
-    return _Seen(image_size, None if ids is None else ids.shape, counts, tuple(errors))
+    return _Decoded(image_size, None if ids is None else ids.shape, counts, tuple(errors))
 
 
-def _decode(path: Path) -> Size:
-    """The size of an image all of which can be decoded. Raises UserError."""
+def _image_size(path: Path) -> Size:
+    """The size of an image, which is decoded whole. Raises UserError where this fails."""
     if path.is_symlink() and not path.exists():
         raise UserError(f"cannot read image {path}: it is a link to {path.readlink()}, not there")
     try:
@@ -211,7 +215,7 @@ def _decode(path: Path) -> Size:
 
 
 def _verify(path: Path, kind: str) -> None:
-    """Compares a file's checksums, which decoding passes over, and looks for its end."""
+    """Raise UserError where checksums, which decoding ignores, are wrong or the end is missing."""
     try:
         with Image.open(path) as image:
             image.verify()
@@ -242,17 +246,17 @@ def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
 
 def _numbered(name: str, folder: Path, images: str, published: range, digits: int) -> Part:
     folders = folder / images, folder / "labels_cs"
-    found, truth = (
+    found, label_paths = (
         {path.stem: path for path in place.glob("*.png") if not path.name.startswith(".")}
         for place in folders
     )
-    stems = [stem for stem in found.keys() | truth.keys() if stem.isdecimal()]
+    stems = [stem for stem in found.keys() | label_paths.keys() if stem.isdecimal()]
     return Part(
         name,
         folders,
         found,
-        truth,
-        sizes_agree=name != "gta5",  # some of its images and labels do differ
+        label_paths,
+        sizes_agree=name != "gta5",  # as published, some of its images and labels differ in size
         notes=_unfinished(folders, "") + tuple(missing_numbers(stems, published, digits)),
     )
 

@@ -1,4 +1,4 @@
-"""Prints what a look through a data root found: one table, then faults and notes line by line."""
+"""Print the check of a data root: one table, then one line for each kind of fault and each note."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,27 +9,27 @@ from rich.table import Table
 from dasac_jax.data import labels
 from dasac_jax.data.preparation.check import FAULTS, Survey, share, shortened, size_text
 
-_NARROWEST = 100  # columns of the table; narrower terminals wrap it themselves
+_MIN_WIDTH = 100  # characters; rich would cut the table short, narrower terminals wrap its lines
 
 
 def report(surveys: Sequence[Survey], console: Console) -> bool:
-    """Print the surveys side by side; whether everything is right."""
-    width = max(console.width, _NARROWEST)
+    """Print the surveys side by side. Returns whether there are no faults."""
+    width = max(console.width, _MIN_WIDTH)
     wide = Console(file=console.file, width=width, force_terminal=console.is_terminal)
     wide.print(_table(surveys))
 
-    def say(text: str) -> None:
+    def print_line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     faulty = 0
     for survey in surveys:
         for kind, items in survey.faults.items():
             faulty += len(items)
-            say(f"{survey.name}: {len(items)} {kind}: {shortened(items)}")
+            print_line(f"{survey.name}: {len(items)} {kind}: {shortened(items)}")
     for survey in surveys:
         for note in survey.notes:
-            say(f"note: {survey.name}: {note}")
-    say(f"faults: {faulty}, see above" if faulty else "no faults")
+            print_line(f"note: {survey.name}: {note}")
+    print_line(f"faults: {faulty}, see above" if faulty else "no faults")
     return not faulty
 
 
@@ -68,7 +68,7 @@ def _percent(survey: Survey, value: float) -> str:
 
 
 def _sizes(sizes: Counter) -> str:
-    """Each size with how many have it, the most frequent first."""
+    """The sizes, with the number of files of each if there are several, most frequent first."""
     if len(sizes) == 1:
         return size_text(next(iter(sizes)))
     lines = [f"{count} of {size_text(size)}" for size, count in sizes.most_common(4)]

@@ -1,4 +1,4 @@
-"""scripts/count_predictions.py: importance weights of predictions that lie on disk."""
+"""scripts/count_predictions.py: make importance weights from predictions on disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.errors import UserError
 from dasac_jax.runtime import logs
 
-_RECORD = "prediction.json"  # what `predict` says of its predictions
-_LABELS = "labels"  # where it puts them
+_PREDICTION_FILE = "prediction.json"  # written by `predict`, with the names of the classes
+_LABELS = "labels"  # the folder that `predict` writes label maps to
 
 
 def count(
@@ -31,14 +31,15 @@ def count(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Names and pixels per class (N, C) int64 of all label PNGs in a folder and those below.
 
-    Names are paths below the folder. Pixels of value 255 count for no class. update: told how many
-    files are done. Raises UserError naming the file that is unreadable or holds another value.
+    Names are paths below the folder. Pixels of value 255 count for no class. update: called with
+    the number of files done. Raises UserError naming the file that is unreadable or holds another
+    value.
     """
     paths = sorted(p for p in folder.rglob("*.png") if not p.name.startswith("."))
     if not paths:
         raise UserError(f"folder {folder} holds no label images (PNG)")
 
-    def one(path: Path) -> np.ndarray:
+    def count_file(path: Path) -> np.ndarray:
         counts = np.bincount(read_ids(path).ravel(), minlength=256)
         beyond = np.flatnonzero(counts[num_classes : labels.IGNORE])
         if beyond.size:
@@ -48,19 +49,19 @@ def count(
             )
         return counts[:num_classes]
 
-    counts = in_threads(one, paths, jobs, update)
+    counts = in_threads(count_file, paths, jobs, update)
     return tuple(path.relative_to(folder).as_posix() for path in paths), np.stack(counts)
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The classes that `predict` noted beside its label maps; Cityscapes' 19 without a note."""
-    record = folder / _RECORD
-    if not record.is_file():
+    """The classes in the file that `predict` writes beside its label maps, or Cityscapes' 19."""
+    path = folder / _PREDICTION_FILE
+    if not path.is_file():
         return tuple(entry.name for entry in labels.CLASSES)
     try:
-        return tuple(map(str, json.loads(record.read_text(encoding="utf-8"))["classes"]))
+        return tuple(map(str, json.loads(path.read_text(encoding="utf-8"))["classes"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read the classes in {record}: {error!r}") from error
+        raise UserError(f"cannot read the classes in {path}: {error!r}") from error
 
 
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:

@@ -1,6 +1,6 @@
-"""Carries a preparation out: images linked or copied, labels converted, several at a time.
+"""Carry out a preparation: link or copy the images and convert the labels, several at a time.
 
-What is finished is kept, so a preparation that was interrupted goes on where it stopped.
+Finished files are kept, so that a preparation continues where it was interrupted.
 """
 
 import os
@@ -32,11 +32,12 @@ _Result = TypeVar("_Result")
 KEPT, LINKED, COPIED, WRITTEN = "kept", "linked", "copied", "written"
 
 
-class Done(NamedTuple):
-    """What became of one original.
+class Outcome(NamedTuple):
+    """What was done for one original.
 
-    image, label: KEPT, LINKED, COPIED or WRITTEN; None for a label that is not there, and for
-    both where `error` says what is wrong. resized: image and label size where they differed.
+    image, label: KEPT, LINKED, COPIED or WRITTEN; None for a label that does not exist, and for
+    both where `error` says what is wrong. resized: the sizes of image and label, in words, where
+    they differed.
     """
 
     image: str | None
@@ -47,7 +48,7 @@ class Done(NamedTuple):
 
 @dataclass
 class Summary:
-    """Counts of what became of images and labels, resized labels and errors in words."""
+    """How many images and labels were kept, linked, copied or written, and what to report."""
 
     images: Counter = field(default_factory=Counter)
     labels: Counter = field(default_factory=Counter)
@@ -61,9 +62,11 @@ def in_threads(
     jobs: int,
     update: Callable[[int], None] | None = None,
 ) -> list[_Result]:
-    """The results in order; `update` is told how many there are. An error drops what has not begun.
+    """The results of `function` for all items, in order, from `jobs` threads.
 
-    Threads, because Pillow decodes and encodes without holding Python's lock.
+    Threads suffice because Pillow releases Python's lock while it decodes and encodes. The first
+    exception is raised and what has not begun is cancelled. update: called with the number of
+    results so far.
     """
     results = []
     pool = ThreadPoolExecutor(jobs)
@@ -85,27 +88,27 @@ def carry_out(
     jobs: int = 1,
     update: Callable[[int], None] | None = None,
 ) -> Summary:
-    """Prepare everything of `plan` below `root`; `update` is told how many originals are done.
+    """Prepare everything of `plan` below `root`; in `jobs` threads.
 
-    An original that cannot be read, or whose place is taken by another file, is left out and
-    noted among the errors; the originals themselves are never changed. Raises CannotWriteError as
-    soon as a file cannot be written.
+    An original that cannot be read, or in whose place another file lies, is left out and noted
+    among the errors. The originals themselves are never changed. update: called with the number of
+    originals done. Raises CannotWriteError as soon as a file cannot be written.
     """
     remove_unfinished(plan, root)
 
-    def prepare(original: Original) -> Done:
-        return _guarded(lambda: _prepare(original, plan, root, copy))
+    def prepare(original: Original) -> Outcome:
+        return _with_error(lambda: _prepare(original, plan, root, copy))
 
     return _sum(in_threads(prepare, plan.originals, jobs, update))
 
 
-def foresee(plan: Plan, root: Path, *, copy: bool = False) -> Summary:
+def dry_run(plan: Plan, root: Path, *, copy: bool = False) -> Summary:
     """What `carry_out` would do, from names, sizes and times alone. Writes nothing."""
-    return _sum(_guarded(lambda o=o: Done(*_actions(o, root, copy))) for o in plan.originals)
+    return _sum(_with_error(lambda o=o: Outcome(*_actions(o, root, copy))) for o in plan.originals)
 
 
 def remove_unfinished(plan: Plan, root: Path) -> int:
-    """Remove the unfinished files that a killed preparation left; how many there were."""
+    """Remove the unfinished files that a killed preparation left. Returns how many there were."""
     places = [p for o in plan.originals for p in (o.image_place, o.label_place) if p]
     count = 0
     for folder in sorted({(root / place).parent for place in places}):
@@ -118,36 +121,36 @@ def remove_unfinished(plan: Plan, root: Path) -> int:
     return count
 
 
-def _guarded(prepare: Callable[[], Done]) -> Done:
-    """What became of an original, with what is wrong with its files as an error in words."""
+def _with_error(prepare: Callable[[], Outcome]) -> Outcome:
+    """The outcome of `prepare`, with an exception about an original's files put into words."""
     try:
         return prepare()
     except CannotWriteError:
         raise
     except UserError as error:
-        return Done(None, None, error=str(error))
+        return Outcome(None, None, error=str(error))
     except OSError as error:
-        return Done(None, None, error=f"cannot read {error.filename}: {error.strerror}")
+        return Outcome(None, None, error=f"cannot read {error.filename}: {error.strerror}")
 
 
-def _sum(outcomes: Iterable[Done]) -> Summary:
+def _sum(outcomes: Iterable[Outcome]) -> Summary:
     summary = Summary()
-    for done in outcomes:
-        if done.error:
-            summary.errors.append(done.error)
+    for outcome in outcomes:
+        if outcome.error:
+            summary.errors.append(outcome.error)
             continue
-        summary.images[done.image] += 1
-        if done.label:
-            summary.labels[done.label] += 1
-        if done.resized:
-            summary.resized.append(done.resized)
+        summary.images[outcome.image] += 1
+        if outcome.label:
+            summary.labels[outcome.label] += 1
+        if outcome.resized:
+            summary.resized.append(outcome.resized)
     return summary
 
 
-def _prepare(original: Original, plan: Plan, root: Path, copy: bool) -> Done:
+def _prepare(original: Original, plan: Plan, root: Path, copy: bool) -> Outcome:
     image_action, label_action = _actions(original, root, copy)
     resized = None
-    # The label first: an image whose label turns out unreadable is not put among the others.
+    # The label comes first, so that no image is linked whose label turns out to be unreadable.
     if label_action == WRITTEN:
         train_ids, resized = _read(original, plan)
         write_train_ids(root / original.label_place, train_ids)
@@ -157,13 +160,14 @@ def _prepare(original: Original, plan: Plan, root: Path, copy: bool) -> Done:
                 shutil.copyfile(original.image, part)
             else:
                 part.symlink_to(original.image.resolve())
-    return Done(image_action, label_action, resized)
+    return Outcome(image_action, label_action, resized)
 
 
 def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | None]:
-    """What has to be done for image and label. Raises UserError where the image's place is taken.
+    """What has to be done for image and label.
 
-    Raises OSError where an original cannot be looked at.
+    Raises UserError where another file lies in the image's place, OSError where an original cannot
+    be read.
     """
     label = None
     if original.label is not None:
@@ -171,12 +175,12 @@ def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | Non
     needed = COPIED if copy else LINKED
     image, place = original.image, root / original.image_place
     size = image.stat().st_size
-    if place.is_symlink():  # of an earlier preparation; the originals may have moved since
+    if place.is_symlink():  # from an earlier preparation; the originals may have moved since
         linked = not copy and os.path.realpath(place) == os.path.realpath(image)
         return KEPT if linked else needed, label
     if not place.exists():
         return needed, label
-    # The originals may lie in their places from the beginning. They are never replaced.
+    # The originals may have been unpacked into the data root itself. They are never replaced.
     if place.is_file() and place.stat().st_size == size:
         return KEPT, label
     raise UserError(
@@ -186,7 +190,7 @@ def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | Non
 
 
 def _read(original: Original, plan: Plan) -> tuple[np.ndarray, str | None]:
-    """Train ids (h, w) uint8 as they are to be stored, and the sizes in words if they differed."""
+    """Train ids (h, w) uint8 to be stored, and the sizes in words where image and label differ."""
     train_ids = plan.read_label(original.label)
     try:
         with Image.open(original.image) as image:

@@ -1,4 +1,4 @@
-"""Where the data sets' own archives put their files, and where these belong below the data root."""
+"""Which files of the data sets' archives are needed, and where they belong below the data root."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, cityscapes_label
 
 GTA5_NUMBERS = range(1, 24967)
-"""The numbers of the published GTA5 images. Copies lack some of them, each its own."""
+"""The numbers of the published GTA5 images. Copies of the set lack some of them, not always the same."""
 
 GTA5_SIZE = (1052, 1914)
 """(h, w) that GTA5's images and labels are brought to for training."""
@@ -26,14 +26,14 @@ CITYSCAPES_IMAGES = {"train": 2975, "val": 500, "test": 1525}
 """How many images each split of Cityscapes was published with."""
 
 CITYSCAPES_LABELLED = ("train", "val")
-"""The splits with labels. What lies in gtFine/test is a placeholder without classes."""
+"""The splits with labels. The files in gtFine/test are placeholders without classes."""
 
 _MOST_RANGES = 100
 
 
 @dataclass(frozen=True)
 class Original:
-    """An image with its label, and the places of both relative to the data root."""
+    """An image with its label, and where both belong relative to the data root."""
 
     image: Path
     image_place: str
@@ -45,8 +45,9 @@ class Original:
 class Plan:
     """What is to be prepared: `originals`, sorted.
 
-    read_label: a label file -> (h, w) uint8 train ids. label_size: (h, w) given to labels whose
-    size is not their image's; None where this is a fault. notes: what was found besides, in words.
+    read_label: reads a label file as (h, w) uint8 train ids. label_size: (h, w) that labels are
+    resized to which differ in size from their image; None where this is an error. notes: what else
+    was found, in words.
     """
 
     name: str
@@ -59,28 +60,28 @@ class Plan:
 def plan_cityscapes(source: Path) -> Plan:
     """leftImg8bit and gtFine below `source`, or below folders called as their archives.
 
-    Images without label are taken along: training uses them. Raises UserError naming what is
+    Images without label are included, because training uses them. Raises UserError naming what is
     missing.
     """
     images = _folder(source, "leftImg8bit", "leftImg8bit_trainvaltest.zip")
-    truth = _folder(source, "gtFine", "gtFine_trainvaltest.zip")
+    label_root = _folder(source, "gtFine", "gtFine_trainvaltest.zip")
     originals, notes = [], []
     for split, published in CITYSCAPES_IMAGES.items():
         found = _visible(images.glob(f"{split}/*/*{CITYSCAPES_IMAGE}.png"))
-        ids = set(_visible(truth.glob(f"{split}/*/*{CITYSCAPES_LABEL}.png")))
+        ids = set(_visible(label_root.glob(f"{split}/*/*{CITYSCAPES_LABEL}.png")))
         if split not in CITYSCAPES_LABELLED:
             ids = set()
         if len(found) != published:
             notes.append(f"{split}: {published} images were published, {len(found)} are here")
-        alone = []
+        unlabelled = []
         for image in found:
             place = image.relative_to(images)
             label_place = place.with_name(cityscapes_label(place.name))
-            label = truth / label_place
+            label = label_root / label_place
             has_label = label in ids
             ids.discard(label)
             if not has_label and split in CITYSCAPES_LABELLED:
-                alone.append(image.name)
+                unlabelled.append(image.name)
             originals.append(
                 Original(
                     image,
@@ -89,7 +90,7 @@ def plan_cityscapes(source: Path) -> Plan:
                     f"cityscapes/gtFine2/{label_place.as_posix()}" if has_label else None,
                 )
             )
-        notes += _left_over(f"{split}: images without label", alone)
+        notes += _left_over(f"{split}: images without label", unlabelled)
         notes += _left_over(f"{split}: labels without image, left out", [p.name for p in ids])
     if not originals:
         raise UserError(f"{images} holds no {{train,val,test}}/<city>/*_leftImg8bit.png")
@@ -139,7 +140,7 @@ PLANS: Mapping[str, Callable[[Path], Plan]] = {
     "gta5": plan_gta5,
     "synthia": plan_synthia,
 }
-"""How to look for the originals of each set."""
+"""Finds the originals of each set in the folder of its unpacked archives."""
 
 
 def read_cityscapes(path: Path) -> np.ndarray:
@@ -153,7 +154,7 @@ def read_synthia(path: Path) -> np.ndarray:
 
 
 def ranges(numbers: Iterable[int], digits: int) -> str:
-    """Sorted numbers as in "00003, 00007 to 00012"; after 100 such items, how many more."""
+    """Sorted numbers as in "00003, 00007 to 00012", at most 100 such items and how many more."""
     found: list[list[int]] = []
     for number in numbers:
         if found and number == found[-1][1] + 1:
@@ -169,7 +170,7 @@ def ranges(numbers: Iterable[int], digits: int) -> str:
 
 
 def missing_numbers(stems: Iterable[str], published: range, digits: int) -> list[str]:
-    """A note on the published numbers that no file is called by; empty where all are there."""
+    """A note on the published numbers that no file has; empty where all are there."""
     there = {int(stem) for stem in stems}
     absent = [number for number in published if number not in there]
     if not absent:
@@ -188,63 +189,69 @@ def _numbered(
     read_label: Callable[[Path], np.ndarray],
     label_size: tuple[int, int] | None = None,
 ) -> Plan:
-    """The plan for a set whose images and labels are called by the same numbers."""
-    images, strange = _by_number(image_folders, digits)
-    truth, strange_labels = _by_number(label_folders, digits)
-    both = sorted(images.keys() & truth.keys())
+    """The plan for a set in which an image and its label have the same number as their names."""
+    images, misnamed = _by_number(image_folders, digits)
+    label_paths, misnamed_labels = _by_number(label_folders, digits)
+    both = sorted(images.keys() & label_paths.keys())
     if not both:
         raise UserError(
             f"{image_folders[0]} and {label_folders[0]} share no file called like "
-            f"{published[0]:0{digits}d}.png: {len(images)} images, {len(truth)} labels"
+            f"{published[0]:0{digits}d}.png: {len(images)} images, {len(label_paths)} labels"
         )
-    notes = missing_numbers(images.keys() | truth.keys(), published, digits)
-    notes += _left_over("images without label, left out", images.keys() - truth.keys())
-    notes += _left_over("labels without image, left out", truth.keys() - images.keys())
-    notes += _left_over(f"files not called by {digits} digits, left out", strange + strange_labels)
-    truth_place = Path(place).with_name("labels_cs").as_posix()
+    notes = missing_numbers(images.keys() | label_paths.keys(), published, digits)
+    notes += _left_over("images without label, left out", images.keys() - label_paths.keys())
+    notes += _left_over("labels without image, left out", label_paths.keys() - images.keys())
+    notes += _left_over(
+        f"files not called by {digits} digits, left out", misnamed + misnamed_labels
+    )
+    label_folder = Path(place).with_name("labels_cs").as_posix()
     originals = tuple(
-        Original(images[stem], f"{place}/{stem}.png", truth[stem], f"{truth_place}/{stem}.png")
+        Original(
+            images[stem], f"{place}/{stem}.png", label_paths[stem], f"{label_folder}/{stem}.png"
+        )
         for stem in both
     )
     return Plan(name, originals, read_label, label_size, tuple(notes))
 
 
 def _by_number(folders: Sequence[Path], digits: int) -> tuple[dict[str, Path], list[str]]:
-    """The PNGs by stem, and the names of those that are not called by so many digits."""
+    """The PNGs by stem, and the names of those whose stem is not a number of so many digits."""
     found: dict[str, Path] = {}
-    strange = []
+    misnamed = []
     for folder in folders:
         for path in _visible(folder.glob("*.png")):
             if not re.fullmatch(rf"[0-9]{{{digits}}}", path.stem):
-                strange.append(path.name)
+                misnamed.append(path.name)
             elif path.stem in found:
                 raise UserError(
                     f"{path.name} is there twice: {found[path.stem]} and {path}; remove one"
                 )
             else:
                 found[path.stem] = path
-    return found, strange
+    return found, misnamed
 
 
 def _parts(source: Path, kind: str) -> list[Path]:
-    """GTA5's folders of a kind: where the ten parts were unpacked together, or each by itself."""
+    """GTA5's folders of images or labels: one, or ten of the ten archives."""
     _check_folder(source)
     candidates = [source / kind, *sorted(source.glob(f"[0-9][0-9]_{kind}"))]
     found = [path / kind if (path / kind).is_dir() else path for path in candidates]
     found = [path for path in found if path.is_dir()]
     if not found:
-        raise _absent(source, kind, sorted(source.glob(f"*_{kind}.zip")), f"01_{kind}.zip …")
+        raise _missing_folder(
+            source, kind, sorted(source.glob(f"*_{kind}.zip")), f"01_{kind}.zip …"
+        )
     return found
 
 
 def _folder(source: Path, name: str, archive: str) -> Path:
-    """`source`/name, also where the archive was unpacked into a folder called as itself."""
+    """The folder `name` in `source`, or in a folder there that is named like the archive."""
     _check_folder(source)
     for path in (source / name, source / Path(archive).stem / name):
         if path.is_dir():
             return path
     packed = [path for path in source.iterdir() if path.stem == Path(archive).stem]
-    raise _absent(source, name, packed, archive)
+    raise _missing_folder(source, name, packed, archive)
 
 
 def _check_folder(source: Path) -> None:
@@ -252,7 +259,7 @@ def _check_folder(source: Path) -> None:
         raise UserError(f"there is no folder {source}: give the one with the unpacked archives")
 
 
-def _absent(source: Path, name: str, packed: Sequence[Path], archive: str) -> UserError:
+def _missing_folder(source: Path, name: str, packed: Sequence[Path], archive: str) -> UserError:
     if packed:
         return UserError(
             f"{source} has no folder {name}, but archives: unpack {packed[0].name}"
@@ -268,7 +275,7 @@ def _absent(source: Path, name: str, packed: Sequence[Path], archive: str) -> Us
 
 
 def _visible(paths: Iterable[Path]) -> list[Path]:
-    """Sorted, without the hidden files that other systems leave beside the true ones."""
+    """Sorted, without hidden files, such as macOS leaves beside the true ones."""
     return sorted(path for path in paths if not path.name.startswith("."))
 
 

@@ -1,4 +1,4 @@
-"""scripts/prepare_data.py: prepares the data sets from their unpacked archives, and checks them."""
+"""scripts/prepare_data.py: prepare the data sets from their unpacked archives, or check them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of, jobs
 from dasac_jax.data.preparation import check, check_report
-from dasac_jax.data.preparation.plan import PLANS, Plan
 from dasac_jax.data.preparation.execute import (
     COPIED,
     KEPT,
@@ -20,8 +19,9 @@ from dasac_jax.data.preparation.execute import (
     WRITTEN,
     Summary,
     carry_out,
-    foresee,
+    dry_run,
 )
+from dasac_jax.data.preparation.plan import PLANS, Plan
 from dasac_jax.errors import EXIT_MISTAKE
 from dasac_jax.runtime import logs
 
@@ -39,13 +39,13 @@ _SOURCES = {
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
     """Do what the command line says, and return the exit code.
 
-    0, 2 for mistakes and faulty data, 130 for Ctrl-C. Errors go to stderr, one line each.
+    It is 0, 2 for mistakes and faulty data, or 130 for Ctrl-C. Errors go to stderr, a line each.
     """
     out = console or _open_console()
 
     def prepare_or_check() -> int:
         options = _parse(arguments)
-        # Without a log file: a data root is no run.
+        # There is no log file, because a data root is not the folder of a run.
         with logs.logging_to(None, primary=False, console=Console(stderr=True)):
             return (_check if options.command == "check" else _prepare)(options, out)
 
@@ -59,8 +59,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     for name, source in _SOURCES.items():
-        told = f"prepare {name} below the data root"
-        command = commands.add_parser(name, help=told, description=told)
+        description = f"prepare {name} below the data root"
+        command = commands.add_parser(name, help=description, description=description)
         command.add_argument("source", type=Path, metavar="SOURCE", help=source)
         _add_common(command)
         command.add_argument(
@@ -69,8 +69,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument(
             "--dry-run", action="store_true", help="say what would be done and write nothing"
         )
-    told = "decode everything below the data root and report what is there and what is wrong"
-    _add_common(commands.add_parser("check", help=told, description=told))
+    description = "decode everything below the data root and report what is there and what is wrong"
+    _add_common(commands.add_parser("check", help=description, description=description))
     return parser.parse_args(arguments)
 
 
@@ -94,24 +94,26 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 def _prepare(options: argparse.Namespace, console: Console) -> int:
     plan = PLANS[options.command](options.source)
     labelled = sum(original.label is not None for original in plan.originals)
-    _say(
+    _print(
         console, f"{plan.name}: {len(plan.originals)} images, {labelled} labels in {options.source}"
     )
     for note in plan.notes:
-        _say(console, f"note: {note}")
+        _print(console, f"note: {note}")
     if options.dry_run:
-        summary = foresee(plan, options.root, copy=options.copy)
+        summary = dry_run(plan, options.root, copy=options.copy)
     else:
         with logs.progress(plan.name, len(plan.originals)) as update:
             summary = carry_out(
                 plan, options.root, copy=options.copy, jobs=options.jobs, update=update
             )
-    _tell(plan, summary, options, console)
+    _print_summary(plan, summary, options, console)
     return EXIT_MISTAKE if summary.errors else 0
 
 
-def _tell(plan: Plan, summary: Summary, options: argparse.Namespace, console: Console) -> None:
-    """Print counts, with an example of each, and errors to stderr."""
+def _print_summary(
+    plan: Plan, summary: Summary, options: argparse.Namespace, console: Console
+) -> None:
+    """Print how many files were made, with an example of each kind, and errors to stderr."""
     first = plan.originals[0]
     labelled = next((o for o in plan.originals if o.label_place), None)
     rows = [("images", summary.images, first.image_place)]
@@ -119,12 +121,12 @@ def _tell(plan: Plan, summary: Summary, options: argparse.Namespace, console: Co
         rows.append(("labels", summary.labels, labelled.label_place))
     for what, counter, place in rows:
         counts = _counts(counter, options.dry_run)
-        _say(console, f"{what}: {counts}, as in {options.root / place}")
+        _print(console, f"{what}: {counts}, as in {options.root / place}")
     if options.dry_run:
-        _say(console, "dry run: nothing was written")
+        _print(console, "dry run: nothing was written")
     if summary.resized:
         height, width = plan.label_size
-        _say(
+        _print(
             console,
             f"labels brought to {width}×{height}, as their images differ in size: "
             f"{len(summary.resized)}: {check.shortened(summary.resized, 100)}",
@@ -142,7 +144,7 @@ def _tell(plan: Plan, summary: Summary, options: argparse.Namespace, console: Co
 
 
 def _counts(counter: dict[str, int], dry_run: bool) -> str:
-    """As in "3 linked, 2 kept"."""
+    """Counts as in "3 linked, 2 kept"."""
     words = [
         f"{counter[what]} {'to be ' if dry_run and what != KEPT else ''}{what}"
         for what in (LINKED, COPIED, WRITTEN, KEPT)
@@ -157,14 +159,14 @@ def _check(options: argparse.Namespace, console: Console) -> int:
         names = len(part.images.keys() | part.labels.keys())
         with logs.progress(part.name, names) as update:
             surveys.append(check.survey(part, jobs=options.jobs, update=update))
-    return 0 if check_report.report(surveys, console) else 2
+    return 0 if check_report.report(surveys, console) else EXIT_MISTAKE
 
 
-def _say(console: Console, text: str) -> None:
+def _print(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _open_console() -> Console:
-    """Standard output, in plain wide lines unless it is a terminal."""
+    """Standard output; 160 characters wide where it is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=160)

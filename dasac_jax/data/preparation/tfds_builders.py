@@ -1,7 +1,7 @@
-"""TFDS builders of the prepared sets: already encoded PNGs in, ArrayRecord files out.
+"""TFDS builders that store the PNG files of a prepared set in ArrayRecord files.
 
-The records keep the folders' order, and the metadata the files' names, so that whoever reads them
-can divide them as the folders are divided.
+The records are in the order of the folders and the metadata holds the files' names, so that readers
+can divide a set into training and held-out images as they divide the folders.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.tfds import sets
 from dasac_jax.errors import UserError
 
-_OPTIONS = "group_size:1,uncompressed"  # PNGs are: decompressing them again takes time
-_SHARD = 500  # examples in a file: about 1 GB of full-sized images
+_OPTIONS = "group_size:1,uncompressed"  # PNGs are compressed already
+_SHARD = 500  # examples per file: about 1 GB of full-sized images
 
 
 @dataclasses.dataclass(eq=False)
 class Storage(tfds.core.BuilderConfig):
-    """How a set is stored: `size` (h, w) that images and labels are brought to, None for as is."""
+    """How a set is stored. size: (h, w) of all images and labels, None to store files unchanged."""
 
     size: sets.Size | None = None
 
@@ -50,8 +50,8 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Images and train-id labels of one prepared set; `manual_dir` is the data root.
 
     An example has `image` (h, w, 3) uint8, `label` (h, w, 1) uint8 (255 everywhere where the set
-    has none) and `name`, the image's path below the root. splits: those to build; jobs: files to
-    work on at a time; update: told how many examples of all splits are done.
+    has none) and `name`, the image's path below the root. splits: those to build. jobs: files to
+    work on at a time. update: called with the number of examples of all splits that are done.
     """
 
     VERSION = tfds.core.Version(sets.VERSION)
@@ -98,10 +98,10 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         def read(index: int) -> tuple[bytes, bytes]:
             if self.builder_config.size is None:
-                return _as_they_are(root, pairs[index])
+                return _unchanged(root, pairs[index])
             return _resized(root, pairs[index], self.builder_config.size)
 
-        for index, (image, label) in enumerate(_ahead(read, len(pairs), self._jobs)):
+        for index, (image, label) in enumerate(_read_ahead(read, len(pairs), self._jobs)):
             yield index, {"image": image, "label": label, "name": pairs[index][0]}
             self._done += 1
             if self._update is not None:
@@ -113,14 +113,14 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig,
     ) -> None:
         del download_config
-        # In place of the inherited writer, which keeps a split in memory and sorts it, and beyond
-        # 1 GB does so in temporary files that it needs TensorFlow for.
+        # The inherited writer keeps a whole split in memory to sort it, and beyond 1 GB it uses
+        # temporary files, for which it needs TensorFlow.
         splits = self._split_generators(dl_manager)
         infos = [self._write(split, examples) for split, examples in splits.items()]
         self.info.set_splits(tfds.core.SplitDict(infos))
 
     def _write(self, split: str, examples: Iterator[tuple[int, Any]]) -> tfds.core.SplitInfo:
-        """Write a split's examples as they come, `_SHARD` to a file."""
+        """Write a split's examples in their order, `_SHARD` to a file."""
         template = tfds.core.ShardedFileTemplate(
             dataset_name=self.name, data_dir=self.data_path, split=split,
             filetype_suffix=self.info.file_format.file_suffix,
@@ -162,8 +162,8 @@ class PreparedSynthia(Prepared):
 BUILDERS = {builder.SET: builder for builder in (PreparedCityscapes, PreparedGta5, PreparedSynthia)}
 
 
-def _as_they_are(root: Path, pair: sets.Pair) -> tuple[bytes, bytes]:
-    """The files' bytes, their checksums compared."""
+def _unchanged(root: Path, pair: sets.Pair) -> tuple[bytes, bytes]:
+    """The bytes of both files, whose checksums are compared; without a label one of 255 only."""
     encoded, size = _checked(root / pair[0])
     if pair[1] is None:
         return encoded, _png(np.full(size, IGNORE, np.uint8))
@@ -171,7 +171,7 @@ def _as_they_are(root: Path, pair: sets.Pair) -> tuple[bytes, bytes]:
 
 
 def _resized(root: Path, pair: sets.Pair, size: sets.Size) -> tuple[bytes, bytes]:
-    """The pair as training reads it at this size, encoded anew without loss."""
+    """Both files resized as training does it, encoded as PNG."""
     item = PairSource(str(root), (pair,), size, "the set")[0]
     return _png(item["image"]), _png(item["label"])
 
@@ -193,8 +193,8 @@ def _png(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _ahead(read: Callable[[int], Any], count: int, jobs: int) -> Iterator[Any]:
-    """read(0), read(1), … in order, up to 2 · `jobs` of them under way or waiting."""
+def _read_ahead(read: Callable[[int], Any], count: int, jobs: int) -> Iterator[Any]:
+    """read(0), read(1), … in order, at most 2 · `jobs` of them being read or waiting."""
     pool = ThreadPoolExecutor(jobs)
     waiting: deque[Future] = deque()
     try:

@@ -1,8 +1,8 @@
-"""Labels as the data sets ship them -> 8-bit PNGs of train ids, once, before training.
+"""Convert the data sets' label files to 8-bit PNGs of train ids, once, before training.
 
-Each file is written beside its place and renamed, so a file that exists is complete: a preparation
-that was interrupted goes on where it stopped. The command for it, which also takes care of images
-and of SYNTHIA, is scripts/prepare_data.py.
+A file that exists is complete, because it gets its name only when it is finished; so a preparation
+continues where it was interrupted. The command scripts/prepare_data.py also prepares images and
+SYNTHIA.
 """
 
 import os
@@ -21,11 +21,11 @@ from dasac_jax.files import CITYSCAPES_LABEL, replacing
 
 
 class CannotWriteError(UserError):
-    """A file could not be written: the next one cannot be either, so nothing is gained by it."""
+    """A file could not be written. The next ones could not be either, so the preparation stops."""
 
 
 class Prepared(NamedTuple):
-    """How many label files a preparation wrote, and how many were finished before."""
+    """How many label files were written, and how many were kept from an earlier preparation."""
 
     written: int
     kept: int
@@ -33,7 +33,7 @@ class Prepared(NamedTuple):
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """`files.replacing`, which makes the folder if need be.
+    """`files.replacing`, after making the folder if need be.
 
     Raises CannotWriteError naming the file for every OSError.
     """
@@ -53,19 +53,19 @@ def write_train_ids(path: str | os.PathLike, train_ids: np.ndarray) -> None:
 
     Raises CannotWriteError naming the file when it cannot be written.
     """
-    with writing(Path(path)) as part:
-        Image.fromarray(train_ids).save(part, format="PNG")
+    with writing(Path(path)) as unfinished:
+        Image.fromarray(train_ids).save(unfinished, format="PNG")
 
 
 def is_current(made: Path, original: Path) -> bool:
-    """Whether a file made of `original` is there, and no older."""
+    """Whether the file made from `original` exists and is no older than it."""
     return made.is_file() and made.stat().st_mtime_ns >= original.stat().st_mtime_ns
 
 
 def _convert(
     source: Path, target: Path, pattern: str, to_train_ids: Callable[[np.ndarray], np.ndarray]
 ) -> Prepared:
-    """Converts every `source`/`pattern` to the same relative name under `target`."""
+    """Convert every file `source`/`pattern` to one of the same relative path below `target`."""
     if not source.is_dir():
         raise UserError(f"folder {source} with the original labels is missing")
     paths = sorted(source.glob(pattern))

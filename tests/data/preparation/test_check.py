@@ -46,7 +46,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def look(root, name):
+def survey(root, name):
     (part,) = [part for part in check.find_parts(root) if part.name == name]
     return check.survey(part, jobs=2)
 
@@ -64,7 +64,7 @@ def row(text, title):
 
 
 def test_counts_sizes_and_histogram(root):
-    found = look(root, "gta5")
+    found = survey(root, "gta5")
     assert (found.images, found.labels) == (2, 2)
     assert found.image_sizes == found.label_sizes == {(1, 4): 2}
     assert {v: n for v, n in enumerate(found.counts) if n} == {0: 3, 2: 3, 255: 2}
@@ -72,13 +72,13 @@ def test_counts_sizes_and_histogram(root):
     assert found.notes == ["24964 of 24966 numbers are missing: 00002, 00004 to 24966"]
 
 
-def test_splits_of_cityscapes_are_looked_at_apart_and_test_needs_no_labels(root):
+def test_splits_of_cityscapes_are_checked_apart_and_test_needs_no_labels(root):
     names = [part.name for part in check.find_parts(root)]
     assert names[:3] == ["cityscapes train", "cityscapes val", "cityscapes test"]
     for name, images, labelled in (("train", 2, 2), ("val", 1, 1), ("test", 1, 0)):
-        found = look(root, f"cityscapes {name}")
+        found = survey(root, f"cityscapes {name}")
         assert (found.images, found.labels, found.faults) == (images, labelled, {})
-    assert look(root, "cityscapes train").notes == ["2 of 2975 published images"]
+    assert survey(root, "cityscapes train").notes == ["2 of 2975 published images"]
 
 
 def test_progress_counts_names(root):
@@ -103,14 +103,14 @@ def test_one_table_shows_everything(root):
 def test_several_sizes_are_counted(root):
     for number in range(10, 13):
         pair(root, f"{number:05d}", np.zeros((2, 6)))
-    right, text = shown([look(root, "gta5")])
+    right, text = shown([survey(root, "gta5")])
     assert right
     assert row(text, "image sizes") == ["3", "of", "6×2"]
     assert "2 of 4×1" in text
 
 
 def faults(root, name, kind):
-    found = look(root, name)
+    found = survey(root, name)
     assert list(found.faults) == [kind]
     right, text = shown([found])
     assert not right
@@ -139,7 +139,7 @@ def test_training_needs_no_target_labels_but_scoring_does(root):
     for split in ("train", "val"):
         for path in (root / "cityscapes/gtFine2" / split).glob("*/*"):
             path.unlink()
-    found = look(root, "cityscapes train")
+    found = survey(root, "cityscapes train")
     assert found.faults == {}
     assert "no labels in" in found.notes[-1] and "data.selection_images" in found.notes[-1]
     (told,) = faults(root, "cityscapes val", check.NOTHING)
@@ -205,13 +205,13 @@ def test_values_that_are_no_train_ids(root):
     pair(root, "00007", [[7, 18, 19, 254, 254]])
     (told,) = faults(root, "gta5", check.FOREIGN)
     assert told.endswith("game/labels_cs/00007.png: 19, 254")
-    _, text = shown([look(root, "gta5")])
+    _, text = shown([survey(root, "gta5")])
     assert row(text, "other values") == ["23.08"]
 
 
 def test_sizes_that_differ_are_a_note_for_gta5_and_a_fault_elsewhere(root):
     pair(root, "00007", np.zeros((4, 6)), shape=(3, 6))
-    found = look(root, "gta5")
+    found = survey(root, "gta5")
     assert found.faults == {}
     assert found.notes[-1].startswith("1 pairs of different size")
     assert found.notes[-1].endswith("00007 (image 6×3, label 6×4)")
@@ -222,7 +222,7 @@ def test_sizes_that_differ_are_a_note_for_gta5_and_a_fault_elsewhere(root):
 def test_unfinished_files_are_noted_and_hidden_ones_left_out(root):
     (root / "game/labels_cs/.00009.png.part").write_bytes(b"")
     (root / "game/labels_cs/._00001.png").write_bytes(b"")
-    found = look(root, "gta5")
+    found = survey(root, "gta5")
     assert (found.labels, found.faults) == (2, {})
     assert found.notes[0].startswith("1 unfinished files")
 
@@ -230,7 +230,7 @@ def test_unfinished_files_are_noted_and_hidden_ones_left_out(root):
 def test_long_lists_are_shortened(root):
     for number in range(100, 115):
         png(root / f"game/images/{number:05d}.png", np.zeros((1, 4, 3)))
-    _, text = shown([look(root, "gta5")])
+    _, text = shown([survey(root, "gta5")])
     assert "gta5: 15 images without label: 00100, 00101" in text
     assert "00109 and 5 more" in text and "00110" not in text
 

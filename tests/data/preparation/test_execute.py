@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dasac_jax.data.preparation.execute import carry_out, dry_run, in_threads
 from dasac_jax.data.preparation.plan import plan_gta5
-from dasac_jax.data.preparation.execute import carry_out, foresee, in_threads
 from dasac_jax.data.preparation.train_ids import CannotWriteError
 
 
@@ -120,7 +120,7 @@ def test_originals_that_lie_in_their_places_stay(source, root):
 def test_another_image_in_the_place_is_not_replaced(source, root):
     png(root / "game/images/00002.png", (3, 3))
     before = contents(root)
-    for summary in (foresee(plan_gta5(source), root), carry_out(plan_gta5(source), root)):
+    for summary in (dry_run(plan_gta5(source), root), carry_out(plan_gta5(source), root)):
         (error,) = summary.errors
         assert "game/images/00002.png is there already and is no copy of" in error
         assert summary.images == {"linked": 2}
@@ -135,14 +135,14 @@ def test_unfinished_files_are_removed(source, root):
     assert not [p for p in root.rglob("*") if p.name.startswith(".")]
 
 
-def test_nothing_is_written_when_foreseeing(source, root):
-    summary = foresee(plan_gta5(source), root)
+def test_a_dry_run_writes_nothing(source, root):
+    summary = dry_run(plan_gta5(source), root)
     assert (summary.images, summary.labels) == ({"linked": 3}, {"written": 3})
-    assert foresee(plan_gta5(source), root, copy=True).images == {"copied": 3}
+    assert dry_run(plan_gta5(source), root, copy=True).images == {"copied": 3}
     assert not root.exists()
     carry_out(plan_gta5(source), root)
     before = contents(root)
-    assert foresee(plan_gta5(source), root).labels == {"kept": 3}
+    assert dry_run(plan_gta5(source), root).labels == {"kept": 3}
     assert contents(root) == before
 
 
