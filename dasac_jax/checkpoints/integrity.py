@@ -1,7 +1,7 @@
-"""Damaged checkpoints: what a step's files were when they were written, and what they are now.
+"""Sizes and checksums that tell whether a checkpoint is as it was written.
 
-Neither orbax nor the files of arrays notice every changed byte, so each step's folder holds the
-sizes and checksums of all its files, and the metadata a checksum of the arrays themselves.
+Orbax restores some changed bytes without an error. So each step's folder holds the sizes and
+checksums of all its files, in files.json, and its metadata hold a checksum of the arrays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-SEAL = "files.json"
+CHECKSUM_FILE = "files.json"
 _PIECE_BYTES = 1 << 20
 
 
@@ -32,28 +32,28 @@ def sums(folder: Path) -> dict[str, list[int]]:
     return files
 
 
-def seal(folder: Path, files: Mapping[str, list[int]]) -> None:
-    """Write down the sizes and checksums of all files in a step's folder, as `sums` gives them.
+def write_checksums(folder: Path, files: Mapping[str, list[int]]) -> None:
+    """Write files.json: sizes and checksums of all files in a step's folder, as `sums` gives them.
 
-    The record is {"files": {name: [bytes, CRC-32]}, "crc32": that of the files' JSON}. Raises
+    It holds {"files": {name: [bytes, CRC-32]}, "crc32": that of the files' JSON}. Raises
     OSError where it cannot be written.
     """
-    with open(folder / SEAL, "w", encoding="utf-8") as file:
+    with open(folder / CHECKSUM_FILE, "w", encoding="utf-8") as file:
         json.dump({"files": files, "crc32": _crc(files)}, file)
         file.flush()
         os.fsync(file.fileno())
 
 
 def check(folder: Path, below: str = "") -> bool:
-    """Whether a step's folder is sealed; False for those of a format that had no seal.
+    """Check a step's files against its files.json; False where there is none, as in format 1.
 
-    below: the sub-folder whose files are looked at, all where it is not given. Raises ValueError
+    below: the sub-folder whose files are checked, all where it is not given. Raises ValueError
     naming the first file that is missing, cut off or changed, or OSError for one that cannot be
     read.
     """
-    if not (folder / SEAL).exists():
+    if not (folder / CHECKSUM_FILE).exists():
         return False
-    files = _sealed(folder)
+    files = _read_checksums(folder)
     for name, (size, crc) in files.items():
         if not name.startswith(below):
             continue
@@ -73,21 +73,21 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> int:
     for key in sorted(arrays):
         array = np.asarray(arrays[key])
         value = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), value)
-        # Turned kernels are read in pieces, so that no second one lies in memory.
+        # A transposed array is read in pieces, so that there is no second copy of it in memory.
         for piece in [array] if array.flags.c_contiguous else array:
             value = zlib.crc32(np.ascontiguousarray(piece).reshape(-1).view(np.uint8), value)
     return value
 
 
-def _sealed(folder: Path) -> dict[str, list[int]]:
-    """The files that a seal tells of. Raises ValueError where it is not as it was written."""
+def _read_checksums(folder: Path) -> dict[str, list[int]]:
+    """The content of files.json. Raises ValueError where it is damaged itself."""
     try:
-        record = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        record = json.loads((folder / CHECKSUM_FILE).read_text(encoding="utf-8"))
         files, crc = record["files"], record["crc32"]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{SEAL} is not as it was written") from error
+        raise ValueError(f"{CHECKSUM_FILE} is not as it was written") from error
     if crc != _crc(files):
-        raise ValueError(f"{SEAL} is not as it was written")
+        raise ValueError(f"{CHECKSUM_FILE} is not as it was written")
     return files
 
 

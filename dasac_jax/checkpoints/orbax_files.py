@@ -1,4 +1,4 @@
-"""One step's folder: arrays and metadata to files and back, by orbax, which only this knows."""
+"""Writes and reads arrays and metadata of one step's folder; the only module that uses orbax."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 from orbax.checkpoint._src.futures import signaling_client
-from orbax.checkpoint._src.multihost import multihost  # orbax asks it which process this is
+from orbax.checkpoint._src.multihost import multihost  # where orbax asks which process this is
 
 _ITEMS = ("state", "metadata")
-# Arrays are compressed and files are filled in such pieces, each core at its own: a writer takes
+# Each core compresses arrays in pieces and fills files of limited size, so that writing takes
 # little memory besides the arrays.
 _CHUNK_BYTES = 1 << 23
 _FILE_BYTES = 1 << 25
-_SETTLE_SECONDS = 10.0  # for each of a few threads
-_ALONE = threading.RLock()  # whoever uses orbax, which numbers saves for the whole process
+_JOIN_SECONDS = 10.0  # to wait for each of orbax's threads after a failure
+# Held while orbax is used: it counts operations, and is told it is alone, for the whole process.
+_USING_ORBAX = threading.RLock()
 
 
-class _AsItLies(np.ndarray):
-    """An array that orbax does not copy before it writes: it need not guard against changes."""
+class _Uncopied(np.ndarray):
+    """An array that orbax does not copy before it writes it, since nothing changes it meanwhile."""
 
     def __deepcopy__(self, memo: dict) -> np.ndarray:
         return self
 
 
-class _ToTheEnd(ocp.type_handlers.NumpyHandler):
-    """Writes arrays and ends when no write is under way any more, even where one fails.
+class _FinishingHandler(ocp.type_handlers.NumpyHandler):
+    """Writes all arrays, and collects in `errors` what went wrong.
 
-    Orbax's own gives up at the first error, on a full disk say, while the rest of the writes go
-    on: into a folder that is being removed, with a complaint each. Whoever saves looks at `errors`.
+    Orbax's own handler returns at the first error, of a full disk for instance, while its other
+    writes go on into a folder that is being removed, and log an error each.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class _ToTheEnd(ocp.type_handlers.NumpyHandler):
     async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
         try:
             await super()._open_and_write(*args, **kwargs)
-        except Exception as error:  # TensorStore's is a ValueError, whatever went wrong
+        except Exception as error:  # TensorStore raises ValueError whatever went wrong
             self.errors.append(error)
 
 
@@ -56,31 +57,32 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, A
     arrays: by names such as "params/head/kernel"; they must not change meanwhile.
     """
     each = {key: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES) for key in arrays}
-    still = {key: array.view(_AsItLies) for key, array in arrays.items()}
+    uncopied = {key: array.view(_Uncopied) for key, array in arrays.items()}
     state = ocp.args.PyTreeSave(
-        traverse_util.unflatten_dict(still, sep="/"),
+        traverse_util.unflatten_dict(uncopied, sep="/"),
         save_args=traverse_util.unflatten_dict(each, sep="/"),
         ocdbt_target_data_file_size=_FILE_BYTES,
     )
-    writing = _ToTheEnd()
+    writing = _FinishingHandler()
     registry = ocp.type_handlers.create_type_handler_registry(
         (np.ndarray, writing),
-        (jax.Array, ocp.type_handlers.ArrayHandler()),  # missed aloud, though there is none
+        # No array is a jax.Array, but orbax logs an error where no handler for them is registered.
+        (jax.Array, ocp.type_handlers.ArrayHandler()),
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     args = ocp.args.Composite(state=state, metadata=ocp.args.JsonSave(dict(metadata)))
     try:
-        with _alone(), _told_once(), _checkpointer(state=handler) as checkpointer:
+        with _single_process(), _settled(), _checkpointer(state=handler) as checkpointer:
             checkpointer.save(path, args=args)
     finally:
-        # What orbax makes of missing arrays is not why they are missing.
+        # Orbax then raises that arrays are missing; why they are is in the first error.
         if writing.errors:
             raise writing.errors[0]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays by name. Raises some exception where there are none or they are damaged."""
-    with _alone(), _checkpointer() as checkpointer:
+    with _single_process(), _checkpointer() as checkpointer:
         items = checkpointer.restore(
             path, args=ocp.args.Composite(state=ocp.args.StandardRestore())
         )
@@ -89,40 +91,41 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata. Raises as `read_arrays`."""
-    with _alone(), _checkpointer() as checkpointer:
+    with _single_process(), _checkpointer() as checkpointer:
         items = checkpointer.restore(path, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
     return dict(items["metadata"])
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Orbax takes this process for the only one.
+def _single_process() -> Iterator[None]:
+    """Let orbax take this process for the only one.
 
-    Otherwise it waits for others, which may have nothing to save, takes their signals for its own,
-    and lets none but the first write numpy arrays.
+    Otherwise it would wait for other processes, which may have nothing to save, confuse their
+    signals with its own, and let only process 0 write numpy arrays.
     """
-    alone = {
+    single = {
         "process_index": lambda: 0,
         "process_count": lambda: 1,
         "is_jax_distributed_client_initialized": lambda: False,
     }
-    with _ALONE:
-        found = {name: getattr(multihost, name) for name in alone}
-        _tell_orbax(alone)
+    with _USING_ORBAX:
+        found = {name: getattr(multihost, name) for name in single}
+        _replace_answers(single)
         try:
             yield
         finally:
-            _tell_orbax(found)
+            _replace_answers(found)
 
 
-def _tell_orbax(answers: Mapping[str, Callable[[], Any]]) -> None:
+def _replace_answers(answers: Mapping[str, Callable[[], Any]]) -> None:
+    """Replace functions that orbax asks about the processes, for the whole process."""
     for name, answer in answers.items():
         setattr(multihost, name, answer)
-    signaling_client.get_signaling_client.cache_clear()  # it keeps what the answers led to
+    signaling_client.get_signaling_client.cache_clear()  # it was chosen by the old answers
 
 
 def _checkpointer(**handlers: Any) -> ocp.Checkpointer:
-    """What reads and writes one step's folder; handlers: those of items that are not orbax's."""
+    """A checkpointer for one step's folder. handlers: for items that orbax's own do not serve."""
     only = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
     options = ocp.CompositeOptions(multiprocessing_options=only)
     names = [name for name in _ITEMS if name not in handlers]
@@ -131,10 +134,11 @@ def _checkpointer(**handlers: Any) -> ocp.Checkpointer:
 
 
 @contextlib.contextmanager
-def _told_once() -> Iterator[None]:
-    """Where a save fails, wait for all that orbax has under way, and leave the telling to us.
+def _settled() -> Iterator[None]:
+    """Where a save fails, wait for orbax's threads to end, and keep their errors out of the log.
 
-    It gives up at the first error while its other threads go on, and logs a trace for each.
+    Orbax raises at the first error while its other threads go on, and logs a stack trace for each;
+    the caller reports the failure in one line.
     """
     logger = logging.getLogger("absl")
 
@@ -147,8 +151,8 @@ def _told_once() -> Iterator[None]:
     except Exception:
         for thread in threading.enumerate():
             if type(thread).__module__.startswith("orbax."):
-                with contextlib.suppress(Exception):  # the thread's own
-                    thread.join(_SETTLE_SECONDS)
+                with contextlib.suppress(Exception):  # of the thread itself
+                    thread.join(_JOIN_SECONDS)
         raise
     finally:
         logger.removeFilter(is_other)

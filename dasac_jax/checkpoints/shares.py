@@ -1,7 +1,8 @@
-"""A checkpoint written by all processes: each its share of the arrays, all or nothing.
+"""A checkpoint that several processes write, each a share of the arrays.
 
-The first process writes into the step's own folder, the others beside it; when all shares are on
-disk the first one gathers them, as `process_1` and so on, and gives the whole its name.
+Process 0 writes into the step's own folder, the others into folders beside it. When all shares are
+on disk, process 0 moves them into the step's folder, as `process_1` and so on, and renames it. So a
+step appears with all shares or not at all.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from dasac_jax.checkpoints.writer import Job
 from dasac_jax.runtime import processes
 
 
-def mine(leaves: Mapping[str, Any]) -> list[str]:
-    """The names of the arrays that this process writes: nearly as many bytes as the others."""
+def own_names(leaves: Mapping[str, Any]) -> list[str]:
+    """The names of the arrays that this process writes, nearly as many bytes as each other one."""
     loads, shares = [0] * count(leaves), [[] for _ in range(count(leaves))]
     for name in sorted(leaves, key=lambda name: (-leaves[name].nbytes, name)):
         least = loads.index(min(loads))
         loads[least] += leaves[name].nbytes
         shares[least].append(name)
-    me = jax.process_index()
-    return shares[me] if me < len(shares) else []
+    process = jax.process_index()
+    return shares[process] if process < len(shares) else []
 
 
 def count(leaves: Mapping[str, Any]) -> int:
@@ -33,19 +34,19 @@ def count(leaves: Mapping[str, Any]) -> int:
     return max(1, min(jax.process_count(), len(leaves)))
 
 
-def write(folder: Path, job: Job, keep: int, talk: processes.Messages) -> None:
-    """Put a job's checkpoint into a folder as a whole, and keep the newest `keep` steps there.
+def write(folder: Path, job: Job, keep: int, messages: processes.Messages) -> None:
+    """Write a checkpoint into a folder, and keep the newest `keep` steps there.
 
-    Called by all processes, each with its arrays; raises on all of them where one cannot write,
-    the folder being as it was.
+    Called by all processes, each with its own arrays. Where one of them cannot write, all raise and
+    the folder is as it was.
     """
     part = step_folders.part(folder, job.step)
-    me = jax.process_index()
-    own = _beside(part, me)
+    process = jax.process_index()
+    own = _beside(part, process)
     try:
-        talk.together(lambda: None if me else step_folders.drop(part))
-        files = talk.together(lambda: _write_share(own, job))
-        talk.together(lambda: None if me else _gather(part, files, folder, job.step, keep))
+        messages.together(lambda: None if process else step_folders.drop(part))
+        files = messages.together(lambda: _write_share(own, job))
+        messages.together(lambda: None if process else _gather(part, files, folder, job.step, keep))
     finally:
         step_folders.drop(own)
 
@@ -56,7 +57,7 @@ def folders(step: Path, number: int) -> list[Path]:
 
 
 def _write_share(path: Path, job: Job) -> dict[str, list[int]]:
-    """Write this process's arrays, with facts and their checksum; gives the files' sums."""
+    """Write this process's arrays with their checksum; returns `integrity.sums` of the files."""
     if not job.arrays:
         return {}
     checksum = integrity.checksum(job.arrays)
@@ -67,13 +68,13 @@ def _write_share(path: Path, job: Job) -> dict[str, list[int]]:
 def _gather(
     part: Path, files: list[dict[str, list[int]]], folder: Path, step: int, keep: int
 ) -> None:
-    """Make one folder of all shares, on the first process."""
-    sealed = dict(files[0])
+    """Make one folder of all shares; called on process 0."""
+    checksums = dict(files[0])
     for process, theirs in enumerate(files[1:], start=1):
         if theirs:
             _beside(part, process).rename(part / _name(process))
-            sealed |= {f"{_name(process)}/{name}": found for name, found in theirs.items()}
-    integrity.seal(part, sealed)
+            checksums |= {f"{_name(process)}/{name}": found for name, found in theirs.items()}
+    integrity.write_checksums(part, checksums)
     step_folders.put(part, folder, step, keep)
 
 

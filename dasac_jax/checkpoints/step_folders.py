@@ -1,7 +1,7 @@
-"""Folders of steps: one sub-folder per checkpoint, put there and taken away in one go each.
+"""Folders of steps, with one sub-folder per checkpoint.
 
-Whatever moment a process is killed at, a checkpoint is there as a whole or not at all: it is
-written under another name and renamed, and renamed again before it is removed.
+A checkpoint is written under another name and then renamed, and renamed again before it is removed.
+So it is there as a whole or not at all, at whatever moment a process is killed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 _WRITTEN = "part"
 _REPLACED = "replaced"
 _REMOVED = "removed"
-# What was killed leaves behind, by orbax's own names too.
+# Names of what a killed process leaves behind, orbax's own among them.
 _LEFT_BEHIND = re.compile(rf"(\d+)\.({_WRITTEN}|{_REPLACED}|{_REMOVED}|orbax-checkpoint-tmp)\b.*")
 _PARTS_OF_A_STEP = ("state", "metadata", "files.json")
 
@@ -30,14 +30,14 @@ def steps(folder: Path) -> dict[int, Path]:
         return {}
     found = {int(p.name): p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()}
     for path in folder.glob(f"*.{_REPLACED}"):
-        # Killed between the two renames of `put`.
+        # A process was killed between the two renames of `put`.
         if path.stem.isdecimal():
             found.setdefault(int(path.stem), path)
     return dict(sorted(found.items(), reverse=True))
 
 
 def clear(folder: Path) -> None:
-    """Remove what processes that were killed left half written or half removed.
+    """Remove what killed processes left half written or half removed.
 
     Raises OSError where that is not permitted.
     """
@@ -53,21 +53,21 @@ def clear(folder: Path) -> None:
 
 
 def part(folder: Path, step: int) -> Path:
-    """Where a step is to be written, out of sight of `steps`; `drop` it first."""
+    """The folder to write a step to, which `steps` does not list; `drop` it first."""
     return folder / f"{step}.{_WRITTEN}"
 
 
 def drop(path: Path) -> None:
-    """Remove what was written to `path`, and beside it under a longer name."""
+    """Remove a folder and those beside it whose names begin with its name."""
     for found in path.parent.glob(f"{path.name}*"):
         shutil.rmtree(found, ignore_errors=True)
 
 
 def put(written: Path, folder: Path, step: int, keep: int) -> None:
-    """Make what was written to `part` the newest step; only then are others removed.
+    """Rename what was written to `part`, which becomes the newest step.
 
-    Those are later steps, and all but the newest `keep`. Raises OSError where a folder cannot be
-    renamed.
+    Only then later steps are removed, and all but the newest `keep`. Raises OSError where a folder
+    cannot be renamed.
     """
     final, replaced = folder / str(step), folder / f"{step}.{_REPLACED}"
     if final.exists():
@@ -87,7 +87,7 @@ def put(written: Path, folder: Path, step: int, keep: int) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Have a folder's names on the disk, so that power may fail before others are removed."""
+    """Flush a folder's entries to disk, so that a power cut cannot lose both old and new steps."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -26,7 +26,9 @@ from dasac_jax.runtime import processes
 from dasac_jax.version import __version__
 
 _LOG = logging.getLogger(__name__)
-_managers = itertools.count()  # all processes open them in the same order
+_managers = (
+    itertools.count()
+)  # numbers them, alike on all processes, which open them in the same order
 
 # 1 had no files.json, and no "format" in its metadata; 2 was written by one process.
 FORMAT = 3
@@ -37,7 +39,7 @@ def open_manager(folder: Path | str, keep: int = 2) -> Manager:
 
     Writing goes on in the background, a step appears when all of it is on disk, and only then are
     older ones removed: call `finish` at the end. Keep the best state apart in a folder of its own
-    with keep=1. What a killed process left half done is removed, so no other may write there.
+    with keep=1. Unfinished steps of killed processes are removed, so no other may write there.
     Raises UserError where the folder cannot be written.
     """
     folder = Path(folder).absolute()
@@ -47,8 +49,8 @@ def open_manager(folder: Path | str, keep: int = 2) -> Manager:
             step_folders.clear(folder)
         except OSError as error:
             raise UserError(f"cannot keep checkpoints in {folder}: {error}") from error
-    talk = processes.Messages(f"checkpoints/{next(_managers)}")
-    return Manager(folder, lambda job: shares.write(folder, job, keep, talk))
+    messages = processes.Messages(f"checkpoints/{next(_managers)}")
+    return Manager(folder, lambda job: shares.write(folder, job, keep, messages))
 
 
 def save(
@@ -64,16 +66,16 @@ def save(
     state: any pytree of arrays with an attribute `step`; numpy, or jax arrays that are the same
     on every device. It is copied before this returns, so its buffers may be donated; without
     `copy` it must not change before `finish`. metadata: facts that JSON can hold; the package's
-    version is added. after: a manager whose last state the metadata tell of: this one appears on
-    disk only behind that one. Checkpoints of the same or a later step are replaced: whoever saves
-    an earlier step could not restore them.
+    version is added. after: a manager whose last state has to be on disk before this one appears,
+    because the metadata describe it. Checkpoints of the same or a later step are removed: a run
+    that saves an earlier step has gone back and will write them again.
 
     Returns as soon as there is a copy and the save before it has ended. Where writing fails (a
     full disk) that is logged as a warning, and what was saved before stays as it is.
     """
     make = np.array if copy else np.asarray
     leaves = matching.named_leaves(state)
-    arrays = {key: make(leaves[key]) for key in shares.mine(leaves)}
+    arrays = {key: make(leaves[key]) for key in shares.own_names(leaves)}
     ours = {
         "version": __version__,
         "format": FORMAT,
@@ -139,7 +141,7 @@ def facts(source: Manager | Path | str) -> dict[str, Any]:
 
 
 def _folder(source: Manager | Path | str) -> Path:
-    """The folder of steps; a writer has first put down what it still holds."""
+    """The folder of steps; a manager first finishes what it is writing."""
     if isinstance(source, Manager):
         source.wait()
         return source.directory
@@ -164,7 +166,7 @@ def _newest(
             return *read_step(path), path
         except UserError:
             raise
-        except Exception as error:  # orbax names no type: what it raises depends on the damage
+        except Exception as error:  # orbax documents no type; what it raises depends on the damage
             why = reason(error)
             _LOG.warning("checkpoint %s is damaged: %s", path, why)
     if folder in steps.values():
@@ -176,11 +178,11 @@ def _newest(
 
 def _read_step(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Everything in one step's folder. Raises some exception if it is not as it was written."""
-    metadata, written_by = _read_metadata(path, sealed=integrity.check(path))
+    metadata, written_by = _read_metadata(path, checksummed=integrity.check(path))
     arrays = {}
     for share in shares.folders(path, written_by):
         found = orbax_files.read_arrays(share)
-        # In format 1 nothing else tells of a changed byte.
+        # In format 1 this checksum is the only one.
         if orbax_files.read_metadata(share)["checksum"] != integrity.checksum(found):
             raise ValueError("the arrays are not those that were written (checksum)")
         arrays |= found
@@ -188,11 +190,11 @@ def _read_step(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _read_facts(path: Path) -> tuple[None, dict[str, Any]]:
-    sealed = integrity.check(path, below="metadata/")
-    return None, _read_metadata(path, sealed=sealed)[0]
+    checksummed = integrity.check(path, below="metadata/")
+    return None, _read_metadata(path, checksummed=checksummed)[0]
 
 
-def _read_metadata(path: Path, *, sealed: bool) -> tuple[dict[str, Any], int]:
+def _read_metadata(path: Path, *, checksummed: bool) -> tuple[dict[str, Any], int]:
     """The metadata as saved, and the number of processes that wrote.
 
     Raises UserError for a format that is not known here.
@@ -206,6 +208,6 @@ def _read_metadata(path: Path, *, sealed: bool) -> tuple[dict[str, Any], int]:
             f"{metadata.get('version')}; this is {__version__}, which knows formats up "
             f"to {FORMAT}: install that version"
         )
-    if found > 1 and not sealed:
-        raise ValueError(f"{integrity.SEAL} is missing")
+    if found > 1 and not checksummed:
+        raise ValueError(f"{integrity.CHECKSUM_FILE} is missing")
     return metadata, metadata.pop("processes", 1)

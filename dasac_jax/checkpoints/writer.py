@@ -1,4 +1,4 @@
-"""Checkpoints written in the background, one after the other; what failed is kept and reported."""
+"""Writes checkpoints in a thread in the background, one after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be written: arrays by name, which no one changes, and facts for JSON."""
+    """One checkpoint to write: arrays by name, which must not change any more, and metadata."""
 
     step: int
     arrays: dict[str, np.ndarray]
@@ -26,25 +26,25 @@ class Job:
 
 
 class Manager:
-    """Writes into one folder, at most one job at a time; made by `checkpoint.open_manager`.
+    """Writes the steps of one folder, one at a time; made by `store.open_manager`.
 
-    directory: where the steps lie. write: puts a job there as a whole, or raises and leaves what
-    is there as it was.
+    directory: the folder of steps. write: writes a whole step there, or raises and leaves the
+    folder as it was. The last step is kept until it is on disk, so that it can be tried again.
     """
 
     def __init__(self, directory: Path, write: Callable[[Job], None]) -> None:
         self.directory = directory
         self._write = write
-        self._lock = threading.Lock()  # of writing
+        self._lock = threading.Lock()  # held while a step is written
         self._thread: threading.Thread | None = None
         self._unsaved: Job | None = None
         self._reason = ""
 
     def start(self, job: Job, after: Manager | None = None) -> None:
-        """Write a job in the background, when the one before has ended, well or not.
+        """Write a step in the background, once the attempt to write the one before has ended.
 
-        after: a manager whose own last job has to be on disk first; if it failed it is tried
-        again, and where it fails again so does this job.
+        after: a manager whose own last step has to be on disk first. If writing that failed it is
+        tried again; where it fails again, this step fails too.
         """
         self.wait()
         with self._lock:
@@ -53,7 +53,7 @@ class Manager:
         self._thread.start()
 
     def wait(self) -> tuple[int, str] | None:
-        """Wait for the background; the step that could not be saved and why, if it is the last."""
+        """Wait for the background; the last step and a reason where it could not be saved."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -66,14 +66,14 @@ class Manager:
             self._failed(f"{after.directory} could not be written before")
 
     def _flush(self) -> bool:
-        """Write what is not on disk; whether nothing is left."""
+        """Write the last step if it is not on disk yet; returns whether it is then."""
         with self._lock:
             job = self._unsaved
             if job is None:
                 return True
             try:
                 self._write(job)
-            except Exception as error:  # orbax names no type: a full disk is no OSError there
+            except Exception as error:  # orbax documents no type; a full disk is no OSError there
                 self._failed(reason(error))
                 return False
             self._unsaved = None
@@ -88,9 +88,9 @@ class Manager:
 
 
 def reason(error: Exception) -> str:
-    """What an exception of orbax says, in one line of bearable length."""
+    """The text of an exception of orbax, shortened to one line."""
     text = str(error).strip()
-    # TensorStore names each file on the way, and what the system said somewhere behind.
+    # TensorStore's text names many files first; the system's error code stands somewhere behind.
     system = re.search(r"os_error_code='(\d+)'", text)
     return (
         os.strerror(int(system[1])) if system else text.split("\n")[0][:200] or type(error).__name__

@@ -86,7 +86,7 @@ def saving(folder: Path, step: int):
     talks = [processes.Messages(f"test/{step}") for _ in range(PROCESSES)]
 
     def work(index):
-        job = Job(step, {name: leaves[name] for name in shares.mine(leaves)}, {"a": 1})
+        job = Job(step, {name: leaves[name] for name in shares.own_names(leaves)}, {"a": 1})
         shares.write(folder, job, 2, talks[index])
 
     return work
@@ -95,7 +95,7 @@ def saving(folder: Path, step: int):
 @pytest.mark.parametrize("sizes", [(5, 4, 3, 2, 1), (1, 1, 1), (7,), (9, 1, 1, 1, 1)])
 def test_every_array_has_one_writer_and_the_bytes_are_shared(sizes, in_processes):
     leaves = arrays(*sizes)
-    found = in_processes(lambda _: shares.mine(leaves))
+    found = in_processes(lambda _: shares.own_names(leaves))
     assert sorted(name for share in found for name in share) == sorted(leaves)
     bytes_of = [sum(leaves[name].nbytes for name in share) for share in found]
     assert max(bytes_of) <= sum(bytes_of) / PROCESSES + 4 * max(sizes)
@@ -111,8 +111,8 @@ def test_all_shares_appear_as_one_step(in_processes, full, tmp_path):
         found += json.loads((share / "arrays").read_text())
         assert json.loads((share / "metadata").read_text())["a"] == 1
     assert sorted(found) == ["w0", "w1", "w2", "w3", "w4"]
-    sealed = json.loads((tmp_path / "5" / "files.json").read_text())["files"]
-    assert {f"process_{i}/arrays" for i in (1, 2)} < set(sealed)
+    checksums = json.loads((tmp_path / "5" / "files.json").read_text())["files"]
+    assert {f"process_{i}/arrays" for i in (1, 2)} < set(checksums)
 
 
 @pytest.mark.parametrize("process", range(PROCESSES))
