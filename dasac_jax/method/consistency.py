@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dasac_jax.errors import UserError
+from dasac_jax.image.label_values import IGNORE
 from dasac_jax.image.warp import view_matrices, warp_affine, warp_ones
 from dasac_jax.method.losses import weighted_cross_entropy
 from dasac_jax.method.settings import Settings
@@ -22,7 +23,6 @@ __all__ = [
     "update_class_prior", "view_matrices",
 ]  # fmt: skip
 
-IGNORED = 255
 MIN_TOTAL = 1e-3  # clamps the sum that a pooled prediction is divided by
 VALID_TOTAL = 0.1  # pixels with less probability in all were seen by no view
 ENTROPY_EPSILON = 1e-5
@@ -170,7 +170,7 @@ def pseudo_labels(
     )
     threshold = jax.vmap(lambda values, classes: values[classes])(threshold, winner)
     kept = (confidence > threshold) & ~padded
-    return jnp.where(kept, winner, IGNORED), confidence
+    return jnp.where(kept, winner, IGNORE), confidence
 
 
 def class_thresholds(
@@ -240,7 +240,7 @@ def pixel_weights(
         UserError: on an unknown weighting, or views that cannot be averaged as asked.
     """
     class_weight = (1 - jnp.maximum(prior, 0)) ** focal_power
-    kept = labels != IGNORED
+    kept = labels != IGNORE
     weight = jnp.where(kept, class_weight[jnp.where(kept, labels, 0)], 0)
     if confidence_weighting == "batch":
         return weight * _batch_confidence(confidence, confidence_images, axis_name)

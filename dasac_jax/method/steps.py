@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from dasac_jax.image.label_values import IGNORE
 from dasac_jax.method import consistency, microbatches, trees
 from dasac_jax.method.losses import cross_entropy, weighted_cross_entropy
 from dasac_jax.method.settings import Settings
@@ -128,7 +129,7 @@ def adapt_step(
     batch = batch | {"pseudo_label": labels, "weight": weight}
     loss = partial(_adaptation_loss, state=state, model=model, settings=s)
     grads, metrics = microbatches.gradient_in_parts(loss, state.params, batch, s.accumulate)
-    metrics["labelled"] = (labels != consistency.IGNORED).mean()
+    metrics["labelled"] = (labels != IGNORE).mean()
     grads, metrics = (_mean_over_devices(each, axis_name) for each in (grads, metrics))
     metrics["teacher_distance"] = _distance(teacher, state.student)
     return _updated(state, teacher, prior_before, class_prior, grads, metrics, optimiser)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasac_jax.data.labels import Class
+from dasac_jax.image.label_values import IGNORE
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dasac_jax.method import consistency
 from dasac_jax.models import upsample
@@ -122,7 +123,7 @@ def _fused(made, probs, prior, *, group_size, pool, settings):
 def _labels(probs):
     """Probabilities (..., C) → labels (...,) int32, 255 where no view saw the pixel."""
     seen = probs.sum(-1) > consistency.VALID_TOTAL
-    return jnp.where(seen, probs.argmax(-1).astype(jnp.int32), consistency.IGNORED)
+    return jnp.where(seen, probs.argmax(-1).astype(jnp.int32), IGNORE)
 
 
 def teacher_views(stages: Mapping[str, np.ndarray], classes: Sequence[Class]) -> np.ndarray:
