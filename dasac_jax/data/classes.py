@@ -1,7 +1,8 @@
-"""The classes of a run: Cityscapes' 19, or the configuration's own, `config.data.classes`.
+"""The classes of a run: Cityscapes' 19, or those of the configuration in `config.data.classes`.
 
-Own classes come with data of one's own (`data.source` is "custom"), whose label files may hold any
-8-bit values: an id map says which value stands for which class, at the time of reading.
+A configuration may have its own classes if the data are the user's own (`data.source` is "custom").
+Their label files may hold any 8-bit values; an id map says which class each value stands for, and
+is applied when a file is read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,10 @@ from typing import Any
 from dasac_jax.data.labels import CLASSES, Class
 
 CUSTOM = "custom"
-"""`data.source` of a recipe that brings its own data."""
+"""The value of `data.source` for data of the user's own."""
 
-MOST = 254
-"""Classes that 8-bit label files have room for beside 255, the ignored pixels."""
+MAX_CLASSES = 254
+"""The most classes of 8-bit label files, in which 255 stands for ignored pixels."""
 
 IdMap = tuple[tuple[int, int], ...]
 """(label value, class) pairs."""
@@ -28,13 +29,13 @@ def of(data_config: Any) -> tuple[Class, ...]:
 
 
 def own(names: Sequence[str], palette: Sequence[Sequence[int]]) -> tuple[Class, ...]:
-    """Classes of one's own, of as many names as RGB colours; prepared label files hold 0, 1, …"""
+    """The classes of the given names and RGB colours, with the train ids 0, 1, … in this order."""
     pairs = zip(names, palette, strict=True)
     return tuple(Class(name, i, i, tuple(map(int, rgb))) for i, (name, rgb) in enumerate(pairs))
 
 
 def id_map(data_config: Any, role: str) -> IdMap:
-    """What the label values of a role's files stand for; empty where they are train ids."""
+    """The class of each label value in a role's files; empty where the values are train ids."""
     section = getattr(data_config, "classes", None)
     if section is None:
         return ()
@@ -44,15 +45,18 @@ def id_map(data_config: Any, role: str) -> IdMap:
 
 
 def problems(source: str, section: Any) -> Iterator[tuple[str, str]]:
-    """(key, what is wrong) for every mistake in the section `data.classes`, itself or a dict."""
+    """(key, what is wrong) for every mistake in `section`, the section `data.classes` or a dict.
+
+    source: the value of `data.source`.
+    """
     names = list(section["names"])
     if source != CUSTOM:
         for key in section:
             if section[key]:
                 yield key, f'classes of your own need your own data: data.source = "{CUSTOM}"'
         return
-    if names and not 2 <= len(names) <= MOST:
-        yield "names", f"from 2 to {MOST} classes work"
+    if names and not 2 <= len(names) <= MAX_CLASSES:
+        yield "names", f"from 2 to {MAX_CLASSES} classes work"
     if not all(isinstance(name, str) and name and name == " ".join(name.split()) for name in names):
         yield "names", "words with single spaces between them are needed"
         return
@@ -89,7 +93,7 @@ def _is_pair(pair: Any) -> bool:
 
 
 def _id_problem(ids: Sequence[Any], known: Sequence[str]) -> str | None:
-    """What is wrong with an id map."""
+    """What is wrong with an id map of the classes `known`, or None."""
     seen: set[int] = set()
     for pair in ids:
         if not _is_pair(pair):

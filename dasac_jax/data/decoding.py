@@ -1,4 +1,4 @@
-"""Image and label files -> arrays, with an error that names the file."""
+"""Read image and label files as arrays. Errors name the file."""
 
 import os
 import struct
@@ -26,9 +26,9 @@ _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def read_ids(path: str | os.PathLike) -> np.ndarray:
-    """An 8-bit single-channel PNG -> (h, w) uint8; of a palette PNG the indices, not the colours.
+    """Read an 8-bit PNG of one channel as (h, w) uint8; of a palette PNG, the indices.
 
-    Raises UserError naming the file when it cannot be read or has another pixel format.
+    Raises UserError naming the file where it cannot be read or has another pixel format.
     """
     ids = png.read_single(path)
     if ids is not None:
@@ -48,10 +48,10 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_image(path: Any, size: tuple[int, int]) -> np.ndarray:
-    """An 8-bit image file of any colour format -> (h, w, 3) uint8 RGB of the given size (h, w).
+    """Read an image file of 8 bits per channel as (h, w, 3) uint8 RGB of the given size (h, w).
 
-    Another size is brought to it as Pillow does, bilinear with antialiasing. Raises UserError
-    naming the file where it cannot be read or has more than 8 bits per channel.
+    Images of other sizes are resized by Pillow, bilinear with antialiasing. Raises UserError naming
+    the file where it cannot be read or has more than 8 bits per channel.
     """
     pixels = png.read_rgb(path)
     if pixels is None:

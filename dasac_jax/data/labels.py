@@ -1,8 +1,8 @@
-"""Cityscapes' classes: one table gives names, file ids, train ids and colours.
+"""Cityscapes' classes: one table of names, ids in label files, train ids and colours.
 
-Networks and losses know train ids 0..18 only. Label files on disk hold Cityscapes ids (GTA5 uses
-the same ones) or SYNTHIA ids; preparation turns both into train ids once. A run may have classes
-of its own instead, see `dasac_jax.data.classes`.
+Networks and losses use the train ids 0 to 18. The published label files hold Cityscapes ids (which
+GTA5 uses too) or SYNTHIA ids; the preparation of the data converts both to train ids. A run may
+have its own classes instead, see `dasac_jax.data.classes`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,11 +59,11 @@ SYNTHIA_LEFT_OUT: tuple[int, ...] = (9, 14, 16)
 """Train ids (terrain, truck, train) left out of the mean with SYNTHIA: 16 classes remain."""
 
 SYNTHIA_LEFT_OUT_13: tuple[int, ...] = (3, 4, 5, 9, 14, 16)
-"""As above and without wall, fence, pole: the 13 classes that some papers quote."""
+"""As above, and wall, fence and pole: 13 classes remain, whose mean some papers give."""
 
 
 def table(mapping: Mapping[int, int]) -> np.ndarray:
-    """(256,) uint8: label value 0..255 -> train id, IGNORE for values that `mapping` lacks."""
+    """(256,) uint8: what `mapping` gives for each label value 0 to 255, IGNORE for other values."""
     ids = np.full(256, IGNORE, np.uint8)
     for key, value in mapping.items():
         ids[key] = value
@@ -77,7 +77,7 @@ _LABEL_OF_TRAIN[IGNORE] = 0  # Cityscapes' "unlabeled", which maps back to IGNOR
 
 
 def _look_up(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """`found[ids]` for any integer dtype; ids outside 0..255 count as unknown."""
+    """`found[ids]` for any integer dtype, IGNORE for ids outside 0 to 255."""
     ids = np.asarray(ids)
     if not np.issubdtype(ids.dtype, np.integer):
         raise UserError(f"label ids must be integers, got {ids.dtype}")
@@ -100,7 +100,7 @@ def synthia_train_ids(synthia_ids: np.ndarray) -> np.ndarray:
 def label_ids(train_ids: np.ndarray) -> np.ndarray:
     """uint8 train ids -> uint8 Cityscapes label ids; 255 becomes 0 ("unlabeled").
 
-    This is what the Cityscapes evaluation server reads. Raises UserError for any other value.
+    The evaluation server of Cityscapes expects these ids. Raises UserError for any other value.
     """
     ids = np.asarray(train_ids)
     unknown = ~(((ids >= 0) & (ids < NUM_CLASSES)) | (ids == IGNORE))

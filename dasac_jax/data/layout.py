@@ -10,7 +10,7 @@ from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, cityscapes_label
 
 Entries = Callable[[str], dict[str, os.DirEntry]]
-"""Gives the entries of a folder below the data root by name, none for a folder that is missing."""
+"""Returns the entries of a folder below the data root by name, none for a missing folder."""
 
 
 class Folders(NamedTuple):
@@ -38,9 +38,9 @@ def cityscapes(split: str) -> Folders:
 
 
 def folder_entries(root: str | os.PathLike) -> Entries:
-    """A reader of the folders below `root` that reads each of them once and keeps the answer.
+    """A function that lists folders below `root`, each of them only once.
 
-    Looking for one file at a time takes a round trip for each where the root is on a network.
+    Where the root is on a network, asking for each file alone would take a round trip for each.
     """
 
     @functools.cache
@@ -72,12 +72,12 @@ def image_names(entries: Entries, folders: Folders) -> list[str]:
 
 
 def missing_files(root: str | os.PathLike, entries: Entries, paths: Iterable[str]) -> list[str]:
-    """Those of the paths below `root` where no file is, in order."""
+    """Those of the paths below `root` that are not files, in their order."""
 
     def is_there(path: str) -> bool:
         folder, name = os.path.split(path)
         entry = entries(folder).get(name)
-        if entry is None:  # another spelling of the name may still open it, as on some systems
+        if entry is None:  # some file systems open it under another spelling, such as other case
             return os.path.isfile(os.path.join(root, path))
         return entry.is_file()
 
@@ -87,8 +87,8 @@ def missing_files(root: str | os.PathLike, entries: Entries, paths: Iterable[str
 def find_pairs(root: Path, name: str, split: str) -> tuple[tuple[str, str | None], ...]:
     """Image and label paths of a whole set or split below `root`, None where there is no label.
 
-    name: "cityscapes", "gta5" or "synthia"; split: "train", or another one of Cityscapes'. The
-    order is the one that training reads them in. Raises UserError where there is no image.
+    name: "cityscapes", "gta5" or "synthia"; split: "train", for Cityscapes also "val" or "test".
+    Pairs are sorted as those of training. Raises UserError where there is no image.
     """
     sources = {"gta5": GTA5, "synthia": SYNTHIA}
     folders = cityscapes(split) if name == "cityscapes" else sources[name]

@@ -1,4 +1,4 @@
-"""Image and label pairs, read one at a time and brought to one size."""
+"""Image and label pairs with random access, read one at a time and resized to one size."""
 
 import dataclasses
 import os
@@ -19,16 +19,18 @@ PREPARED = "made by scripts/prepare_data.py"
 
 @dataclasses.dataclass(frozen=True)
 class PairSource:
-    """Image and label pairs below `root`, all brought to `size` (h, w).
+    """Image and label pairs below `root`, all resized to `size` (h, w).
 
     Item i is `{"image": (h, w, 3) uint8 RGB, "label": (h, w) uint8 train ids, "name": str}`; the
     label is 255 everywhere for pairs without one, and the name is the image's path below `root`.
-    Items of another size are resized as Pillow does: images bilinear with antialiasing, labels
-    nearest. id_map: pairs of a label value in the files and its train id, all other values being
-    ignored; empty where the files hold train ids. Raises UserError naming file and item when a
-    file cannot be read or, without id_map, a label value is neither below `num_classes` nor 255.
-    records: where the files are stored, `tfds.records.Records`; None where they lie below `root`.
-    Safe to read from many threads.
+    Files of other sizes are resized by Pillow: images bilinear with antialiasing, labels nearest.
+
+    name: of the source in error messages. id_map: pairs of a label value in the files and its train
+    id, all other values being ignored; empty where the files hold train ids. records: the
+    `tfds.records.Records` that hold the files, None where they lie below `root`.
+
+    Reading an item raises UserError naming file and item where a file cannot be read or, without
+    id_map, a label value is neither below `num_classes` nor 255. Many threads may read at once.
     """
 
     root: str
@@ -59,7 +61,7 @@ class PairSource:
         return tuple(image for image, _ in self.pairs)
 
     def file(self, path: str) -> Any:
-        """What to open for one of the pairs' paths: its place, or the stored file in memory."""
+        """What to open for one of the pairs' paths: a path, or a stored file in memory."""
         return self.records.open(path) if self.records else os.path.join(self.root, path)
 
     def _read_label(self, label: str | None) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""PNG files decoded at twice Pillow's speed.
+"""Decode PNG files with TensorStore, at twice Pillow's speed.
 
-Decoding is most of the work that training leaves to the host. TensorStore, which checkpoints need
-anyway, undoes a PNG's row filters with vector instructions, Pillow does so byte by byte.
+Decoding is most of the work of the host in training. TensorStore, which checkpoints need anyway,
+reverses the row filters of a PNG with vector instructions, where Pillow works byte by byte.
 """
 
 import contextlib
@@ -12,24 +12,24 @@ import numpy as np
 import tensorstore
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEADER = 26  # bytes: up to the depth and type of the pixels
-_GREY, _RGB, _PALETTE = 0, 2, 3  # types of pixels
-_REFUSALS = (ValueError, NotImplementedError, OSError)  # TensorStore's, for files of other kinds
+_HEADER = 26  # bytes, of which the last two are bit depth and colour type
+_GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
+_ERRORS = (ValueError, NotImplementedError, OSError)  # TensorStore's, where it cannot decode
 
 
 def read_rgb(file: str | os.PathLike | BinaryIO) -> np.ndarray | None:
-    """(h, w, 3) uint8 of a whole PNG of 8-bit RGB; None for any other file, which Pillow may read.
+    """Read a PNG of 8-bit RGB as (h, w, 3) uint8. Returns None for other files.
 
-    A file that is damaged or absent gives None as well: Pillow says what is wrong with it. An open
-    file is read from its beginning and left there.
+    None also stands for a damaged or missing file: Pillow then gives the error message. An open file
+    is read from its beginning, and its position is set back there.
     """
     return _read(file, (_RGB,), 3)
 
 
 def read_single(file: str | os.PathLike | BinaryIO) -> np.ndarray | None:
-    """(h, w) uint8 of a whole PNG with one 8-bit channel, of a palette PNG the indices.
+    """Read a PNG of one 8-bit channel as (h, w) uint8; of a palette PNG, the indices.
 
-    None as in `read_rgb`.
+    Returns None as `read_rgb` does.
     """
     pixels = _read(file, (_GREY, _PALETTE), 1)
     return None if pixels is None else pixels[..., 0]
@@ -40,17 +40,17 @@ def _read(file, types: tuple[int, ...], channels: int) -> np.ndarray | None:
         encoded = _encoded(file, types)
         if encoded is None:
             return None
-        context = tensorstore.Context()  # a memory of its own
+        context = tensorstore.Context()  # with an in-memory store of its own
         place = {"driver": "memory", "path": "image"}
         tensorstore.KvStore.open({"driver": "memory"}, context=context).result()["image"] = encoded
         opened = tensorstore.open({"driver": "png", "kvstore": place}, context=context).result()
         return opened.read().result() if opened.shape[2] == channels else None
-    except _REFUSALS:
+    except _ERRORS:
         return None
 
 
 def _encoded(file, types: tuple[int, ...]) -> bytes | None:
-    """The file's content if it is a PNG of 8 bits of one of these types."""
+    """The content of a PNG of 8 bits and one of these colour types, None for other files."""
     is_open = hasattr(file, "read")
     with contextlib.nullcontext(file) if is_open else open(file, "rb") as opened:
         opened.seek(0)

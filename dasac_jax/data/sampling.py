@@ -1,7 +1,7 @@
-"""Which image comes when: pure functions of (seed, epoch, position), on the host.
+"""The order in which images are sampled: pure functions of (seed, epoch, position), on the host.
 
-Only raw generator output is used, which NumPy keeps the same for ever; its shuffles and choices may
-change between versions, and with them the order of a resumed run.
+Only the raw output of the random generator is used. NumPy guarantees that it never changes, whereas
+its shuffles and choices may change between versions, and with them the order of a resumed run.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from dasac_jax.files import replacing
 UNIFORM_SHARE = 0.25
 """Share of the uniform distribution in target sampling; the rest follows the weights."""
 
-_SOURCE, _TARGET = 0, 1  # keep the two random streams apart
+_SOURCE, _TARGET = 0, 1  # first numbers of the seeds, so that the two random streams differ
 
 _FILE_COMMENT = "# Pixels predicted per class in each target training image (tab-separated)."
 _SHARES_COMMENT = (
@@ -31,12 +31,12 @@ _FRAME = re.compile(r"[^_]+_\d{6}_\d{6}(?=_|$)")  # Cityscapes' city, sequence a
 
 
 def _raw(*entropy: int, size: int | None = None) -> np.ndarray | int:
-    """uint64 draws that depend on the given non-negative integers alone."""
+    """uint64 random numbers, a function of the given non-negative integers alone."""
     return np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(size)
 
 
 def source_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    """(num_images,) int64: the order in which an epoch shows the source images."""
+    """(num_images,) int64: the order of the source images in an epoch."""
     return np.argsort(_raw(_SOURCE, seed, epoch, size=num_images), kind="stable")
 
 
@@ -56,11 +56,11 @@ def target_probabilities(
     num_classes: int,
     uniform_classes: Sequence[int] = (),
 ) -> np.ndarray:
-    """(C, N) float64: the probability of each image, given the class an item stands for.
+    """(C, N) float64: the probability of each image, given the class that it is drawn for.
 
-    Image k has 0.25/N + 0.75 · `weights`[k, c]. Classes in `uniform_classes` (those left out of
-    the mean), classes without any predicted pixel and, without `weights` (N, C), all classes are
-    uniform. Rows sum to 1. Raises UserError for weights of another shape.
+    Image k of class c has the probability 0.25/N + 0.75 · `weights`[k, c]. The probabilities are
+    uniform for the classes in `uniform_classes` (those left out of the mean), for classes without
+    any predicted pixel and, without `weights` (N, C), for all classes. Rows sum to 1. Raises UserError for weights of another shape.
     """
     uniform = np.full((num_classes, num_images), 1 / num_images)
     if weights is None:
@@ -79,12 +79,12 @@ def target_probabilities(
 
 @dataclasses.dataclass(frozen=True)
 class TargetSampler:
-    """Draws target images; `cumulative` (C, N) are summed probabilities per class."""
+    """Draws target images. cumulative: (C, N) cumulative sums of each class's probabilities."""
 
     cumulative: np.ndarray
 
     def index(self, seed: int, epoch: int, position: int) -> int:
-        """The image shown at `position` of an epoch, which stands for class position mod C."""
+        """The image at `position` of an epoch, drawn for the class `position` mod C."""
         sums = self.cumulative[position % len(self.cumulative)]
         draw = (_raw(_TARGET, seed, epoch, position) >> 11) * 2.0**-53  # in [0, 1)
         found = int(np.searchsorted(sums, draw * sums[-1], side="right"))
@@ -97,7 +97,7 @@ def target_sampler(
     num_classes: int,
     uniform_classes: Sequence[int] = (),
 ) -> TargetSampler:
-    """A sampler over `target_probabilities`, with the sums made once."""
+    """The sampler for `target_probabilities`, whose arguments these are."""
     probabilities = target_probabilities(num_images, weights, num_classes, uniform_classes)
     return TargetSampler(np.cumsum(probabilities, axis=1))
 
@@ -105,11 +105,13 @@ def target_sampler(
 def save_weights(
     path: str | os.PathLike, names: Sequence[str], counts: np.ndarray, class_names: Sequence[str]
 ) -> None:
-    """Writes what importance weights are made of, atomically: `counts` (N, C) of predicted pixels.
+    """Write the file that importance weights are read from, atomically.
 
-    Floating-point numbers are taken as shares of a class's pixels instead. A text file with tabs:
-    a comment line that says which of the two it holds, a header (`image` and the class names), then
-    one line per image (its name and its pixels or shares per class).
+    counts: (N, C), integers for predicted pixels, floating-point numbers for shares of a class's
+    pixels. The file is text with tabs: a comment line that says which of the two it holds, a header
+    (`image` and the class names), then one line per image (its name and its pixels or shares per
+    class). Raises UserError for other shapes, for names with tabs or line breaks, and where the file
+    cannot be written.
     """
     counts = np.asarray(counts)
     if counts.shape != (len(names), len(class_names)):
@@ -136,12 +138,12 @@ def save_weights(
 def load_weights(
     path: str | os.PathLike, names: Sequence[str], class_names: Sequence[str]
 ) -> np.ndarray:
-    """The importance weights (N, C) float64 of `names`, in their order, from `save_weights`' file.
+    """Read the importance weights (N, C) float64 of the images `names` from a file.
 
-    Where its names are not `names`, as those of masks are not, they belong together by city,
-    sequence and frame as Cityscapes' files have them, others by the last part of their path without
-    suffix. Raises UserError when the file is unreadable or damaged, or made for other classes or
-    images.
+    Where the file holds none of `names`, because its names are those of masks, names are matched by
+    city, sequence and frame if they are like Cityscapes', else by the last part of the path without
+    suffix. Raises UserError where the file is unreadable or damaged, or was made for other classes
+    or images.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -185,13 +187,14 @@ def _parse_row(
 
 
 def _frame(name: str) -> str:
-    """What an image and its mask have in common."""
+    """The part of the name that an image and its mask have in common."""
     stem = PurePosixPath(name).stem
     found = _FRAME.match(stem)
     return found[0] if found else stem
 
 
 def _by_frame(where: str, rows: dict[str, Any]) -> dict[str, Any]:
+    """`rows` by `_frame` of their names. where: what holds them, for the error message."""
     found: dict[str, Any] = {}
     for name, row in rows.items():
         if _frame(name) in found:
@@ -204,7 +207,7 @@ def _by_frame(where: str, rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_names(path, counts: dict[str, list[float]], names: Sequence[str]) -> None:
-    """Weights are shares of all images: the file must hold the training images and no others."""
+    """Raise UserError unless the file holds exactly the training images, as shares need all."""
     absent = [name for name in names if name not in counts]
     listed = set(names)
     extra = [name for name in counts if name not in listed]

@@ -88,7 +88,7 @@ def carry_out(
     jobs: int = 1,
     update: Callable[[int], None] | None = None,
 ) -> Summary:
-    """Prepare everything of `plan` below `root`; in `jobs` threads.
+    """Prepare everything of `plan` below `root` in `jobs` threads.
 
     An original that cannot be read, or in whose place another file lies, is left out and noted
     among the errors. The originals themselves are never changed. update: called with the number of

@@ -14,7 +14,7 @@ from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, cityscapes_label
 
 GTA5_NUMBERS = range(1, 24967)
-"""The numbers of the published GTA5 images. Copies of the set lack some of them, not always the same."""
+"""The numbers of the published GTA5 images. Copies of the set lack some, not always the same."""
 
 GTA5_SIZE = (1052, 1914)
 """(h, w) that GTA5's images and labels are brought to for training."""

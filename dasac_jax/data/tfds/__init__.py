@@ -1,1 +1,1 @@
-"""The prepared data sets as TensorFlow Datasets in ArrayRecord files, without TensorFlow."""
+"""Prepared data sets stored as TensorFlow Datasets in ArrayRecord files, without TensorFlow."""

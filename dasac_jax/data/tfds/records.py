@@ -1,4 +1,4 @@
-"""The stored sets as the place that `sources` reads files from, instead of folders."""
+"""Read the files of a data set from ArrayRecord files, instead of from folders."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _READ_ERRORS = (OSError, RuntimeError, ValueError, IndexError)
 _VERSION_FILE = "dataset_info.json"
 
 
-class _Named(io.BytesIO):
-    """A file in memory that is called, in messages, by where it comes from."""
+class _NamedBytes(io.BytesIO):
+    """A file in memory, named in error messages by where it was read from."""
 
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)
@@ -39,8 +39,8 @@ class _Named(io.BytesIO):
 class Records:
     """One split of a stored set. pairs: image and label paths, in the order of the records.
 
-    places: path -> record and what to take of it. data: random access to the records' encoded
-    images and labels. size: (h, w) that everything was brought to, None for as is.
+    places: path -> number of the record and "image" or "label". data: random access to the records'
+    encoded images and labels. size: (h, w) of all files, None where they were stored unchanged.
     """
 
     folder: Path
@@ -69,31 +69,30 @@ class Records:
         index, part = self.places[path]
         where = f"{path} (record {index} of {self.folder}, {self.split})"
         try:
-            return _Named(self.data[index][part], where)
+            return _NamedBytes(self.data[index][part], where)
         except _READ_ERRORS as error:
             raise UserError(f"cannot read {where}: {first_line(error)}") from error
 
 
 def open_records(data_config: Any, role: str) -> Records | None:
-    """`find`, and where files are stored, a line in the log that says which are read."""
+    """As `find`; where `data.tfds` is set, the log says once where files are read from."""
     found = find(data_config, role)
     if getattr(data_config, "tfds", ""):
-        _say(f"{role}: read from {found.folder if found else 'the folders'}")
+        _log_once(f"{role}: read from {found.folder if found else 'the folders'}")
     return found
 
 
 @functools.cache  # a run opens its sources many times
-def _say(text: str) -> None:
+def _log_once(text: str) -> None:
     _LOG.info(text)
 
 
 def find(data_config: Any, role: str) -> Records | None:
-    """What holds a role's files: the set below `data.tfds`; None where the folders do.
+    """The stored set below `data.tfds` with a role's files; None where they are read from folders.
 
-    A set stored at the role's very size is taken before one stored as is. The validation images,
-    "val", are scored at their own size and so only taken from the latter. What is stored neither
-    way follows from the folders. Raises UserError where `data.tfds` holds no set at all, or the
-    packages to read it are missing.
+    A set that was resized to the role's size is preferred to one of unchanged files. The validation
+    images, "val", are scored at their own size and therefore read from unchanged files only.
+    Raises UserError where `data.tfds` holds no set at all, or the packages to read it are missing.
     """
     if not getattr(data_config, "tfds", ""):
         return None
@@ -126,7 +125,7 @@ def find(data_config: Any, role: str) -> Records | None:
 def load_tfds() -> Any:
     """The module tensorflow_datasets. Raises UserError where it is not installed."""
     try:
-        import importlib_resources  # noqa: F401 - it is needed and not declared
+        import importlib_resources  # noqa: F401 - TFDS needs it without declaring it
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError(
@@ -137,7 +136,7 @@ def load_tfds() -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what TFDS logs of each of its steps."""
+    """Hide the messages that TFDS logs for each of its steps."""
     verbosity = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
@@ -147,7 +146,7 @@ def quiet() -> Iterator[None]:
 
 
 def _open(folder: Path, split: str, size: sets.Size | None) -> Records | None:
-    """A split of the set in `folder`; None where it was built without that split."""
+    """A split of the set in `folder`, None where it was built without this split."""
     tfds = load_tfds()
     try:
         with quiet():
@@ -174,5 +173,5 @@ def _open(folder: Path, split: str, size: sets.Size | None) -> Records | None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the call stacks that some libraries append."""
+    """The first line of an error's message, without the call stacks that some libraries append."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

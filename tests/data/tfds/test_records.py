@@ -225,7 +225,7 @@ def test_a_folder_without_any_set_is_refused(config, tmp_path):
 
 
 @pytest.fixture
-def talkative():
+def verbose_log():
     """absl's log at the level that programs begin with."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.INFO)
@@ -233,9 +233,9 @@ def talkative():
     logging.set_verbosity(before)
 
 
-def test_the_log_says_once_where_files_are_read(both, caplog, talkative):
+def test_the_log_says_once_where_files_are_read(both, caplog, verbose_log):
     shutil.rmtree(Path(both.tfds, "prepared_gta5"))
-    records._say.cache_clear()
+    records._log_once.cache_clear()
     with caplog.at_level("INFO"):
         assert sources.missing(both) == []
         assert not caplog.messages
