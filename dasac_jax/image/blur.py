@@ -1,9 +1,9 @@
-"""Gaussian blur with a traced radius."""
+"""Gaussian blur whose radius may be a traced value."""
 
 import jax
 import jax.numpy as jnp
 
-REACH = 8  # pixels to either side: four standard deviations of the widest blur in use, 2 pixels
+REACH = 8  # pixels to either side: four standard deviations of the widest blur in use (2 pixels)
 
 
 def gaussian_blur(image: jax.Array, radius: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def luma(image: jax.Array) -> jax.Array:
-    """(H, W, 3) -> (H, W): the brightness that an eye sees, weights of ITU-R 601."""
+    """(H, W, 3) -> (H, W): perceived brightness, with the weights of ITU-R BT.601."""
     red, green, blue = LUMA
     return red * image[..., 0] + green * image[..., 1] + blue * image[..., 2]
 
@@ -42,7 +42,7 @@ def adjust_saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def adjust_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
-    """Rotate the hue of hue, saturation, value by `turn`, in units of a full turn (in [-1, 1])."""
+    """Rotate the hue (of HSV) by `turn`, in full turns, from -1 to 1."""
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)

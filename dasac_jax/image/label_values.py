@@ -1,4 +1,4 @@
-"""Values of label pixels that stand for no class. Imports nothing, so that any room may use it."""
+"""The value of label pixels that stand for no class. Importing it imports nothing else."""
 
 IGNORE = 255
 """Label of pixels that are neither trained on nor scored."""

@@ -1,6 +1,6 @@
-"""Normalisation of images: ImageNet's channel statistics for the target, others for the source.
+"""Normalisation of images, by ImageNet's channel statistics for the target, others for the source.
 
-The source's are chosen so that both domains have the same channel statistics once normalised.
+The source's are chosen so that both domains have the same channel statistics after normalisation.
 """
 
 import jax
@@ -28,7 +28,7 @@ def source_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = ms - ss/st * (mt - imagenet mean) and std = ss/st * imagenet std.
 
     Args:
-        name: "gta5", "synthia", or "none": the source is normalised as the target is.
+        name: "gta5", "synthia", or "none", with which the source is normalised like the target.
 
     Returns:
         mean (3,), std (3,) for RGB in [0, 1].

@@ -1,11 +1,11 @@
 """Pillow's resizing as one interpolation matrix per axis.
 
 A view is an image that was resized, cropped, flipped, cut to a window and resized again. Each of
-these acts on rows and columns separately, so that all of them together are one (out, in) matrix per
-axis and a view costs two matrix products. Image sizes are static; scales, offsets and flips may be
-traced.
+these steps acts on rows and columns separately. So all of them together are one (out, in) matrix
+per axis, and a view costs two matrix products. Image sizes are static; scales, offsets and flips
+may be traced values.
 
-Positions along an axis are in pixels with pixel j covering [j, j + 1), its centre at j + 0.5.
+Positions along an axis are in pixels. Pixel j covers [j, j + 1) and its centre is j + 0.5.
 """
 
 import jax
@@ -85,7 +85,7 @@ def zoom_axis(
 
 
 def resample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Apply one interpolation matrix per axis.
+    """Resample an image by one interpolation matrix per axis.
 
     Args:
         image: (h, w, C), any dtype.
@@ -97,7 +97,7 @@ def resample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array
     image = image.astype(jnp.float32)
     precision = jax.lax.Precision.HIGHEST
     (H, h), (W, w) = rows.shape, columns.shape
-    if H * w * (h + W) <= W * h * (w + H):  # fewer multiplications rows first
+    if H * w * (h + W) <= W * h * (w + H):  # then rows first need fewer multiplications
         image = jnp.einsum("Hh,hwc->Hwc", rows, image, precision=precision)
         return jnp.einsum("Ww,Hwc->HWc", columns, image, precision=precision)
     image = jnp.einsum("Ww,hwc->hWc", columns, image, precision=precision)
@@ -107,7 +107,7 @@ def resample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array
 def gather_nearest(
     label: jax.Array, rows: jax.Array, columns: jax.Array, fill: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Take label pixels by one index map per axis.
+    """Take the label pixels that one index per row and per column name.
 
     Args:
         label: (h, w) integers.

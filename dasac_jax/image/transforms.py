@@ -1,6 +1,6 @@
-"""Geometry, colour and noise of single images, given the parameters drawn for them.
+"""Apply geometry, colour and noise to single images, given the parameters drawn for them.
 
-`view_parameters` draws the parameters; `views` makes whole batches of both.
+`view_parameters` draws the parameters; `views` uses both to make the views of whole batches.
 """
 
 import jax
@@ -108,7 +108,7 @@ def zoom_view(
 
 
 def jitter_image(image: jax.Array, jitter: Jitter, valid: jax.Array) -> jax.Array:
-    """Colour jitter of one image (H, W, 3) in [0, 1] if `jitter.apply` says so.
+    """Colour jitter of one image (H, W, 3) in [0, 1] where `jitter.apply` is true.
 
     valid: (H, W) bool, the pixels that are not padding.
     """

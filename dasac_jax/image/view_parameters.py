@@ -1,7 +1,7 @@
-"""The random parameters of a view, drawn from a key without touching a pixel.
+"""The random parameters of a view, drawn from a random key.
 
-All numbers of an item come from one call of the generator, because every further call is one more
-program to compile.
+All numbers of an item come from one call of the random generator, because each further call would
+add to the time of compilation.
 """
 
 from itertools import permutations
@@ -42,7 +42,7 @@ class Noise(NamedTuple):
 
 
 def _between(u: jax.Array, bounds: tuple[float, float]) -> jax.Array:
-    """Numbers uniform in [0, 1) -> numbers uniform between two bounds."""
+    """Map numbers that are uniform in [0, 1) to numbers that are uniform between two bounds."""
     low, high = bounds
     return low + u * (high - low)
 

@@ -1,7 +1,8 @@
-"""The views that training sees, made on device from decoded images.
+"""Make the views that the networks are trained on from decoded images, on device.
 
-Every function is pure and compiles with static shapes. What an item looks like depends only on the
-step's key and on the item's number in the global batch, so it is the same on any number of devices.
+Every function is pure and compiles with static shapes. The views of an item depend only on the
+step's key and on the item's number in the global batch, so they are the same on any number of
+devices.
 """
 
 from functools import partial
@@ -53,11 +54,11 @@ def target_views(
     jitter: float,
     hue: float,
 ) -> dict[str, jax.Array]:
-    """The target's part of `adapt_views`, which says what arguments and results are."""
+    """The target's part of `adapt_views`, which describes the arguments and results."""
     groups, places = target_view // num_views, target_view % num_views
 
     def frame(image, group):
-        # The group's own key has number 0, its views have the numbers from 1 on.
+        # Number 0 gives the key of the group's frame, numbers from 1 on the keys of its views.
         frame_key = jax.random.fold_in(item_key(key, TARGET, group), 0)
         return group_frame(image, draw_crop(frame_key, size, size, target_scale), size)
 

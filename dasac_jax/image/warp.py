@@ -1,9 +1,9 @@
-"""Affine warps of views that differ from their frame by flip, scale and shift only.
+"""Affine warps of views that differ from their frame only by flip, scale and shift.
 
-The convention is PyTorch's `affine_grid` followed by `grid_sample` (bilinear, zeros outside,
-corners not aligned): a matrix takes output positions to input positions, both in units where the
-image spans [-1, 1] from pixel edge to pixel edge. Without rotation or shear the two axes separate,
-so that each needs only two taps.
+The convention is that of PyTorch's `affine_grid` followed by `grid_sample` (bilinear, zeros outside,
+corners not aligned): a matrix maps output positions to input positions, in units in which the image
+spans [-1, 1] from the outer edge of the first pixel to that of the last. Without rotation or shear
+the axes are independent, so that each output pixel interpolates two pixels along each axis.
 """
 
 import jax
