@@ -1,8 +1,8 @@
-"""The two looks: how the parts of one scene turn into a picture.
+"""The appearance of the two domains: how the parts of a scene become a picture.
 
-The game's look is flat shading in clean, saturated colours. The real look moves the colours of
-every material, adds textures, haze that grows with depth, uneven light, blur and sensor noise. Its
-`strength` scales all of these together.
+The game has flat shading in clean, saturated colours. The real domain has other colours of every
+material, textures, haze that grows with depth, uneven light, blur and sensor noise; its `strength`
+scales all of these together.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from PIL import Image, ImageFilter
 
 from dasac_jax.data.demo.draw import MATERIALS, SUPERSAMPLING, Scene
 
-SHIFT = 0.25  # strength of the real look; 0 keeps the game's colours, 1 is harsh
+SHIFT = 0.25  # strength of the real appearance; 0 keeps the game's colours, 1 is extreme
 
-# Colours per material: (game, real). A part's tint picks one of a material's colours; both looks
-# have as many, so that strength can move one into the other.
+# Colours of each material: (game, real). A part's tint selects one of them; both domains have the
+# same number of colours, because the strength interpolates between them.
 _COLOURS = {
     "sky": ("6fa8e8 8fc0f0 f0b880", "c9d2dc dde0e2 a9b7c8"),
     "road": ("6e727c 64666e 787a80", "55524e 4b4a4a 625d57"),
@@ -57,7 +57,7 @@ _COLOURS = {
     "bin": ("408058 707880", "374f42 4b4f52"),
 }  # fmt: skip
 
-# How strongly the real look's patterns show on a material: grain, stains, bricks, clumps of leaves.
+# Amplitudes of the real domain's patterns on a material: grain, stains, bricks, clumps of leaves.
 _TEXTURE = {
     "road": (0.30, 0.30, 0, 0), "marking": (0.35, 0.35, 0, 0), "sidewalk": (0.22, 0.25, 0.35, 0),
     "curb": (0.25, 0.2, 0, 0), "terrain": (0.35, 0.3, 0, 0.35), "plaster": (0.10, 0.35, 0, 0),
@@ -71,20 +71,20 @@ _AMPLITUDE = np.array([_TEXTURE.get(name, (0, 0, 0, 0)) for name in MATERIALS], 
 _TILE = 256  # a power of two
 
 
-def game_look(rng: np.random.Generator, scene: Scene) -> np.ndarray:
+def game_picture(rng: np.random.Generator, scene: Scene) -> np.ndarray:
     """(H, W, 3) uint8: flat shading, clean colours, hard shadows."""
     image = _flat(scene, 0.0) * _shadowed(scene, _Surface.of(scene), 0.5)
     image = _sky(rng, scene, image, 0.0)
     return _to_bytes(image * np.float32(rng.uniform(0.92, 1.06)))
 
 
-def real_look(rng: np.random.Generator, scene: Scene, strength: float = SHIFT) -> np.ndarray:
+def real_picture(rng: np.random.Generator, scene: Scene, strength: float = SHIFT) -> np.ndarray:
     """(H, W, 3) uint8: duller colours, textures, haze, vignette, blur and noise."""
     surface = _Surface.of(scene)
     image = _flat(scene, strength) * _shadowed(scene, surface, 0.5)
     image = _sky(rng, scene, image, strength)
     image *= _texture(rng, scene, surface, strength)[..., None]
-    image = _air(rng, scene, surface, image, strength)
+    image = _haze_and_vignette(rng, scene, surface, image, strength)
     return _sensor(rng, image, strength)
 
 
@@ -92,7 +92,7 @@ def real_look(rng: np.random.Generator, scene: Scene, strength: float = SHIFT) -
 class _Surface:
     """What each final pixel shows: (H, W) part, material, depth (m), and positions on the surface.
 
-    `u`, `v` are metres along the surface, whichever way it faces; `ground` marks level ones.
+    `u`, `v` are metres along the surface, whichever way it faces; `ground` is true on level ones.
     """
 
     part: np.ndarray
@@ -123,20 +123,20 @@ class _Surface:
 
 
 def _flat(scene: Scene, strength: float) -> np.ndarray:
-    """(H, W, 3) in [0, 1]: every part in its one colour, light included, antialiased."""
+    """(H, W, 3) in [0, 1]: each part in one colour times its light, antialiased."""
     palette = _palette(strength)
     sizes = np.array([len(colours) for colours in palette])
     starts = np.cumsum(sizes) - sizes
     chosen = np.minimum((scene.tint * sizes[scene.material]).astype(int), sizes[scene.material] - 1)
     table = np.concatenate(palette)[starts[scene.material] + chosen]
-    shade = 0.9 + 0.2 * ((scene.tint * 7919) % 1)  # parts of one colour still differ a little
+    shade = 0.9 + 0.2 * ((scene.tint * 7919) % 1)  # parts of the same colour differ a little
     table = _to_bytes(table * (scene.light * shade)[:, None])
     picture = Image.fromarray(np.take(table, scene.part, axis=0)).reduce(SUPERSAMPLING)
     return np.asarray(picture, np.float32) / 255
 
 
 def _palette(strength: float) -> list[np.ndarray]:
-    """Per material (K, 3) colours in [0, 1] between the game's and the real ones."""
+    """The (K, 3) colours in [0, 1] of each material, between the game's and the real ones."""
 
     def parse(text: str) -> np.ndarray:
         return np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in text.split()]) / 255
@@ -191,7 +191,7 @@ def _texture(
     return np.clip(1 + strength * pattern, 0.2, 2.2).astype(np.float32)
 
 
-def _air(
+def _haze_and_vignette(
     rng: np.random.Generator, scene: Scene, surface: _Surface, image: np.ndarray, strength: float
 ) -> np.ndarray:
     """Haze that grows with depth, and the lens's darker corners."""
@@ -219,7 +219,7 @@ def _sensor(rng: np.random.Generator, image: np.ndarray, strength: float) -> np.
 
 
 def _sky(rng: np.random.Generator, scene: Scene, image: np.ndarray, strength: float) -> np.ndarray:
-    """Paints the sky: lighter towards the horizon, with clouds."""
+    """Paint the sky, which is lighter towards the horizon and has clouds."""
     sky = scene.part == 0
     rows, columns, _ = image.shape
     share = sky.reshape(rows, SUPERSAMPLING, columns, SUPERSAMPLING).mean((1, 3), dtype=np.float32)

@@ -1,4 +1,6 @@
-"""A camera and a brush: polygons in metres become a map of parts, which a look turns into colour.
+"""A camera and a brush, which draw polygons in metres as a map of parts and a map of labels.
+
+`appearance` gives the parts their colours.
 
 World axes: X to the right, Y up from the ground, Z ahead, camera above the origin. Everything is
 drawn far to near (painter's algorithm) at twice the final resolution.
@@ -51,7 +53,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """What was drawn: which part covers each pixel, and what each part is made of.
+    """A drawn scene: the part that covers each pixel, and the material of each part.
 
     `part` (2H, 2W) indexes the tables `material`, `light` (1 = fully lit), `tint` in [0, 1) (which
     of the material's colours), `plane` (P, 3). The inverse depth of a pixel is affine in its
@@ -73,7 +75,7 @@ class Brush:
     """Draws parts and labels of one scene."""
 
     def __init__(self, camera: Camera, sun: int = 0) -> None:
-        """`sun` is the side it shines from, -1 or 1, or 0 under a closed sky."""
+        """`sun` is the side that the sun shines from, -1 or 1, or 0 under an overcast sky."""
         rows, columns = camera.size
         self.camera, self.sun = camera, sun
         self._images = [Image.new(mode, (columns, rows)) for mode in ("I", "L", "L")]
@@ -82,7 +84,7 @@ class Brush:
         self._shades: list[tuple[int, list[float]]] = []
         self._rows: list[tuple[int, float, float]] = []
         self._planes: list[tuple[float, float, float]] = []
-        self.mix("sky", (0.0, 0.0, 0.0))  # part 0: what nothing covers
+        self.mix("sky", (0.0, 0.0, 0.0))  # part 0: pixels that nothing covers
 
     def lit(self, x: float) -> float:
         """How much light falls on an upright surface beside the street."""
@@ -186,7 +188,7 @@ class Brush:
         self._label.polygon(scaled, fill=label)
 
     def finish(self) -> Scene:
-        """The drawn scene; labels are taken at every second pixel, so they keep hard edges."""
+        """The drawn scene; its labels are every second pixel, because ids cannot be averaged."""
         part, label, shadow = self._images
         for darkness, outline in sorted(self._shades, key=lambda shade: shade[0]):
             self._shadow.polygon(outline, fill=darkness)
@@ -204,7 +206,7 @@ class Brush:
         )
 
     def _outline(self, points: Iterable) -> list[float]:
-        """Flat [x, y, x, y ...] pixels; plain numbers are quicker than arrays of four points."""
+        """Flat [x, y, x, y ...] pixels; for four points, plain numbers are faster than arrays."""
         corners = points.tolist() if isinstance(points, np.ndarray) else points
         if min(corner[2] for corner in corners) < _NEAR_M:
             corners = _clip_near(corners)
@@ -229,13 +231,13 @@ class Brush:
         scale = self.camera.focal / centre[2]
         x = self.camera.centre_x + centre[0] * scale
         y = self.camera.horizon_y + (self.camera.height_m - centre[1]) * scale
-        # Less than two supersampled pixels across would come and go between image and labels.
+        # Anything smaller than two supersampled pixels could be missing in the labels.
         rx, ry = max(radii[0] * scale, 1.0), max(radii[1] * scale, 1.0)
         return (x - rx, y - ry, x + rx, y + ry)
 
 
 def _clip_near(points: Sequence) -> list:
-    """Cuts the part of a polygon off that lies behind the near plane."""
+    """Cut off the part of a polygon that lies behind the near plane."""
     kept = []
     for here, there in zip(points, [*points[1:], points[0]], strict=True):
         if here[2] >= _NEAR_M:

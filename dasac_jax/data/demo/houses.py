@@ -1,4 +1,4 @@
-"""What closes a street off: houses with windows, walls, fences, hedges and the far skyline."""
+"""What stands along and behind a street: houses, walls, fences, hedges, the skyline."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def boundary(brush: Brush, rng: Rng, kind: str, x: float, z0: float, z1: float) 
     if kind == "hedge":
         for z in np.arange(z1, z0, -1.6):
             if z > 2:
-                things.leaves(brush, rng, (x, 0.7, z), (1.2, 0.8), rng.random())
+                things.foliage(brush, rng, (x, 0.7, z), (1.2, 0.8), rng.random())
         return
     height = rng.uniform(1.6, 3.2) if kind == "wall" else rng.uniform(1.1, 1.9)
     panel = [(x, 0, z0), (x, 0, z1), (x, height, z1), (x, height, z0)]
@@ -144,6 +144,6 @@ def backdrop(brush: Brush, rng: Rng, end: float) -> None:
                               pane, LABEL["building"])  # fmt: skip
         else:
             radius = wide / 2
-            things.leaves(brush, rng, (x + radius, 0.3 * radius, depth), (radius, 0.7 * radius),
+            things.foliage(brush, rng, (x + radius, 0.3 * radius, depth), (radius, 0.7 * radius),
                           rng.random())  # fmt: skip
         x += 0.8 * wide

@@ -1,8 +1,8 @@
-"""The built-in demo data: two small driving-scene domains in the real sets' folders and formats.
+"""Render the demo's data: two small domains of driving scenes in real sets' folders and formats.
 
-A "game" source (GTA5's folders, palette labels of Cityscapes ids) and a "cityscapes" target whose
-look and content differ the way real pictures differ from rendered ones. Every picture is a function
-of (seed, domain, split, number) alone.
+The source, "game", has the folders of GTA5 and palette labels of Cityscapes ids. The target,
+"cityscapes", differs from it in appearance and content, as real pictures differ from rendered ones.
+Every picture is a function of (seed, domain, split, number) alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data.demo.appearance import SHIFT, game_look, real_look
+from dasac_jax.data.demo.appearance import SHIFT, game_picture, real_picture
 from dasac_jax.data.demo.scene import GAME, REAL, draw_scene
 from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
@@ -33,7 +33,7 @@ _CITIES = {
     "test": ("eichtal", "weidenheim"),
 }
 _MINIMUM = (48, 96)
-_LOOK_SECONDS = 0.05  # between two looks at the renderers
+_POLL_SECONDS = 0.05  # between two checks whether the renderers have ended
 
 
 def render(
@@ -49,12 +49,12 @@ def render(
     workers: int = 2,
     shift: float = SHIFT,
 ) -> None:
-    """Renders whatever of the two domains is not yet under `root`; returns at once when all is.
+    """Render the pictures of both domains that do not exist yet under `root`.
 
     Writes game/{images,labels}/%05d.png, cityscapes/leftImg8bit/{train,val,test}/<city>/ and
     cityscapes/gtFine/{train,val}/<city>/ (test has no labels), and last `demo.json`, the
-    parameters. `shift` is the strength of the target's look. Raises UserError when `root` holds
-    a demo with other parameters, or data that is none, or when a parameter makes no sense.
+    parameters. shift: strength of the target's appearance. Raises UserError when `root` holds a
+    demo with other parameters or other data, or when a parameter is out of range.
     """
     parameters = {
         "version": 1, "seed": seed, "height": height, "width": width, "num_source": num_source,
@@ -76,7 +76,7 @@ def render(
 
 
 def render_share(root: str | os.PathLike, share: int, shares: int) -> None:
-    """Renders every missing picture whose position is `share` modulo `shares`.
+    """Render every missing picture whose position is `share` modulo `shares`.
 
     The parameters are read from the folder, which `render` has prepared.
     """
@@ -95,20 +95,20 @@ def picture(
 
     Returns the image (H, W, 3) uint8 and its Cityscapes label ids (H, W) uint8.
     """
-    # Scene and look draw from their own streams: the same scenes return under another look.
+    # Separate random streams give the same scenes under another appearance.
     streams = np.random.SeedSequence((seed, _SPLITS.index(split), index)).spawn(2)
-    scene_rng, look_rng = (np.random.default_rng(stream) for stream in streams)
+    scene_rng, appearance_rng = (np.random.default_rng(stream) for stream in streams)
     if split == "source":
         scene = draw_scene(scene_rng, GAME, height, width)
-        return game_look(look_rng, scene), scene.labels
+        return game_picture(appearance_rng, scene), scene.labels
     scene = draw_scene(scene_rng, REAL, height, width)
-    return real_look(look_rng, scene, shift), scene.labels
+    return real_picture(appearance_rng, scene, shift), scene.labels
 
 
 def contact_sheet(
     root: str | os.PathLike, path: str | os.PathLike, pairs: int = 3, margin: int = 6
 ) -> None:
-    """Writes a picture of `pairs` rows: source image, its labels, target image, its labels."""
+    """Write a picture of `pairs` rows: source image, its labels, target image, its labels."""
     root = Path(root)
     images = sorted((root / "game/images").glob("*.png"))
     targets = sorted((root / "cityscapes/leftImg8bit/val").rglob("*.png"))
@@ -142,7 +142,7 @@ def _check(parameters: dict) -> None:
 
 
 def _claim(root: Path, parameters: dict) -> bool:
-    """Marks `root` as a demo of these parameters; returns whether it was finished before."""
+    """Mark `root` as a demo of these parameters. Returns whether it was finished before."""
     for name in (MARKER, _UNFINISHED):
         marker = root / name
         if not marker.exists():
@@ -221,7 +221,7 @@ def _palette() -> np.ndarray:
 
 
 def _render_in_processes(root: Path, workers: int) -> None:
-    """Runs the shares in fresh interpreters.
+    """Render in `workers` new Python processes, each with a share of the pictures.
 
     Forking beside JAX's threads can deadlock, and multiprocessing's spawn would import the main
     program, and so JAX, into every worker.
@@ -229,7 +229,7 @@ def _render_in_processes(root: Path, workers: int) -> None:
     package = str(Path(__file__).resolve().parents[3])  # the folder that holds dasac_jax
     inherited = os.environ.get("PYTHONPATH")
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, (package, inherited))))
-    # Signals reach the whole group: only the parent answers them, and ends the workers.
+    # Signals reach all processes of a terminal. Only the parent handles them, and ends the workers.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -244,7 +244,7 @@ def _render_in_processes(root: Path, workers: int) -> None:
     try:
         while any(child.poll() is None for child in children):
             stop_requests.check()
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         failed = [child.returncode for child in children if child.returncode != 0]
     finally:
         for child in children:

@@ -1,4 +1,4 @@
-"""One street: its layout, what stands in it and how often, drawn far to near."""
+"""Draw one random street: its layout and everything in it, from far to near."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Content:
-    """What a domain shows: the camera, and how many or how often."""
+    """The content of a domain: its camera, and how many things of each kind its scenes hold."""
 
     camera_height_m: float
     horizon: float  # share of the picture's height
@@ -67,7 +67,7 @@ class _Side:
 
 
 def draw_scene(rng: Rng, content: Content, height: int, width: int) -> Scene:
-    """Draws a random street of `content` for a picture of height x width pixels."""
+    """Draw a random street of `content` for a picture of height x width pixels."""
     rows, columns = SUPERSAMPLING * height, SUPERSAMPLING * width
     camera = Camera(
         height_m=content.camera_height_m * rng.uniform(0.92, 1.1),
@@ -151,7 +151,7 @@ def _ground(
 def _frontage(
     brush: Brush, rng: Rng, content: Content, side: _Side, end: float, crossing: float | None
 ) -> None:
-    """Houses, and the trees between and behind them, far to near; then what fences them off."""
+    """Houses with the trees between and behind them, far to near, then walls, fences and hedges."""
     row: list[tuple[float, Callable]] = []
     z, style = rng.uniform(-6, 2), int(rng.choice(3, p=content.styles))
     while z < end:
@@ -197,8 +197,8 @@ def _furnish(
 ) -> None:  # fmt: skip
     """Parked cars and everything on the pavement.
 
-    Things are ordered by their near ends: what stands beside a long vehicle on the pavement is
-    hidden by it.
+    Everything is drawn in the order of its near end, so that a long vehicle hides what stands
+    beside it on the pavement.
     """
 
     def put(z: float, draw: Callable, x: float, length: float = 0.0, **options) -> None:

@@ -145,7 +145,7 @@ def _motorcycle(brush: Brush, x: float, z: float, tint: float) -> None:
 
 
 def tree(brush: Brush, rng: Rng, x: float, z: float, height: float) -> None:
-    """A trunk (vegetation too, as Cityscapes has it) under a crown of leafy blobs."""
+    """A trunk (vegetation too, as Cityscapes has it) under a crown of leaves."""
     label, plane = LABEL["vegetation"], brush.facing(z)
     radius, tint = height * rng.uniform(0.28, 0.4), rng.random()
     crown = height - radius * rng.uniform(0.9, 1.2)
@@ -155,13 +155,13 @@ def tree(brush: Brush, rng: Rng, x: float, z: float, height: float) -> None:
                           z + reach * np.sin(angles)], 1), 0.35 + 0.3 * abs(brush.sun))  # fmt: skip
     trunk = brush.mix("trunk", plane, tint=rng.random())
     brush.bar((x, 0, z), (x, crown, z), 0.04 * height, trunk, label)
-    leaves(brush, rng, (x, crown, z), (radius, radius * rng.uniform(0.8, 1.2)), tint)
+    foliage(brush, rng, (x, crown, z), (radius, radius * rng.uniform(0.8, 1.2)), tint)
 
 
-def leaves(
+def foliage(
     brush: Brush, rng: Rng, centre: Sequence[float], radii: Sequence[float], tint: float
 ) -> None:
-    """A heap of blobs, dark below and light above."""
+    """A crown or hedge of ellipses, dark below and light above."""
     plane, label = brush.facing(centre[2]), LABEL["vegetation"]
     shades = [brush.mix("leaf", plane, light=s, tint=tint) for s in np.linspace(0.55, 1.1, 6)]
     angle, reach = rng.uniform(0, 2 * np.pi, 40), np.sqrt(rng.random(40)) * 0.85
@@ -225,7 +225,7 @@ def sign(brush: Brush, rng: Rng, x: float, z: float) -> None:
 
 
 def litter_bin(brush: Brush, rng: Rng, x: float, z: float) -> None:
-    """A dustbin: static, so ignored in training."""
+    """A litter bin, whose label "static" is ignored in training."""
     part = brush.mix("bin", brush.facing(z), tint=rng.random())
     corners = ((-0.3, 0), (0.3, 0), (0.34, 1.05), (-0.34, 1.05))
     brush.polygon([(x + a, y, z) for a, y in corners], part, LABEL["static"])

@@ -45,7 +45,7 @@ def _box(length: float, low: float, high: float, material: str, window: float | 
 
 
 class _Body:
-    """Turns a vehicle's own (forward, up, across) metres into the world's."""
+    """Converts a vehicle's own (forward, up, across) metres to world coordinates."""
 
     def __init__(self, x: float, z: float, yaw: float, width: float) -> None:
         self.x, self.z, self.half = x, z, width / 2
