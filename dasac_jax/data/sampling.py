@@ -60,7 +60,8 @@ def target_probabilities(
 
     Image k of class c has the probability 0.25/N + 0.75 · `weights`[k, c]. The probabilities are
     uniform for the classes in `uniform_classes` (those left out of the mean), for classes without
-    any predicted pixel and, without `weights` (N, C), for all classes. Rows sum to 1. Raises UserError for weights of another shape.
+    any predicted pixel and, without `weights` (N, C), for all classes. Rows sum to 1. Raises
+    UserError for weights of another shape.
     """
     uniform = np.full((num_classes, num_images), 1 / num_images)
     if weights is None:
@@ -110,8 +111,8 @@ def save_weights(
     counts: (N, C), integers for predicted pixels, floating-point numbers for shares of a class's
     pixels. The file is text with tabs: a comment line that says which of the two it holds, a header
     (`image` and the class names), then one line per image (its name and its pixels or shares per
-    class). Raises UserError for other shapes, for names with tabs or line breaks, and where the file
-    cannot be written.
+    class). Raises UserError for other shapes, for names with tabs or line breaks, and where the
+    file cannot be written.
     """
     counts = np.asarray(counts)
     if counts.shape != (len(names), len(class_names)):

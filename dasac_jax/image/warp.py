@@ -1,9 +1,10 @@
 """Affine warps of views that differ from their frame only by flip, scale and shift.
 
-The convention is that of PyTorch's `affine_grid` followed by `grid_sample` (bilinear, zeros outside,
-corners not aligned): a matrix maps output positions to input positions, in units in which the image
-spans [-1, 1] from the outer edge of the first pixel to that of the last. Without rotation or shear
-the axes are independent, so that each output pixel interpolates two pixels along each axis.
+The convention is that of PyTorch's `affine_grid` followed by `grid_sample` (bilinear, zeros
+outside, corners not aligned): a matrix maps output positions to input positions, in units in which
+the image spans [-1, 1] from the outer edge of the first pixel to that of the last. Without rotation
+or shear the axes are independent, so that each output pixel interpolates two pixels along each
+axis.
 """
 
 import jax
