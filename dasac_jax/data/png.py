@@ -14,7 +14,7 @@ import tensorstore
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = 26  # bytes, of which the last two are bit depth and colour type
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
-_ERRORS = (ValueError, NotImplementedError, OSError)  # of TensorStore, if it cannot decode
+_ERRORS = (ValueError, NotImplementedError, OSError)  # of its decoder
 
 
 def read_rgb(file: str | os.PathLike | BinaryIO) -> np.ndarray | None:
