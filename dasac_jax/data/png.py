@@ -20,8 +20,8 @@ _ERRORS = (ValueError, NotImplementedError, OSError)  # of its decoder
 def read_rgb(file: str | os.PathLike | BinaryIO) -> np.ndarray | None:
     """Read a PNG of 8-bit RGB as (h, w, 3) uint8. Returns None for other files.
 
-    None also stands for a damaged or missing file: Pillow then gives the error message. An open file
-    is read from its beginning, and its position is set back there.
+    None also stands for a damaged or missing file: Pillow then gives the error message. An open
+    file is read from its beginning, and its position is set back there.
     """
     return _read(file, (_RGB,), 3)
 
