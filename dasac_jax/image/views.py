@@ -127,22 +127,12 @@ def adapt_views(
     images, inside, labels = jax.vmap(source)(
         raw["source_image"], raw["source_label"], raw["source_item"]
     )
-    target = target_views(
-        key,
-        raw["target_image"],
-        raw["target_view"],
-        size=size,
-        num_views=num_views,
-        target_scale=target_scale,
-        zoom=zoom,
-        jitter=jitter,
-        hue=hue,
-    )
-    return {
-        "source_image": standardise_inside(images, inside, source_mean, source_std),
-        "source_label": labels,
-        **target,
-    }
+    source_images = standardise_inside(images, inside, source_mean, source_std)
+    return {"source_image": source_images, "source_label": labels} | target_views(
+        key, raw["target_image"], raw["target_view"],
+        size=size, num_views=num_views, target_scale=target_scale, zoom=zoom,
+        jitter=jitter, hue=hue,
+    )  # fmt: skip
 
 
 def baseline_views(
