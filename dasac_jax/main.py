@@ -48,7 +48,7 @@ def run(config: ConfigDict, folder: Path) -> None:
         processes.check_shared(folder)
         processes.from_first(lambda: workdir.make_demo(job))
         stages.check_data(job)
-        # Only now, so that whoever mends a mistake that was found above can keep the folder.
+        # Only now, so that the folder can be used again once a mistake found above is mended.
         if primary:
             workdir.claim(job, config)
         for stage in recipe.stages(config):

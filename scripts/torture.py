@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Kill a small run again and again and compare what it ends with to a run that nobody touched.
+"""Kill a small run again and again and compare what it ends with to a run that was not killed.
 
     python scripts/torture.py --workdir runs/torture [--kills 50] [--seed 0] [--config.key=value …]
 
@@ -179,7 +179,7 @@ def start(run: Path, flags: list[str], log: Path) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> None:
-    """Wait for a start that nobody kills."""
+    """Wait for a start that is not killed."""
     if process.wait(STALE_SECONDS) != 0:
         raise SystemExit(f"a start ended with code {process.returncode}, see the log beside")
 
@@ -190,7 +190,7 @@ def log_lines(run: Path) -> list[str]:
 
 
 def lost(run: Path) -> int:
-    """Steps that metrics.jsonl tells of and no checkpoint holds."""
+    """How many steps metrics.jsonl has that no checkpoint holds."""
     done: dict[str, int] = {}
     for line in metrics_log.read(run):
         done[line["stage"]] = max(done.get(line["stage"], 0), line["step"])
@@ -205,7 +205,7 @@ def differences(reference: Path, run: Path) -> list[str]:
     found = []
     for stage in ("baseline", "adapt"):
         for kept in ("checkpoints", "best"):
-            (ours, told), (theirs, expected) = (
+            (ours, facts), (theirs, expected) = (
                 store.read(folder / stage / kept) for folder in (run, reference)
             )
             ours, theirs = (flatten_dict(arrays, sep="/") for arrays in (ours, theirs))
@@ -214,7 +214,7 @@ def differences(reference: Path, run: Path) -> list[str]:
                 f"{stage}/{kept}: {name}" for name in names
                 if name not in ours or name not in theirs or not same(ours[name], theirs[name])
             ]  # fmt: skip
-            found += [f"{stage}/{kept}: facts"] * (told != expected)
+            found += [f"{stage}/{kept}: facts"] * (facts != expected)
     steps = [[{**line, "seconds": 0} for line in metrics_log.read(x)] for x in (run, reference)]
     found += ["metrics.jsonl"] * (json.dumps(steps[0]) != json.dumps(steps[1]))
     texts = [(folder / "weights.tsv").read_text() for folder in (run, reference)]

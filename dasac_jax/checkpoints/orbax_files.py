@@ -22,7 +22,7 @@ _ITEMS = ("state", "metadata")
 _CHUNK_BYTES = 1 << 23
 _FILE_BYTES = 1 << 25
 _JOIN_SECONDS = 10.0  # to wait for each of orbax's threads after a failure
-# Held while orbax is used: it counts operations, and is told it is alone, for the whole process.
+# Held while orbax is used, since what is replaced in it (`_single_process`) serves all threads.
 _USING_ORBAX = threading.RLock()
 
 

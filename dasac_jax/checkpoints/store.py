@@ -128,7 +128,7 @@ def restore(
 def read(source: Manager | Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The newest undamaged state as nested dictionaries of numpy arrays, and its metadata.
 
-    For whoever needs a part of a state (`params`, `batch_stats`) and learns from the metadata
+    For callers that need a part of a state (`params`, `batch_stats`) and learn from the metadata
     which network it belongs to. Damage and absence are treated as in `restore`.
     """
     arrays, metadata, _ = _newest(source, _read_step)

@@ -153,8 +153,8 @@ def replicate(tree: Any) -> Any:
 def replicate_locally(tree: Any) -> Any:
     """Put a pytree on each of this process's devices, for `over_local_devices`.
 
-    What `replicate` has put there is taken as it lies, without a copy: whoever predicts several
-    batches calls this once, since otherwise the weights are sent to the devices for each batch.
+    Arrays that `replicate` has put there are not copied. Before several batches are predicted this
+    is called once, since otherwise the weights are sent to the devices with each batch.
     """
     here = NamedSharding(_local_mesh(), PartitionSpec())
 
@@ -168,7 +168,7 @@ def replicate_locally(tree: Any) -> Any:
 
 
 def on_first_device(tree: Any) -> Any:
-    """A replicated pytree as it lies on this process's first device, without a copy."""
+    """A replicated pytree on this process's first device alone, without a copy."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 

@@ -49,8 +49,8 @@ class EventWriter:
     the next `add_scalars` begins another file. With enabled=False (all but one of several
     processes) nothing is written. Raises UserError where the first file cannot be written.
 
-    tensorboardX's own SummaryWriter is not used: a full disk ends its writing thread, and whoever
-    adds something then waits for ever.
+    tensorboardX's own SummaryWriter is not used: a full disk ends its writing thread, and the next
+    call that adds something never returns.
     """
 
     def __init__(self, folder: Path | str, *, enabled: bool = True) -> None:
