@@ -81,28 +81,28 @@ class Brush:
         self._images = [Image.new(mode, (columns, rows)) for mode in ("I", "L", "L")]
         self._images[1].paste(LABEL["sky"], (0, 0, columns, rows))
         self._part, self._label, self._shadow = (ImageDraw.Draw(i) for i in self._images)
-        self._shades: list[tuple[int, list[float]]] = []
+        self._shadow_outlines: list[tuple[int, list[float]]] = []
         self._rows: list[tuple[int, float, float]] = []
         self._planes: list[tuple[float, float, float]] = []
-        self.mix("sky", (0.0, 0.0, 0.0))  # part 0: pixels that nothing covers
+        self.add_part("sky", (0.0, 0.0, 0.0))  # part 0: pixels that nothing covers
 
-    def lit(self, x: float) -> float:
+    def side_light(self, x: float) -> float:
         """How much light falls on an upright surface beside the street."""
         return 0.92 if self.sun == 0 else (1.08 if x * self.sun < 0 else 0.72)
 
-    def facing(self, depth: float) -> tuple[float, float, float]:
+    def facing_plane(self, depth: float) -> tuple[float, float, float]:
         """The plane across the view at `depth` metres."""
         return (1.0 / depth, 0.0, 0.0)
 
-    def beside(self, x: float) -> tuple[float, float, float]:
+    def side_plane(self, x: float) -> tuple[float, float, float]:
         """The upright plane along the view at `x` metres to the right."""
         return (0.0, 1.0 / (self.camera.focal * x), 0.0)
 
-    def ground(self) -> tuple[float, float, float]:
+    def ground_plane(self) -> tuple[float, float, float]:
         """The plane Y = 0."""
         return (0.0, 0.0, 1.0 / (self.camera.focal * self.camera.height_m))
 
-    def mix(
+    def add_part(
         self, material: str, plane: Sequence[float], light: float = 1.0, tint: float = 0.0
     ) -> int:
         """A new part of one material, light, colour and plane; returns its index."""
@@ -124,7 +124,7 @@ class Brush:
         for outline, part in zip(outlines, parts, strict=True):
             self._fill(outline, part, label)
 
-    def blobs(
+    def ellipses(
         self, centres: np.ndarray, radii: np.ndarray, parts: Sequence[int], label: int
     ) -> None:
         """Many ellipses facing the camera: (M, 3) metres, radii (M, 2) metres, M parts."""
@@ -174,13 +174,13 @@ class Brush:
         if label is not None:
             self._label.line(outline, fill=label, width=thickness)
 
-    def shade(self, points: Iterable, darkness: float) -> None:
+    def shadow(self, points: Iterable, darkness: float) -> None:
         """A shadow polygon on the ground; where several meet the darkest counts."""
         outline = self._outline(points)
         if outline:
-            self._shades.append((round(255 * darkness), outline))
+            self._shadow_outlines.append((round(255 * darkness), outline))
 
-    def screen(self, outline: Sequence[tuple[float, float]], part: int, label: int) -> None:
+    def screen_polygon(self, outline: Sequence[tuple[float, float]], part: int, label: int) -> None:
         """A polygon in shares of the picture's width and height."""
         rows, columns = self.camera.size
         scaled = [(x * columns, y * rows) for x, y in outline]
@@ -190,7 +190,7 @@ class Brush:
     def finish(self) -> Scene:
         """The drawn scene; its labels are every second pixel, because ids cannot be averaged."""
         part, label, shadow = self._images
-        for darkness, outline in sorted(self._shades, key=lambda shade: shade[0]):
+        for darkness, outline in sorted(self._shadow_outlines, key=lambda entry: entry[0]):
             self._shadow.polygon(outline, fill=darkness)
         blurred = shadow.filter(ImageFilter.GaussianBlur(self.camera.size[1] / 250))
         rows = np.asarray(self._rows)

@@ -18,26 +18,27 @@ def house(
     label, material, tint = LABEL["building"], _STYLES[style], rng.random()
     storey = rng.uniform(2.9, 3.6)
     top, outer = floors * storey + rng.uniform(0.4, 1.2), x + np.sign(x) * rng.uniform(8, 14)
-    lit = brush.lit(x)
+    lit = brush.side_light(x)
     z0 = max(z0, 1.0)
     if brush.sun * x > 0:  # its shadow falls into the street
         reach = x - np.sign(x) * min(0.8 * top, 14.0)
-        brush.shade([(x, 0, z0), (x, 0, z1), (reach, 0, z1 + 2), (reach, 0, z0 + 2)], 0.7)
+        brush.shadow([(x, 0, z0), (x, 0, z1), (reach, 0, z1 + 2), (reach, 0, z0 + 2)], 0.7)
     roof = rng.random() < (0.7, 0.6, 0.05)[style]
     if z0 > 1.5:
-        gable = brush.mix(material, brush.facing(z0), light=0.72, tint=tint)
+        gable = brush.add_part(material, brush.facing_plane(z0), light=0.72, tint=tint)
         outline = [(x, 0, z0), (outer, 0, z0), (outer, top, z0), (x, top, z0)]
         if roof:
             outline.insert(3, ((x + outer) / 2, top + 3.2, z0))
         brush.polygon(outline, gable, label)
         _gable_windows(brush, rng, (x, outer), z0, floors, storey)
     if roof:
-        tiles = brush.mix("roof", brush.facing((z0 + z1) / 2), light=lit, tint=rng.random())
+        across = brush.facing_plane((z0 + z1) / 2)
+        tiles = brush.add_part("roof", across, light=lit, tint=rng.random())
         ridge, height = (x + outer) / 2, top + 3.2
         brush.polygon([(x, top, z0), (ridge, height, z0), (ridge, height, z1), (x, top, z1)],
                       tiles, label)  # fmt: skip
-    plane = brush.beside(x)
-    front = brush.mix(material, plane, light=lit, tint=tint)
+    plane = brush.side_plane(x)
+    front = brush.add_part(material, plane, light=lit, tint=tint)
     brush.polygon([(x, 0, z0), (x, 0, z1), (x, top, z1), (x, top, z0)], front, label)
     _windows(brush, rng, x, z0, z1, floors, storey, lit, modern=style == 2)
 
@@ -46,13 +47,13 @@ def _windows(
     brush: Brush, rng: Rng, x: float, z0: float, z1: float, floors: int, storey: float,
     lit: float, *, modern: bool,
 ) -> None:  # fmt: skip
-    label, plane = LABEL["building"], brush.beside(x)
+    label, plane = LABEL["building"], brush.side_plane(x)
     panes = [
-        brush.mix("glass", plane, light=lit * shade, tint=tint)
+        brush.add_part("glass", plane, light=lit * shade, tint=tint)
         for shade, tint in ((0.7, 0.0), (0.9, 0.4), (1.15, 0.8))
     ]
-    trim = brush.mix("trim", plane, light=lit, tint=rng.random())
-    door = brush.mix("door", plane, light=lit, tint=rng.random())
+    trim = brush.add_part("trim", plane, light=lit, tint=rng.random())
+    door = brush.add_part("door", plane, light=lit, tint=rng.random())
     count = max(2, round((z1 - z0) / (2.2 if modern else rng.uniform(2.6, 3.4))))
     edges = np.linspace(z0 + 0.3, z1 - 0.3, count + 1)
     inset = (0.12 if modern else 0.26) * (edges[1] - edges[0])
@@ -65,7 +66,7 @@ def _windows(
     if not modern and rng.random() < 0.35:  # shops
         a[ground], b[ground] = a[ground] - 0.6 * inset, b[ground] + 0.6 * inset
         low[ground] = 0.35
-        sign = brush.mix("cloth", plane, light=lit, tint=rng.random())
+        sign = brush.add_part("cloth", plane, light=lit, tint=rng.random())
         board = [(z, up) for up in (storey - 0.45, storey - 0.05) for z in (z0, z1)]
         brush.polygon([(x, board[i][1], board[i][0]) for i in (0, 1, 3, 2)], sign, label)
     entrance = int(rng.integers(count))
@@ -89,7 +90,7 @@ def _gable_windows(
 ) -> None:
     """A few windows in the wall across the street."""
     near, far = span
-    pane = brush.mix("glass", brush.facing(z), light=0.75, tint=rng.random())
+    pane = brush.add_part("glass", brush.facing_plane(z), light=0.75, tint=rng.random())
     columns = near + (far - near) * np.array([0.2, 0.5, 0.8])[: int(rng.integers(0, 4))]
     for floor in range(floors):
         low, high = floor * storey + 1.0, (floor + 1) * storey - 0.6
@@ -100,7 +101,7 @@ def _gable_windows(
 
 def boundary(brush: Brush, rng: Rng, kind: str, x: float, z0: float, z1: float) -> None:
     """A wall, fence or hedge along the street."""
-    plane, lit = brush.beside(x), brush.lit(x)
+    plane, lit = brush.side_plane(x), brush.side_light(x)
     if kind == "hedge":
         for z in np.arange(z1, z0, -1.6):
             if z > 2:
@@ -108,10 +109,10 @@ def boundary(brush: Brush, rng: Rng, kind: str, x: float, z0: float, z1: float) 
         return
     height = rng.uniform(1.6, 3.2) if kind == "wall" else rng.uniform(1.1, 1.9)
     panel = [(x, 0, z0), (x, 0, z1), (x, height, z1), (x, height, z0)]
-    part = brush.mix(kind, plane, light=lit, tint=rng.random())
+    part = brush.add_part(kind, plane, light=lit, tint=rng.random())
     if kind == "wall":
         brush.polygon(panel, part, LABEL["wall"])
-        cap = brush.mix("curb", plane, light=lit)
+        cap = brush.add_part("curb", plane, light=lit)
         brush.polygon([(x, height, z0), (x, height, z1), (x, height - 0.18, z1),
                        (x, height - 0.18, z0)], cap, LABEL["wall"])  # fmt: skip
         return
@@ -132,12 +133,12 @@ def backdrop(brush: Brush, rng: Rng, end: float) -> None:
     while x < 1.6 * end:
         wide = rng.uniform(8, 30)
         if rng.random() < 0.55:
-            part = brush.mix(_STYLES[int(rng.integers(3))], brush.facing(depth),
+            part = brush.add_part(_STYLES[int(rng.integers(3))], brush.facing_plane(depth),
                              light=rng.uniform(0.75, 1.0), tint=rng.random())  # fmt: skip
             high = rng.uniform(5, 24)
             brush.polygon([(x, 0, depth), (x + wide, 0, depth), (x + wide, high, depth),
                            (x, high, depth)], part, LABEL["building"])  # fmt: skip
-            pane = brush.mix("glass", brush.facing(depth), light=0.9, tint=rng.random())
+            pane = brush.add_part("glass", brush.facing_plane(depth), light=0.9, tint=rng.random())
             if abs(x) < 45:
                 for low in np.arange(1.5, high - 2, 3.4):
                     brush.bar((x + 1, low + 0.8, depth), (x + wide - 1, low + 0.8, depth), 1.3,

@@ -85,17 +85,17 @@ def draw_scene(rng: Rng, content: Content, height: int, width: int) -> Scene:
         _side(rng, content, 1, rng.choice((1.9, 5.2), p=(0.7, 0.3))),
     )
     backdrop(brush, rng, end)
-    _ground(brush, rng, sides, end, crossing, lanes_left)
+    _draw_ground(brush, rng, sides, end, crossing, lanes_left)
     for side in sides:
-        _frontage(brush, rng, content, side, end, crossing)
+        _draw_frontage(brush, rng, content, side, end, crossing)
     placed: list[tuple[float, Callable]] = []
     for side in sides:
-        _furnish(rng, content, side, end, crossing, placed)
-    _drive(rng, content, sides, end, crossing, lanes_left, placed)
+        _place_furniture(rng, content, side, end, crossing, placed)
+    _place_traffic(rng, content, sides, end, crossing, lanes_left, placed)
     for _, draw in sorted(placed, key=lambda item: -item[0]):
         draw(brush, rng)
     if rng.random() < content.bonnet:
-        _bonnet(brush, rng)
+        _draw_bonnet(brush, rng)
     return brush.finish()
 
 
@@ -109,17 +109,18 @@ def _side(rng: Rng, content: Content, sign: int, lane_edge: float) -> _Side:
 
 
 def _strip(brush: Brush, x0: float, x1: float, z0: float, z1: float, part: int, label: int) -> None:
+    """A rectangle on the ground, from x0 to x1 and from z0 to z1 metres."""
     brush.polygon([(x0, 0, z0), (x1, 0, z0), (x1, 0, z1), (x0, 0, z1)], part, label)
 
 
-def _ground(
+def _draw_ground(
     brush: Brush, rng: Rng, sides: tuple[_Side, _Side], end: float, crossing: float | None,
     lanes_left: int,
 ) -> None:  # fmt: skip
-    plane = brush.ground()
-    parts = {name: brush.mix(name, plane, tint=rng.random())
+    plane = brush.ground_plane()
+    parts = {name: brush.add_part(name, plane, tint=rng.random())
              for name in ("road", "marking", "sidewalk", "curb", "terrain")}  # fmt: skip
-    white = brush.mix("marking", plane)
+    white = brush.add_part("marking", plane)
     for side in sides:
         paved = side.kind == 0
         name = "sidewalk" if paved else "terrain"
@@ -148,7 +149,7 @@ def _ground(
                        parts["marking"], LABEL["road"])  # fmt: skip
 
 
-def _frontage(
+def _draw_frontage(
     brush: Brush, rng: Rng, content: Content, side: _Side, end: float, crossing: float | None
 ) -> None:
     """Houses with the trees between and behind them, far to near, then walls, fences and hedges."""
@@ -191,7 +192,7 @@ def _frontage(
                 boundary(brush, rng, str(kind), x, max(z0, 1.2), z1)
 
 
-def _furnish(
+def _place_furniture(
     rng: Rng, content: Content, side: _Side, end: float, crossing: float | None,
     placed: list[tuple[float, Callable]],
 ) -> None:  # fmt: skip
@@ -234,7 +235,7 @@ def _furnish(
         put(rng.uniform(8, 35), things.traffic_light, side.across(0.5))
 
 
-def _drive(
+def _place_traffic(
     rng: Rng, content: Content, sides: tuple[_Side, _Side], end: float, crossing: float | None,
     lanes_left: int, placed: list[tuple[float, Callable]],
 ) -> None:  # fmt: skip
@@ -257,12 +258,12 @@ def _drive(
                 draw = partial(kind, x=x + rng.uniform(-0.25, 0.25), z=z, yaw=yaw)
                 placed.append((z - length / 2, draw))
                 if kind is vehicles.tram:
-                    placed.append((math.inf, partial(_rails, x=x, end=end)))
+                    placed.append((math.inf, partial(_draw_rails, x=x, end=end)))
             z += length / 2 + rng.uniform(6, 16)
     for _ in range(rng.poisson(content.riders)):
-        _two_wheeler(rng, sides, placed, motor=False)
+        _place_two_wheeler(rng, sides, placed, motor=False)
     for _ in range(rng.poisson(content.motorcycles)):
-        _two_wheeler(rng, sides, placed, motor=True)
+        _place_two_wheeler(rng, sides, placed, motor=True)
     if crossing is not None:
         for direction in (1, -1):
             for _ in range(rng.poisson(0.5)):
@@ -274,13 +275,13 @@ def _drive(
             placed.append((z, partial(things.person, x=x, z=z)))
 
 
-def _rails(brush: Brush, rng: Rng, x: float, end: float) -> None:
-    rail = brush.mix("metal", brush.ground(), light=0.75, tint=rng.random())
+def _draw_rails(brush: Brush, rng: Rng, x: float, end: float) -> None:
+    rail = brush.add_part("metal", brush.ground_plane(), light=0.75, tint=rng.random())
     for side in (-0.72, 0.72):
         _strip(brush, x + side - 0.06, x + side + 0.06, 1, end, rail, LABEL["road"])
 
 
-def _two_wheeler(
+def _place_two_wheeler(
     rng: Rng, sides: tuple[_Side, _Side], placed: list[tuple[float, Callable]], *, motor: bool
 ) -> None:
     side = sides[int(rng.integers(2))]
@@ -290,10 +291,10 @@ def _two_wheeler(
                               sideways=bool(rng.random() < 0.45))))  # fmt: skip
 
 
-def _bonnet(brush: Brush, rng: Rng) -> None:
+def _draw_bonnet(brush: Brush, rng: Rng) -> None:
     """The front of the own car along the lower edge."""
-    part = brush.mix("bonnet", brush.facing(1.5), tint=rng.random())
+    part = brush.add_part("bonnet", brush.facing_plane(1.5), tint=rng.random())
     across = np.linspace(-0.05, 1.05, 25)
     top = 0.93 + 0.09 * np.abs(2 * across - 1) ** 2.5
     outline = [*zip(across, top, strict=True), (1.05, 1.1), (-0.05, 1.1)]
-    brush.screen(outline, part, LABEL["ego vehicle"])
+    brush.screen_polygon(outline, part, LABEL["ego vehicle"])

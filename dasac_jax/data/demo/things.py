@@ -19,29 +19,29 @@ def _skin_and_clothes(brush: Brush, rng: Rng, plane: Sequence[float]) -> tuple[i
     """The parts coat, sleeve, legs, skin and hair of one person."""
     coat = rng.random()
     return (
-        brush.mix("cloth", plane, light=rng.uniform(0.85, 1.05), tint=coat),
-        brush.mix("cloth", plane, light=0.72, tint=coat),
-        brush.mix("trousers", plane, light=rng.uniform(0.8, 1.0), tint=rng.random()),
-        brush.mix("skin", plane, tint=rng.random()),
-        brush.mix("tyre", plane, light=rng.uniform(0.6, 1.4), tint=rng.random()),
+        brush.add_part("cloth", plane, light=rng.uniform(0.85, 1.05), tint=coat),
+        brush.add_part("cloth", plane, light=0.72, tint=coat),
+        brush.add_part("trousers", plane, light=rng.uniform(0.8, 1.0), tint=rng.random()),
+        brush.add_part("skin", plane, tint=rng.random()),
+        brush.add_part("tyre", plane, light=rng.uniform(0.6, 1.4), tint=rng.random()),
     )
 
 
-def _contact(brush: Brush, x: float, z: float, reach: float) -> None:
+def _contact_shadow(brush: Brush, x: float, z: float, reach: float) -> None:
     corners = ((-reach, -0.3), (reach, -0.3), (reach, 0.3), (-reach, 0.3))
-    brush.shade([(x + dx, 0, z + dz) for dx, dz in corners], 0.5)
+    brush.shadow([(x + dx, 0, z + dz) for dx, dz in corners], 0.5)
 
 
 def person(brush: Brush, rng: Rng, x: float, z: float) -> None:
     """Someone walking or standing."""
     label, size = LABEL["person"], rng.uniform(0.88, 1.05)
-    coat, sleeve, legs, skin, hair = _skin_and_clothes(brush, rng, brush.facing(z))
+    coat, sleeve, legs, skin, hair = _skin_and_clothes(brush, rng, brush.facing_plane(z))
     stride, swing = rng.uniform(0.04, 0.3), rng.uniform(-0.2, 0.2)
 
     def at(dx: float, y: float) -> tuple[float, float, float]:
         return (x + dx * size, y * size, z)
 
-    _contact(brush, x, z, 0.4)
+    _contact_shadow(brush, x, z, 0.4)
     brush.bar(at(-0.08, 0.85), at(-stride, 0.02), 0.16, legs, label)
     brush.bar(at(0.08, 0.85), at(stride, 0.02), 0.16, legs, label)
     brush.bar(at(-0.2, 1.38), at(-0.27 - swing / 2, 0.85), 0.11, sleeve, label)
@@ -56,7 +56,7 @@ def person(brush: Brush, rng: Rng, x: float, z: float) -> None:
 def _rider(brush: Brush, rng: Rng, x: float, z: float, sideways: bool) -> None:
     """Someone sitting on a cycle, leaning forward to the handlebar."""
     label = LABEL["rider"]
-    coat, sleeve, legs, skin, hair = _skin_and_clothes(brush, rng, brush.facing(z))
+    coat, sleeve, legs, skin, hair = _skin_and_clothes(brush, rng, brush.facing_plane(z))
 
     def limb(a: tuple, b: tuple, width: float, part: int) -> None:
         brush.bar((x + a[0], a[1], z), (x + b[0], b[1], z), width, part, label)
@@ -88,7 +88,7 @@ def cycle(
 ) -> None:
     """A bicycle or motorcycle, seen from the side or from behind, with or without its rider."""
     tint = rng.random()
-    _contact(brush, x, z, 0.85 if sideways else 0.4)
+    _contact_shadow(brush, x, z, 0.85 if sideways else 0.4)
     if not sideways:
         _cycle_from_behind(brush, x, z, motor, tint)
     elif motor:
@@ -100,20 +100,21 @@ def cycle(
 
 
 def _cycle_from_behind(brush: Brush, x: float, z: float, motor: bool, tint: float) -> None:
-    label, plane = LABEL["motorcycle" if motor else "bicycle"], brush.facing(z)
-    frame = brush.mix("paint" if motor else "cycle", plane, tint=tint)
-    tyre = brush.mix("tyre", plane, light=0.8)
+    label, plane = LABEL["motorcycle" if motor else "bicycle"], brush.facing_plane(z)
+    frame = brush.add_part("paint" if motor else "cycle", plane, tint=tint)
+    tyre = brush.add_part("tyre", plane, light=0.8)
     brush.ellipse((x, 0.33, z), (0.11 if motor else 0.05, 0.33), tyre, label)
     brush.bar((x, 0.4, z), (x, 1.0, z), 0.34 if motor else 0.08, frame, label)
     brush.bar((x - 0.32, 1.04, z), (x + 0.32, 1.04, z), 0.07, tyre, label)
     if motor:
         brush.bar((x, 0.92, z), (x, 1.0, z), 0.3, tyre, label)
-        brush.ellipse((x, 0.76, z), (0.09, 0.06), brush.mix("taillight", plane), label)
+        brush.ellipse((x, 0.76, z), (0.09, 0.06), brush.add_part("taillight", plane), label)
 
 
 def _bicycle(brush: Brush, x: float, z: float, tint: float) -> None:
-    label, plane = LABEL["bicycle"], brush.facing(z)
-    frame, tyre = brush.mix("cycle", plane, tint=tint), brush.mix("tyre", plane, light=0.8)
+    label, plane = LABEL["bicycle"], brush.facing_plane(z)
+    frame = brush.add_part("cycle", plane, tint=tint)
+    tyre = brush.add_part("tyre", plane, light=0.8)
     for side in (-1, 1):
         brush.ring((x + side * 0.52, 0.34, z), (0.34, 0.34), 0.06, tyre, label)
     joints = [(x - 0.52, 0.34, z), (x - 0.2, 0.85, z), (x + 0.4, 0.88, z), (x + 0.52, 0.34, z),
@@ -126,9 +127,10 @@ def _bicycle(brush: Brush, x: float, z: float, tint: float) -> None:
 
 
 def _motorcycle(brush: Brush, x: float, z: float, tint: float) -> None:
-    label, plane = LABEL["motorcycle"], brush.facing(z)
-    paint, tyre = brush.mix("paint", plane, tint=tint), brush.mix("tyre", plane, light=0.8)
-    metal = brush.mix("metal", plane, tint=0.9)
+    label, plane = LABEL["motorcycle"], brush.facing_plane(z)
+    paint = brush.add_part("paint", plane, tint=tint)
+    tyre = brush.add_part("tyre", plane, light=0.8)
+    metal = brush.add_part("metal", plane, tint=0.9)
     hull = ((-0.7, 0.5), (-0.75, 0.85), (0.4, 1.0), (0.65, 0.5), (0.3, 0.22), (-0.3, 0.22))
     brush.polygon([(x + dx, y, z) for dx, y in hull], None, label)
     for side in (-1, 1):
@@ -141,19 +143,19 @@ def _motorcycle(brush: Brush, x: float, z: float, tint: float) -> None:
     brush.ellipse((x + 0.16, 0.8, z), (0.32, 0.16), paint, label)
     brush.bar((x - 0.7, 0.86, z), (x - 0.08, 0.82, z), 0.12, tyre, label)
     brush.bar((x + 0.42, 0.98, z), (x + 0.26, 1.08, z), 0.07, tyre, label)
-    brush.ellipse((x + 0.5, 0.86, z), (0.09, 0.1), brush.mix("headlight", plane), label)
+    brush.ellipse((x + 0.5, 0.86, z), (0.09, 0.1), brush.add_part("headlight", plane), label)
 
 
 def tree(brush: Brush, rng: Rng, x: float, z: float, height: float) -> None:
     """A trunk (vegetation too, as Cityscapes has it) under a crown of leaves."""
-    label, plane = LABEL["vegetation"], brush.facing(z)
+    label, plane = LABEL["vegetation"], brush.facing_plane(z)
     radius, tint = height * rng.uniform(0.28, 0.4), rng.random()
     crown = height - radius * rng.uniform(0.9, 1.2)
     angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     reach = 0.9 * radius
-    brush.shade(np.stack([x - brush.sun + reach * np.cos(angles), 0 * angles,
+    brush.shadow(np.stack([x - brush.sun + reach * np.cos(angles), 0 * angles,
                           z + reach * np.sin(angles)], 1), 0.35 + 0.3 * abs(brush.sun))  # fmt: skip
-    trunk = brush.mix("trunk", plane, tint=rng.random())
+    trunk = brush.add_part("trunk", plane, tint=rng.random())
     brush.bar((x, 0, z), (x, crown, z), 0.04 * height, trunk, label)
     foliage(brush, rng, (x, crown, z), (radius, radius * rng.uniform(0.8, 1.2)), tint)
 
@@ -162,8 +164,8 @@ def foliage(
     brush: Brush, rng: Rng, centre: Sequence[float], radii: Sequence[float], tint: float
 ) -> None:
     """A crown or hedge of ellipses, dark below and light above."""
-    plane, label = brush.facing(centre[2]), LABEL["vegetation"]
-    shades = [brush.mix("leaf", plane, light=s, tint=tint) for s in np.linspace(0.55, 1.1, 6)]
+    plane, label = brush.facing_plane(centre[2]), LABEL["vegetation"]
+    shades = [brush.add_part("leaf", plane, light=s, tint=tint) for s in np.linspace(0.55, 1.1, 6)]
     angle, reach = rng.uniform(0, 2 * np.pi, 40), np.sqrt(rng.random(40)) * 0.85
     size, jitter = rng.uniform(0.2, 0.42, 40), rng.random(40)
     # Far crowns are a few pixels and need fewer blobs; the random numbers used stay the same.
@@ -174,12 +176,13 @@ def foliage(
     size = size[:count] * (1.25 if count < 20 else 1)
     step = np.clip((dy + 1) * 3 + 2 * jitter[order] - 1, 0, 5).astype(int)
     places = np.asarray(centre) + np.stack([dx * radii[0], dy * radii[1], 0 * dx], 1)
-    brush.blobs(places, np.outer(size, radii), [shades[index] for index in step], label)
+    brush.ellipses(places, np.outer(size, radii), [shades[index] for index in step], label)
 
 
 def lamp_post(brush: Brush, rng: Rng, x: float, z: float) -> None:
     """A street lamp with its arm over the road."""
-    part = brush.mix("metal", brush.facing(z), light=rng.uniform(0.7, 1.0), tint=rng.random())
+    plane = brush.facing_plane(z)
+    part = brush.add_part("metal", plane, light=rng.uniform(0.7, 1.0), tint=rng.random())
     height, arm = rng.uniform(5.5, 8), -math.copysign(rng.uniform(1.0, 2.2), x)
     brush.bar((x, 0, z), (x, height, z), 0.2, part, LABEL["pole"])
     brush.bar((x, height, z), (x + arm, height + 0.25, z), 0.1, part, LABEL["pole"])
@@ -189,30 +192,30 @@ def lamp_post(brush: Brush, rng: Rng, x: float, z: float) -> None:
 
 def traffic_light(brush: Brush, rng: Rng, x: float, z: float) -> None:
     """A pole with one or two signal heads."""
-    plane, inward = brush.facing(z), -math.copysign(1.0, x)
-    part = brush.mix("metal", plane, light=0.7, tint=rng.random())
+    plane, inward = brush.facing_plane(z), -math.copysign(1.0, x)
+    part = brush.add_part("metal", plane, light=0.7, tint=rng.random())
     heads = [(x, 2.9)]
     if rng.random() < 0.6:
         reach = rng.uniform(2.0, 3.6)
         brush.bar((x, 5.4, z), (x + inward * reach, 5.4, z), 0.12, part, LABEL["pole"])
         heads.append((x + inward * reach, 5.0))
     brush.bar((x, 0, z), (x, 5.5 if len(heads) > 1 else 3.4, z), 0.18, part, LABEL["pole"])
-    housing, phase = brush.mix("housing", plane), int(rng.integers(3))
+    housing, phase = brush.add_part("housing", plane), int(rng.integers(3))
     for hx, hy in heads:
         box = [(hx - 0.26, hy - 0.62, z), (hx + 0.26, hy - 0.62, z), (hx + 0.26, hy + 0.62, z),
                (hx - 0.26, hy + 0.62, z)]  # fmt: skip
         brush.polygon(box, housing, LABEL["traffic light"])
         for index in range(3):
             lit = 1.0 if index == phase else 0.35
-            lamp = brush.mix("lamp", plane, light=lit, tint=index / 3)
+            lamp = brush.add_part("lamp", plane, light=lit, tint=index / 3)
             brush.ellipse((hx, hy + 0.38 * (1 - index), z), (0.15, 0.15), lamp, None)
 
 
 def sign(brush: Brush, rng: Rng, x: float, z: float) -> None:
     """A traffic sign on its pole: round, triangular or square."""
-    plane, tint = brush.facing(z), rng.random()
-    brush.bar((x, 0, z), (x, 2.7, z), 0.1, brush.mix("metal", plane, tint=0.5), LABEL["pole"])
-    rim, face = brush.mix("sign", plane, tint=tint), brush.mix("trim", plane, tint=0.9)
+    plane, tint = brush.facing_plane(z), rng.random()
+    brush.bar((x, 0, z), (x, 2.7, z), 0.1, brush.add_part("metal", plane, tint=0.5), LABEL["pole"])
+    rim, face = brush.add_part("sign", plane, tint=tint), brush.add_part("trim", plane, tint=0.9)
     y, label, shape = 2.5, LABEL["traffic sign"], rng.integers(3)
     if shape == 0:
         brush.ellipse((x, y, z), (0.46, 0.46), rim, label)
@@ -226,6 +229,6 @@ def sign(brush: Brush, rng: Rng, x: float, z: float) -> None:
 
 def litter_bin(brush: Brush, rng: Rng, x: float, z: float) -> None:
     """A litter bin, whose label "static" is ignored in training."""
-    part = brush.mix("bin", brush.facing(z), tint=rng.random())
+    part = brush.add_part("bin", brush.facing_plane(z), tint=rng.random())
     corners = ((-0.3, 0), (0.3, 0), (0.34, 1.05), (-0.34, 1.05))
     brush.polygon([(x + a, y, z) for a, y in corners], part, LABEL["static"])

@@ -84,12 +84,12 @@ def vehicle(
     brush: Brush, label: int, outline: Sequence, body: _Body, tint: float, light: float
 ) -> None:
     """An extruded outline with windows, wheels and lamps."""
-    plane = brush.facing(max(body.z, 1.5))
+    plane = brush.facing_plane(max(body.z, 1.5))
     level = brush.camera.height_m
-    dark = brush.mix("tyre", plane, light=0.5)
+    dark = brush.add_part("tyre", plane, light=0.5)
     points = [(forward, up) for forward, up, _ in outline]
     low = points[0][1]
-    _shadow(brush, points, body)
+    _vehicle_shadow(brush, points, body)
     strips = []
     for (a, b), (_, _, material) in zip(pairwise(points), outline[:-1], strict=True):
         middle, rise = ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2), (a[1] - b[1], b[0] - a[0])
@@ -105,32 +105,32 @@ def vehicle(
             corners = [(end * 0.92, bottom)] * 2 + [(end * 0.92, low + 0.1)] * 2
             brush.polygon(body.points(corners, (left, right, right, left)), dark, label)
     for _, quad, material, upward in sorted(strips, key=lambda strip: -strip[0]):
-        part = brush.mix(material, plane, light=light * (0.78 + 0.3 * upward), tint=tint)
+        part = brush.add_part(material, plane, light=light * (0.78 + 0.3 * upward), tint=tint)
         brush.polygon(body.points(quad, (-1, 1, 1, -1)), part, label)
     for side in (-1, 1):
         if body.shows((0, 0), (0, 0, side), level):
             _vehicle_side(brush, label, outline, body, side, tint, light)
-    _lamps(brush, label, points, body)
+    _vehicle_lamps(brush, label, points, body)
 
 
-def _shadow(brush: Brush, points: Sequence, body: _Body) -> None:
+def _vehicle_shadow(brush: Brush, points: Sequence, body: _Body) -> None:
     back, front = points[0][0] - 0.2, points[-1][0] + 0.2
     corners = [(back, 0.0), (back, 0.0), (front, 0.0), (front, 0.0)]
-    brush.shade(body.points(corners, (-1.15, 1.15, 1.15, -1.15)), 0.75)
+    brush.shadow(body.points(corners, (-1.15, 1.15, 1.15, -1.15)), 0.75)
 
 
 def _vehicle_side(
     brush: Brush, label: int, outline: Sequence, body: _Body, side: int, tint: float, light: float
 ) -> None:
-    plane = brush.facing(max(body.z, 1.5))
+    plane = brush.facing_plane(max(body.z, 1.5))
     points = [(forward, up) for forward, up, _ in outline]
     material = outline[0][2]
-    flank = brush.mix(material, plane, light=0.85 * light, tint=tint)
-    glass = brush.mix("glass", plane, light=0.8 * light)
-    dark = brush.mix("tyre", plane, light=0.7)
-    hub = brush.mix("metal", plane, light=0.9)
+    flank = brush.add_part(material, plane, light=0.85 * light, tint=tint)
+    glass = brush.add_part("glass", plane, light=0.8 * light)
+    dark = brush.add_part("tyre", plane, light=0.7)
+    hub = brush.add_part("metal", plane, light=0.9)
     brush.polygon(body.points(points, [side] * len(points)), flank, label)
-    sill = brush.mix(material, plane, light=0.55 * light, tint=tint)
+    sill = brush.add_part(material, plane, light=0.55 * light, tint=tint)
     low, back, front = points[0][1], points[0][0], points[-1][0]
     band = ((back, low), (front, low), (front, low + 0.14), (back, low + 0.14))
     brush.polygon(body.points(band, [side] * 4), sill, label)
@@ -162,14 +162,14 @@ def _vehicle_side(
             brush.polygon(body.points(disc, [side * 1.01] * len(disc)), part, label)
 
 
-def _lamps(brush: Brush, label: int, points: Sequence, body: _Body) -> None:
+def _vehicle_lamps(brush: Brush, label: int, points: Sequence, body: _Body) -> None:
     """Head or tail lamps and the number plate on the end that is seen."""
-    plane = brush.facing(max(body.z, 1.5))
+    plane = brush.facing_plane(max(body.z, 1.5))
     for (end, _), material, sign in ((points[0], "taillight", -1), (points[-1], "headlight", 1)):
         forward = end + 0.06 * sign
         if not body.shows((forward, 0), (sign, 0, 0), brush.camera.height_m):
             continue
-        lamp, plate = brush.mix(material, plane), brush.mix("trim", plane, tint=0.9)
+        lamp, plate = brush.add_part(material, plane), brush.add_part("trim", plane, tint=0.9)
         for a, b in ((-0.95, -0.62), (0.62, 0.95)):
             quad = body.points([(forward, 0.66)] * 2 + [(forward, 0.84)] * 2, (a, b, b, a))
             brush.polygon(quad, lamp, label)
