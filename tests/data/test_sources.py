@@ -1,3 +1,5 @@
+"""Which images and labels each role reads, from list files and from folders."""
+
 import builtins
 import os
 import shutil
@@ -7,7 +9,6 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dasac_jax.config import base
 from dasac_jax.data import sources
 from dasac_jax.errors import UserError
 
@@ -15,9 +16,9 @@ SIZE = (6, 10)
 CITIES = ("aachen", "ulm")
 
 
-def save(path, array, mode=None):
+def save(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(array, np.uint8)).convert(mode).save(path)
+    Image.fromarray(np.asarray(array, np.uint8)).save(path)
 
 
 def image_of(value):
@@ -187,85 +188,6 @@ def test_missing_labels_are_counted_and_named(config, tmp_path):
         sources.open_source(config, "source_train")
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
-def test_images_of_any_colour_format_become_rgb(config, tmp_path, mode):
-    picture = np.zeros((*SIZE, 3), np.uint8)
-    picture[2:4, 3:6] = 255
-    save(tmp_path / "game/images/00001.png", picture, mode)
-    config.source_held_out = 0
-    image = sources.open_source(config, "source_train")[0]["image"]
-    np.testing.assert_array_equal(image, picture)
-
-
-def test_items_are_resized_as_pillow_does(config, tmp_path):
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (17, 23, 3), dtype=np.uint8)
-    ids = rng.choice([0, 7, 18, 255], (13, 31)).astype(np.uint8)
-    save(tmp_path / "game/images/00001.png", picture)
-    save(tmp_path / "game/labels_cs/00001.png", ids)
-    config.source_held_out = 0
-    item = sources.open_source(config, "source_train")[0]
-    expected = Image.fromarray(picture).resize((10, 6), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(item["image"], np.array(expected))
-    rows, columns = (np.arange(6) + 0.5) * 13 // 6, (np.arange(10) + 0.5) * 31 // 10
-    np.testing.assert_array_equal(item["label"], ids[np.ix_(rows.astype(int), columns.astype(int))])
-
-
-def test_a_corrupt_image_is_named_with_item_and_reason(config, tmp_path):
-    path = tmp_path / "game/images/00004.png"
-    path.write_bytes(path.read_bytes()[:50])
-    config.source_held_out = 0
-    source = sources.open_source(config, "source_train")
-    with pytest.raises(UserError, match=r"cannot read image .*00004\.png: \S+.*item 3 of source_"):
-        source[3]
-    path.write_text("no picture")
-    with pytest.raises(UserError, match="cannot identify"):
-        source[3]
-    path.unlink()
-    with pytest.raises(UserError, match="No such file"):
-        source[3]
-
-
-def test_no_damage_to_a_file_escapes_as_another_error(config, tmp_path):
-    path = tmp_path / "game/images/00001.png"
-    config.source_held_out = 0
-    source = sources.open_source(config, "source_train")
-    data = path.read_bytes()
-    refused = 0
-    for position in range(len(data)):
-        path.write_bytes(data[:position] + bytes([data[position] ^ 0x5A]) + data[position + 1 :])
-        try:
-            assert source[0]["image"].shape == (*SIZE, 3)
-        except UserError:
-            refused += 1
-    assert refused > len(data) // 2
-
-
-def test_images_of_more_than_8_bits_are_refused(config, tmp_path):
-    Image.fromarray(np.full(SIZE, 3000, np.uint16)).save(tmp_path / "game/images/00001.png")
-    config.source_held_out = 0
-    with pytest.raises(UserError, match=r"00001\.png has pixel format I"):
-        sources.open_source(config, "source_train")[0]
-
-
-@pytest.mark.parametrize(("value", "classes"), [(19, 19), (254, 19), (3, 3)])
-def test_labels_outside_the_train_ids_are_refused(config, tmp_path, value, classes):
-    ids = np.full(SIZE, 255)
-    ids[0] = classes - 1
-    path = tmp_path / "game/labels_cs/00001.png"
-    save(path, ids)
-    config.source_held_out = 0
-    if classes == 3:
-        colours = ((0, 0, 0),) * 3
-        config.classes = {"names": tuple("abc"), "palette": colours, "source_ids": ()}
-    source = sources.open_source(config, "source_train")
-    assert source[0]["label"][0, 0] == classes - 1
-    ids[3, 4] = value
-    save(path, ids)
-    with pytest.raises(UserError, match=rf"labels_cs/00001\.png contains {value}.*item 0"):
-        source[0]
-
-
 @pytest.mark.parametrize(
     ("changes", "role", "message"),
     [
@@ -329,76 +251,3 @@ def test_a_missing_list_folder_is_told(config, lists, tmp_path):
     (lists / "val_cityscapes.txt").write_text("a.png b.png\n")
     shutil.rmtree(tmp_path / "cityscapes/leftImg8bit/val")
     assert sources.missing(config) == []  # the list decides the validation images
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Data of one's own: two pairs of two sizes, one label grey and one with a palette."""
-    for i, (height, width) in enumerate([(6, 10), (12, 5)]):
-        save(tmp_path / f"a/{i}.png", np.full((height, width, 3), 40 * i))
-        ids = np.full((height, width), 3)
-        ids[:, : width // 2] = 200
-        ids[: height // 3] = 255 if i else 77
-        save(tmp_path / f"a/{i}_ids.png", ids, mode="P" if i else None)
-    lists = tmp_path / "lists"
-    lists.mkdir()
-    pairs = "a/0.png a/0_ids.png\na/1.png a/1_ids.png\n"
-    (lists / "source_train.txt").write_text(pairs)
-    (lists / "target_train.txt").write_text("a/0.png\na/1.png nowhere.png\n")
-    (lists / "val.txt").write_text(pairs)
-    config = base().data
-    config.update(root=str(tmp_path), source="custom", lists=str(lists))
-    config.update(source_size=(8, 12), target_size=(6, 6))
-    config.classes.update(
-        names=("few", "many"),
-        palette=((1, 2, 3), (4, 5, 6)),
-        source_ids=((3, "many"), (200, "few"), (255, "many")),
-        target_ids=((200, "many"),),
-    )
-    return config
-
-
-def test_values_of_own_labels_are_mapped_as_they_are_read(own):
-    source, val = (sources.open_source(own, role) for role in ("source_train", "val"))
-    assert source.num_classes == 2 and len(source) == len(val) == 2
-    grey, palette = (source[i] for i in range(2))
-    assert grey["image"].shape == palette["image"].shape == (8, 12, 3)
-    for item, top in ((grey, 255), (palette, 1)):  # 77 stands for nothing, 255 here for a class
-        label = item["label"]
-        assert label.shape == (8, 12) and label.dtype == np.uint8
-        assert (label[0] == top).all() and label[-1, 0] == 0 and label[-1, -1] == 1
-    label = val[0]["label"]
-    assert label.shape == (6, 6) and label[-1, 0] == 1 and label[-1, -1] == 255
-
-
-def test_own_target_images_have_no_labels_whatever_the_list_says(own):
-    target = sources.open_source(own, "target_train")
-    assert [(target[i]["label"] == 255).all() for i in range(2)] == [True, True]
-
-
-def test_own_labels_without_an_id_map_hold_train_ids(own, tmp_path):
-    own.classes.update(source_ids=(), target_ids=())
-    source = sources.open_source(own, "source_train")
-    with pytest.raises(UserError, match=r"0_ids.png contains \d+, .*0\.\.1 or 255.*_ids map"):
-        source[0]
-    save(tmp_path / "a/0_ids.png", np.ones((6, 10)))
-    assert set(source[0]["label"].ravel()) == {1}
-
-
-def test_missing_own_lists_and_files_are_told(own, tmp_path):
-    assert sources.missing(own, ["source_train", "target_train", "val"]) == []
-    assert sources.has(own, "val") and not sources.has(own, "selection")
-    (line,) = sources.missing(own, ["selection"])
-    assert line.startswith(f"{tmp_path}/lists/selection.txt: ") and "`image label`" in line
-    with pytest.raises(UserError, match=r"lists/selection.txt: the list of selection images"):
-        sources.open_source(own, "selection")
-    (tmp_path / "a/1.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 2 images of val are missing .* first: a/1.png$"):
-        sources.open_source(own, "val")
-    (tmp_path / "a/0_ids.png").unlink()
-    (tmp_path / "lists/val.txt").write_text("a/0.png a/0_ids.png\n")
-    with pytest.raises(UserError, match=r"labels of val are missing .* first: a/0_ids.png$"):
-        sources.open_source(own, "val")
-    (tmp_path / "lists/val.txt").write_text("a/0.png\n")
-    with pytest.raises(UserError, match=r"val.txt gives no label for 1 of 1"):
-        sources.open_source(own, "val")
