@@ -1,8 +1,8 @@
-"""Writing files whole or not at all, JSON values, PNG bytes, and names that rooms share.
+"""Writing files whole or not at all, JSON values, PNG bytes, and file names used by many modules.
 
 The names are those of the files in a run's folder, and the endings of Cityscapes' file names.
-Every room writes through `replacing`, so that neither a reader nor a restart ever meets half a
-file.
+All modules write files through `replacing`, so that no reader and no restarted run finds a
+half-written file.
 """
 
 from __future__ import annotations

@@ -64,10 +64,10 @@ def drop(path: Path) -> None:
 
 
 def put(written: Path, folder: Path, step: int, keep: int) -> None:
-    """Rename what was written to `part`, which becomes the newest step.
+    """Rename the finished folder `written`, whose name `part` gave, to that of its step.
 
-    Only then later steps are removed, and all but the newest `keep`. Raises OSError where a folder
-    cannot be renamed.
+    Afterwards steps with a higher number are removed, and of the others all but the newest `keep`.
+    Raises OSError where a folder cannot be renamed.
     """
     final, replaced = folder / str(step), folder / f"{step}.{_REPLACED}"
     if final.exists():

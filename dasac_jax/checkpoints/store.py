@@ -111,7 +111,8 @@ def restore(
 
     source: a folder of steps, or one step's own folder, which then is the one that is read.
     like: a state of the configuration at hand; its tree, shapes and dtypes must be those stored.
-    needs: metadata that must not be others, such as arch and num_classes.
+    needs: expected metadata, such as arch and num_classes; one that the checkpoint lacks is not
+    compared.
 
     Returns a state of the same tree with numpy leaves, bit for bit what was saved. Without `like`
     returns {"student": variables, "teacher": variables, "class_prior": (C,)}, their shapes being

@@ -26,11 +26,11 @@ __all__ = [
 MIN_TOTAL = 1e-3  # clamps the sum that a pooled prediction is divided by
 VALID_TOTAL = 0.1  # pixels with less probability in all were seen by no view
 ENTROPY_EPSILON = 1e-5
-SEEN_SHARE = 1e-8  # a class with a smaller mean probability does not start its prior
+SEEN_SHARE = 1e-8  # a class's prior is initialised from its mean probability only above this
 
 
 def align(probs: jax.Array, padded: jax.Array, to_reference: jax.Array) -> jax.Array:
-    """Views' predictions in their groups' reference frames: the warp alone.
+    """Set padded pixels to 0 and warp each view's predictions to its group's reference frame.
 
     Args:
         probs: (V, H, W, C) float32, sums to 1 over C.
@@ -75,7 +75,8 @@ def fuse_views(
     if pool not in _POOLS:
         raise UserError(f"pool is {pool!r}; choose one of {', '.join([*_POOLS, 'none'])}")
     aligned = align(probs, padded, to_reference)
-    # The inverse is the authors' choice: of a view with s > 1 only the frame's middle 1/s counts.
+    # As in the authors' code, ones are warped with from_reference here, not with to_reference: of a
+    # view with scale s > 1 only the middle 1/s of the frame counts.
     aligned *= warp_ones(from_reference, probs.shape[1:3])[..., None]
     groups = grouped(aligned, group_size, axis_name, "group_size")
     pooled, valid = _POOLS[pool](groups)
@@ -118,7 +119,8 @@ def update_class_prior(
     """Class prior: the moving average of the share of probability that each class receives.
 
     Args:
-        prior: (C,) float32; a class that was never seen holds `beta` exactly.
+        prior: (C,) float32. An entry that equals `beta` is not initialised yet: it is set to the
+            class's share if that exceeds SEEN_SHARE, and else averaged like the others.
         probs: (V, H, W, C) float32, the teacher's before padded pixels are masked.
         momentum: weight of the old prior, in [0, 1].
         beta: the prior of a class before it is first seen.
@@ -156,7 +158,8 @@ def pseudo_labels(
         prior: (C,) float32, the class prior as just updated.
         upper: share of the peak, in [0, 1].
         lower: least threshold, in [0, 1].
-        beta: the prior below which the discount takes hold.
+        beta: scale of the discount 1 - exp(-prior / beta), which is strong for priors near or
+            below beta and vanishes for priors far above it.
         discount: False leaves the prior out.
 
     Returns:

@@ -1,7 +1,7 @@
-"""A device's batch in parts, one after the other, so that less memory is needed at a time.
+"""Gradient accumulation: a device's batch is taken in equal microbatches, which saves memory.
 
-The results are those of the whole batch, to rounding: what is a mean over the items is the mean
-of the parts' means, since all parts have the same size.
+The results are those of the whole batch up to rounding, since a mean over the batch is the mean of
+the means over equally large microbatches.
 """
 
 from collections.abc import Callable
@@ -42,10 +42,10 @@ def gradient_in_parts(
     batch: dict[str, jax.Array],
     parts: int,
 ) -> tuple[Any, Metrics]:
-    """Gradient with respect to `params` of `loss(params, batch)` → scalar, metrics; and these.
+    """The gradient of `loss` with respect to `params`, and its metrics, averaged over the parts.
 
-    Both have to be means over the batch's items. batch: arrays (N, …); N may differ between
-    them, but is a multiple of `parts`.
+    `loss(params, batch)` returns (scalar, metrics), all of them means over the batch's items.
+    batch: arrays (N, …); N may differ between arrays, but is a multiple of `parts`.
     """
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:

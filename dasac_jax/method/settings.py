@@ -18,7 +18,7 @@ class Settings:
     teacher_every_steps: int = 100  # within an epoch
     teacher_momentum: float = 0.99  # γ
     prior_momentum: float = 0.99  # of the class prior χ
-    beta: float = 1e-3  # β: the class prior below which thresholds are lowered
+    beta: float = 1e-3  # β: the first class prior, and the scale of the discount 1 − exp(−χ/β)
     focal_power: float = 3.0  # λ, of the classes' weights (1 − χ)^λ
     threshold_upper: float = 0.75  # share of a class's peak confidence
     threshold_lower: float = 0.2  # no threshold is less
@@ -26,4 +26,4 @@ class Settings:
     discount: bool = True  # lower thresholds for rare classes
     confidence_weighting: str = "pixel"  # the authors' code: "batch"; or "none"
     confidence_images: int = 0  # views that "batch" averages over; 0: all
-    accumulate: int = 1  # equal parts that a device takes its batch in
+    accumulate: int = 1  # gradient accumulation: microbatches per device and step

@@ -3,8 +3,9 @@
 With `axis_name` they run under `jax.pmap`: losses, gradients, batch statistics and the class
 prior are means over all devices, so that results do not depend on how many there are.
 
-A step whose loss, gradient, statistics or prior is not finite is skipped: the state keeps all that
-it would have changed, but for the step counter, so that the data go on. The metrics say `skipped`.
+If the loss, gradient, batch statistics or class prior is not finite, the update is discarded. Only
+the step counter advances and, when adapting, the teacher, which follows weights of earlier steps.
+The metric `skipped` is 1 then.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def baseline_step(
 
     batch: source_image (B, H, W, 3) float32, source_label (B, H, W) int32,
     target_image (B', H, W, 3) float32; optionally target_label (B', H, W), for its loss in the
-    metrics only, and source_keys, target_keys (B,) that switch dropout on.
+    metrics only, and random keys source_keys (B,), target_keys (B',) that switch dropout on.
     """
 
     def source_loss(params):

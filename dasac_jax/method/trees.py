@@ -13,7 +13,7 @@ import numpy as np
 
 
 def map_leaves(function: Callable[..., jax.Array], *trees: Any) -> Any:
-    """`jax.tree.map` of an elementwise function, which all vectors pass through as a single one."""
+    """`jax.tree.map` of an elementwise function, called once for all float32 vectors together."""
     leaves, structures = zip(*(jax.tree.flatten(tree) for tree in trees), strict=True)
     vectors = _vectors(leaves[0])
     out = [

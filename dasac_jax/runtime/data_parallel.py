@@ -187,6 +187,9 @@ def fetch(tree: Any) -> Any:
 
 
 def first(array: jax.Array) -> np.ndarray:
-    """The value that every device holds: replicated, or with a leading axis of devices."""
+    """The first local device's value as numpy, for values that are equal on all devices.
+
+    A value with a single element comes without axes, others keep their shape.
+    """
     data = np.asarray(array.addressable_data(0))
     return data.reshape(-1)[0] if data.size == 1 else data

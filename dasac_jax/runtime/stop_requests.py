@@ -1,7 +1,7 @@
-"""Stopping in good order: on SIGTERM, on SIGINT, and when a time limit is near.
+"""Stopping without losing work: on SIGTERM, on SIGINT, and shortly before a time limit.
 
-The handler of a signal only remembers it. Loops call `check` between two steps; it raises
-`Stopped`, and code that has something unsaved catches that and saves.
+The handler of a signal only remembers it. Loops call `check` between two steps, which raises
+`Stopped`, or ask `requested`: the training loop saves a checkpoint before it raises `Stopped`.
 """
 
 import os

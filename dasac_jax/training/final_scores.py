@@ -23,7 +23,7 @@ from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)
 
-STATISTICS_STEPS = 100  # the running statistics forget a batch by 0.9 a step
+STATISTICS_STEPS = 100  # a batch's weight in the running statistics falls by 0.9 a step
 PICTURED = 4
 
 
@@ -123,7 +123,7 @@ def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
         "baseline", config.source_batch, config.target_batch,
         devices=1, local_devices=1, process=0,
     )  # fmt: skip
-    # No more than the baseline itself had.
+    # The statistics are of at most as many batches as the baseline was trained on.
     trained = config.epochs * run.steps_per_epoch("baseline")
     make_views = jax.jit(from_config.baseline_views(run.config))
     key = jax.random.key(run.config.seed)

@@ -3,11 +3,11 @@
 1. its own newest checkpoint,
 2. the state that the stage before it hands on,
 3. the weights that `config.init` names,
-4. random weights.
+4. random weights, for the baseline only: the adaptation raises UserError instead.
 
-With the state come facts to go on with: `first_epoch` (epochs that earlier stages have done) and
-`best_score`. A converted snapshot of a PyTorch run stands for the stage that it was taken in: that
-stage goes on from it.
+With the state come metadata: `first_epoch` (epochs that earlier stages have trained) and
+`best_score`. If `config.init` is a converted snapshot of a PyTorch run, the stage that it was taken
+in resumes from it.
 
 `fresh` is a function that makes a state at step 0. It is called only where its numbers are needed,
 since drawing the weights of a large network takes half a minute to compile.
@@ -52,9 +52,9 @@ def of_baseline(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
 def of_adapt(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
     """The adaptation's state: resumed, or the baseline's, or a PyTorch adaptation's.
 
-    Of the baseline go on the weights, running statistics, momentum buffers, epochs and best
-    score; the step count, the teacher and the class prior start anew. The snapshot of a PyTorch
-    adaptation, as `config.init` and without a baseline in the folder, goes on as a whole.
+    The baseline's weights, running statistics, momentum buffers, epochs and best score are kept;
+    step, teacher and class prior are reset. Where the folder has no baseline and `config.init` is a
+    converted snapshot of a PyTorch adaptation, all of that snapshot's state is resumed.
     """
     if store.latest_step(run.newest("adapt")) is not None:
         return _resumed(run, "adapt", fresh)

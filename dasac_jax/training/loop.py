@@ -132,9 +132,9 @@ class _Bookkeeper:
     def after_step(self, state: TrainState, done: int, *, saved: bool = False) -> None:
         """Log, validate and save what is due after `done` steps; state: as it lies on the devices.
 
-        saved: whether it is on disk already. Raises Stopped where a stop is requested, before or
-        in the validation. The state is then saved as pending: what was due is the first thing that
-        the next start does, so that the result is the same.
+        saved: whether this state is in a checkpoint already. Raises Stopped where a stop is
+        requested, before or in the validation. The checkpoint's metadata then have `pending` true:
+        the next start first logs and validates this step, so that the result is the same.
         """
         stop = stop_requests.requested()  # of all processes, so that all have to ask
         # All processes write a checkpoint, so all have to know; the first one's clock counts.

@@ -168,7 +168,7 @@ def _train(run, stage, state, progress, step, weights) -> None:
     if int(state.step) >= plan.total_steps and not pending:
         _LOG.info("%s: complete at step %d", stage, int(state.step))
         return
-    recorded = int(state.step) - pending  # the last step whose numbers are on disk
+    recorded = int(state.step) - pending  # a pending step is saved, but not logged yet
     with Recorder(
         run.folder, stage, recorded, run.classes, enabled=processes.is_first()
     ) as recorder:

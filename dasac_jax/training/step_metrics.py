@@ -41,7 +41,7 @@ class StepMetrics:
         return {"unlogged_steps": self._fetched(), "skipped_in_row": self._skipped_before}
 
     def means(self) -> tuple[dict[str, float], int]:
-        """Means over the steps that were not skipped (nan if all were), and how many were.
+        """Means over the steps that were not skipped (nan if all were), and the number skipped.
 
         Waits for the device. Raises UserError where too many in a row were skipped.
         """

@@ -19,7 +19,7 @@ from dasac_jax.runtime import data_parallel
 from dasac_jax.training.workdir import Run
 
 PICTURED = 3
-_DRAWS = 2  # folded into the seed; the stages, which fold in 0 and 1, draw nothing of this
+_DRAWS = 2  # folded into the seed of the validation's views; training folds in 0 and 1
 
 
 @dataclass(frozen=True)
