@@ -5,7 +5,6 @@ unused colours and number the others anew, which leaves the picture as it was an
 value. Nothing but the colours tells that this has happened.
 """
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ class Palettes:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._colours: dict[int, tuple[bytes, str]] = {}  # index -> its colour, a file with it
 
     def check(self, path: Any, indices: np.ndarray, palette: bytes) -> None:
@@ -38,16 +36,16 @@ class Palettes:
         colours = {i: palette[3 * i : 3 * i + 3] for i, count in enumerate(counts) if count}
         if _is_grey(palette):
             _check_grey(path, colours)
-        with self._lock:
-            for index, colour in colours.items():
-                before, other = self._colours.setdefault(index, (colour, str(path)))
-                if colour != before:
-                    raise UserError(
-                        f"label file {path}: its palette has {_text(colour)} for value {index}, "
-                        f"that of {other} {_text(before)}, so the values of the two do not mean "
-                        "the same: was one of them optimised? Save both with one palette, or as "
-                        "grey PNGs of the values"
-                    )
+        for index, colour in colours.items():
+            # `setdefault` is one step for other threads, so no lock is needed.
+            before, other = self._colours.setdefault(index, (colour, str(path)))
+            if colour != before:
+                raise UserError(
+                    f"label file {path}: its palette has {_text(colour)} for value {index}, "
+                    f"that of {other} {_text(before)}, so the values of the two do not mean "
+                    "the same: was one of them optimised? Save both with one palette, or as "
+                    "grey PNGs of the values"
+                )
 
 
 def _is_grey(palette: bytes) -> bool:
