@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--teacher", action="store_true", default=None, help="score the teacher, not the student")
     add("--batch", type=int, help="images at a time over all devices, by default one on each")
     add = parser.add_argument_group("label maps").add_argument
-    add("--truth", type=Path, help="folder of true label maps, 8-bit PNG")
+    add("--truth", type=Path, help="folder of true label maps, PNG")
     add("--ids", choices=_IDS, help="what the predictions hold: train ids by default")
     add("--truth-ids", choices=_IDS, help="what the truth holds, by default the same")
     flags = parser.parse_args(argv)

@@ -1,6 +1,5 @@
 """Read image and label files as arrays. Errors name the file."""
 
-import os
 import struct
 import zlib
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dasac_jax.data import png
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
 
 DECODE_ERRORS = (
@@ -22,29 +22,77 @@ DECODE_ERRORS = (
 )
 """What Pillow raises for files that are missing, cut off or damaged."""
 
+_LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
+_EXPANDED = {2: 85, 4: 17}  # by how much Pillow multiplies grey of fewer bits, to fill 8
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
-def read_ids(path: str | os.PathLike) -> np.ndarray:
-    """Read an 8-bit PNG of one channel as (h, w) uint8; of a palette PNG, the indices.
+def read_ids(path: Any, palettes: Palettes | None = None) -> np.ndarray:
+    """Read the label values (h, w) uint8 of a PNG or TIFF of one channel, just as they are stored.
 
-    Raises UserError naming the file where it cannot be read or has another pixel format.
+    Grey of 1, 2, 4, 8 and 16 bits gives the numbers in the file, a palette its indices. palettes:
+    what the palettes of the set's other files are compared with, see `Palettes.check`. Raises
+    UserError naming the file where it cannot be read, has another pixel format or a value above
+    255, is in a format that may change values, or has a palette which says that its indices are
+    no label values.
     """
-    ids = png.read_single(path)
-    if ids is not None:
-        return ids
+    values, palette = png.read_single(path) or _read_label_by_pillow(path)
+    if palette is not None:
+        (palettes or Palettes()).check(path, values, palette)
+    return values
+
+
+def _read_label_by_pillow(path: Any) -> tuple[np.ndarray, bytes | None]:
+    """Label values and the palette, if there is one."""
     try:
         with Image.open(path) as image:
-            mode = image.mode
-            ids = np.array(image) if mode in ("L", "P") else None
+            check_label_format(image, path)
+            bits = _bits(image, path)
+            values, mode = np.array(image), image.mode
+            palette = bytes(image.getpalette("RGB")) if mode == "P" else None
     except DECODE_ERRORS as error:
         raise UserError(f"cannot read label file {path}: {error}") from error
-    if ids is None:
+    if mode == "L" and bits in _EXPANDED:
+        values //= _EXPANDED[bits]
+    beyond = values[(values < 0) | (values > 255)]
+    if beyond.size:
         raise UserError(
-            f"label file {path} has pixel format {mode}: "
-            "an 8-bit PNG with one channel or a palette is needed, colours are no class numbers"
+            f"label file {path} holds the value {beyond[0]}: 0 to 255 can stand for classes"
         )
-    return ids
+    return values.astype(np.uint8), palette
+
+
+def check_label_format(image: Image.Image, path: Any) -> None:
+    """Raise UserError naming the file where an opened image's format may not keep label values.
+
+    Only the header of the image is looked at.
+    """
+    is_tiff = image.format == "TIFF"
+    lossy_tiff = is_tiff and image.info.get("compression") in _LOSSY_TIFF
+    inverted = is_tiff and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    if image.format not in ("PNG", "TIFF") or lossy_tiff or inverted:
+        kind = "TIFF file whose zero is white" if inverted else f"{image.format} file"
+        if lossy_tiff:
+            kind += f" with {image.info['compression']} compression"
+        raise UserError(
+            f"label file {path} is a {kind}, which does not keep label values as they are: save "
+            "labels anew as PNG, from the values before they were stored like this"
+        )
+    if image.mode not in _LABEL_MODES:
+        raise UserError(
+            f"label file {path} has pixel format {image.mode}: a PNG with one channel or a "
+            "palette is needed, colours are no class numbers"
+        )
+
+
+def _bits(image: Image.Image, path: Any) -> int | None:
+    """The bits of a sample or index in the file, which Pillow's mode does not tell below 8."""
+    if image.format == "TIFF":
+        return image.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0]
+    return png.bit_depth(path)
 
 
 def read_image(path: Any, size: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dasac_jax.data import classes, labels
 from dasac_jax.data.decoding import read_ids, read_image
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
 
 Pair = tuple[str, str | None]
@@ -27,10 +28,12 @@ class PairSource:
 
     name: of the source in error messages. id_map: pairs of a label value in the files and its train
     id, all other values being ignored; empty where the files hold train ids. records: the
-    `tfds.records.Records` that hold the files, None where they lie below `root`.
+    `tfds.records.Records` that hold the files, None where they lie below `root`. palettes: of
+    the label files that have been read.
 
-    Reading an item raises UserError naming file and item where a file cannot be read or, without
-    id_map, a label value is neither below `num_classes` nor 255. Many threads may read at once.
+    Reading an item raises UserError naming file and item where a file cannot be read (see
+    `decoding.read_ids` for labels) or, without id_map, a label value is neither below `num_classes`
+    nor 255. Many threads may read at once.
     """
 
     root: str
@@ -40,6 +43,7 @@ class PairSource:
     num_classes: int = labels.NUM_CLASSES
     id_map: classes.IdMap = ()
     records: Any = None
+    palettes: Palettes = dataclasses.field(default_factory=Palettes, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -68,7 +72,7 @@ class PairSource:
         if label is None:
             return np.full(self.size, labels.IGNORE, np.uint8)
         path = self.file(label)
-        ids = read_ids(path)
+        ids = read_ids(path, self.palettes)
         if self.id_map:
             ids = labels.table(dict(self.id_map))[ids]
         # In uint8, 255 + 1 is 0: one comparison covers the classes and the ignored pixels.

@@ -23,23 +23,33 @@ def read_rgb(file: str | os.PathLike | BinaryIO) -> np.ndarray | None:
     None also stands for a damaged or missing file: Pillow then gives the error message. An open
     file is read from its beginning, and its position is set back there.
     """
-    return _read(file, (_RGB,), 3)
+    encoded = _encoded(file, (_RGB,))
+    return None if encoded is None else _decode(encoded, 3)
 
 
-def read_single(file: str | os.PathLike | BinaryIO) -> np.ndarray | None:
-    """Read a PNG of one 8-bit channel as (h, w) uint8; of a palette PNG, the indices.
+def read_single(file: str | os.PathLike | BinaryIO) -> tuple[np.ndarray, bytes | None] | None:
+    """Read a PNG of one 8-bit channel: its values (h, w) uint8, of a palette PNG the indices.
 
-    Returns None as `read_rgb` does.
+    The second is the palette, red, green and blue of index 0, of index 1 and so on, or None for
+    grey. Returns None as `read_rgb` does.
     """
-    pixels = _read(file, (_GREY, _PALETTE), 1)
-    return None if pixels is None else pixels[..., 0]
+    encoded = _encoded(file, (_GREY, _PALETTE))
+    pixels = None if encoded is None else _decode(encoded, 1)
+    if pixels is None:
+        return None
+    return pixels[..., 0], _palette(encoded) if encoded[_HEADER - 1] == _PALETTE else None
 
 
-def _read(file, types: tuple[int, ...], channels: int) -> np.ndarray | None:
+def bit_depth(file: str | os.PathLike | BinaryIO) -> int | None:
+    """The bits of a sample or index in a PNG, 1 to 16. Returns None as `read_rgb` does."""
+    with _open(file) as opened:
+        header = opened.read(_HEADER)
+        opened.seek(0)
+    return header[-2] if len(header) == _HEADER and header[:8] == _SIGNATURE else None
+
+
+def _decode(encoded: bytes, channels: int) -> np.ndarray | None:
     try:
-        encoded = _encoded(file, types)
-        if encoded is None:
-            return None
         context = tensorstore.Context()  # with an in-memory store of its own
         place = {"driver": "memory", "path": "image"}
         tensorstore.KvStore.open({"driver": "memory"}, context=context).result()["image"] = encoded
@@ -51,11 +61,31 @@ def _read(file, types: tuple[int, ...], channels: int) -> np.ndarray | None:
 
 def _encoded(file, types: tuple[int, ...]) -> bytes | None:
     """The content of a PNG of 8 bits and one of these colour types, None for other files."""
-    is_open = hasattr(file, "read")
-    with contextlib.nullcontext(file) if is_open else open(file, "rb") as opened:
-        opened.seek(0)
-        header = opened.read(_HEADER)
-        fits = header[:8] == _SIGNATURE and header[24:] in [bytes([8, kind]) for kind in types]
-        encoded = header + opened.read() if fits else None
-        opened.seek(0)
+    try:
+        with _open(file) as opened:
+            header = opened.read(_HEADER)
+            fits = header[:8] == _SIGNATURE and header[24:] in [bytes([8, kind]) for kind in types]
+            encoded = header + opened.read() if fits else None
+            opened.seek(0)
+    except OSError:
+        return None
     return encoded
+
+
+def _open(file):
+    """A context with the file opened at its beginning; a file that was open stays so."""
+    if not hasattr(file, "read"):
+        return open(file, "rb")
+    file.seek(0)
+    return contextlib.nullcontext(file)
+
+
+def _palette(encoded: bytes) -> bytes:
+    """The palette of a PNG that has been decoded; empty where there is none."""
+    place = len(_SIGNATURE)
+    while place < len(encoded):
+        length = int.from_bytes(encoded[place : place + 4], "big")
+        if encoded[place + 4 : place + 8] == b"PLTE":
+            return encoded[place + 8 : place + 8 + length]
+        place += length + 12  # length, name and checksum of a chunk
+    return b""

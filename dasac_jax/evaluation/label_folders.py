@@ -15,6 +15,7 @@ import numpy as np
 
 from dasac_jax.data import labels
 from dasac_jax.data.decoding import read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation.metrics import confusion_on_host
 from dasac_jax.files import CITYSCAPES_LABEL
@@ -81,13 +82,15 @@ def confusion(
     and count, by default one for each CPU. update: called with the number of pairs done.
 
     A few images are in memory at a time, however many there are. Raises UserError naming the
-    first file that cannot be read, is no 8-bit image of one channel or a palette, holds another
-    value, or differs from its partner in size.
+    first file that cannot be read as a label map (see `decoding.read_ids`), holds another value, or
+    differs from its partner in size.
     """
 
+    palettes, true_palettes = Palettes(), Palettes()
+
     def count(pair: Pair) -> np.ndarray:
-        predicted = _read(pair.prediction, ids, num_classes, "--ids")
-        truth = _read(pair.truth, truth_ids, num_classes, "--truth-ids")
+        predicted = _read(pair.prediction, ids, num_classes, "--ids", palettes)
+        truth = _read(pair.truth, truth_ids, num_classes, "--truth-ids", true_palettes)
         if predicted.shape != truth.shape:
             raise UserError(
                 f"prediction {pair.prediction} has {_size(predicted)} pixels, "
@@ -138,9 +141,9 @@ def _check_partners(
         )
 
 
-def _read(path: Path, ids: str, num_classes: int, flag: str) -> np.ndarray:
+def _read(path: Path, ids: str, num_classes: int, flag: str, palettes: Palettes) -> np.ndarray:
     """A label file's train ids, (h, w) uint8; 255 is no class."""
-    stored = read_ids(path)
+    stored = read_ids(path, palettes)
     if ids == CITYSCAPES:
         if stored.max() > _LARGEST_LABEL_ID:
             raise UserError(

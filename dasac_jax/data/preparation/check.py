@@ -14,6 +14,7 @@ from PIL import Image
 
 from dasac_jax.data import labels
 from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.data.preparation.plan import (
     CITYSCAPES_IMAGES,
@@ -106,10 +107,10 @@ def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = 
     """
     found = Survey(part.name, len(part.images), len(part.labels), notes=list(part.notes))
     _compare_names(part, found)
-    names = sorted(part.images.keys() | part.labels.keys())
+    names, palettes = sorted(part.images.keys() | part.labels.keys()), Palettes()
 
     def decode(name: str) -> _Decoded:
-        return _decode_pair(part.images.get(name), part.labels.get(name))
+        return _decode_pair(part.images.get(name), part.labels.get(name), palettes)
 
     differing = []
     for name, pair in zip(names, in_threads(decode, names, jobs, update), strict=True):
@@ -181,7 +182,7 @@ def _add(found: Survey, kind: str, names: Iterable[str]) -> None:
         found.faults[kind] = names
 
 
-def _decode_pair(image: Path | None, label: Path | None) -> _Decoded:
+def _decode_pair(image: Path | None, label: Path | None, palettes: Palettes) -> _Decoded:
     errors, image_size, ids = [], None, None
     try:
         if image is not None:
@@ -190,7 +191,7 @@ def _decode_pair(image: Path | None, label: Path | None) -> _Decoded:
         errors.append(str(error))
     try:
         if label is not None:
-            ids = read_ids(label)
+            ids = read_ids(label, palettes)
             _verify(label, "label file")
     except UserError as error:
         errors.append(str(error))

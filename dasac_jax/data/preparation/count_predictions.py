@@ -14,6 +14,7 @@ from rich.console import Console
 from dasac_jax.cli import Parser, code_of
 from dasac_jax.data import labels, sampling
 from dasac_jax.data.decoding import read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.errors import UserError
 from dasac_jax.runtime import logs
@@ -39,8 +40,10 @@ def count(
     if not paths:
         raise UserError(f"folder {folder} holds no label images (PNG)")
 
+    palettes = Palettes()
+
     def count_file(path: Path) -> np.ndarray:
-        counts = np.bincount(read_ids(path).ravel(), minlength=256)
+        counts = np.bincount(read_ids(path, palettes).ravel(), minlength=256)
         beyond = np.flatnonzero(counts[num_classes : labels.IGNORE])
         if beyond.size:
             raise UserError(

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dasac_jax.data import labels
 from dasac_jax.data.decoding import read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.png16 import read_sixteen_bits
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, cityscapes_label
@@ -94,7 +96,8 @@ def plan_cityscapes(source: Path) -> Plan:
         notes += _left_over(f"{split}: labels without image, left out", [p.name for p in ids])
     if not originals:
         raise UserError(f"{images} holds no {{train,val,test}}/<city>/*_leftImg8bit.png")
-    return Plan("cityscapes", tuple(originals), read_cityscapes, notes=tuple(notes))
+    read_label = partial(read_cityscapes, palettes=Palettes())
+    return Plan("cityscapes", tuple(originals), read_label, notes=tuple(notes))
 
 
 def plan_gta5(source: Path) -> Plan:
@@ -110,7 +113,7 @@ def plan_gta5(source: Path) -> Plan:
         "game/images",
         GTA5_NUMBERS,
         digits=5,
-        read_label=read_cityscapes,
+        read_label=partial(read_cityscapes, palettes=Palettes()),
         label_size=GTA5_SIZE,
     )
 
@@ -143,9 +146,12 @@ PLANS: Mapping[str, Callable[[Path], Plan]] = {
 """Finds the originals of each set in the folder of its unpacked archives."""
 
 
-def read_cityscapes(path: Path) -> np.ndarray:
-    """A label file of Cityscapes or GTA5 -> (h, w) uint8 train ids. Raises UserError."""
-    return labels.train_ids(read_ids(path))
+def read_cityscapes(path: Path, palettes: Palettes | None = None) -> np.ndarray:
+    """A label file of Cityscapes or GTA5 -> (h, w) uint8 train ids. Raises UserError.
+
+    palettes: those of the set, see `decoding.read_ids`.
+    """
+    return labels.train_ids(read_ids(path, palettes))
 
 
 def read_synthia(path: Path) -> np.ndarray:

@@ -21,7 +21,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from dasac_jax.data import layout
-from dasac_jax.data.decoding import DECODE_ERRORS
+from dasac_jax.data.decoding import DECODE_ERRORS, check_label_format
 from dasac_jax.data.labels import IGNORE
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.tfds import sets
@@ -167,7 +167,7 @@ def _unchanged(root: Path, pair: sets.Pair) -> tuple[bytes, bytes]:
     encoded, size = _checked(root / pair[0])
     if pair[1] is None:
         return encoded, _png(np.full(size, IGNORE, np.uint8))
-    return encoded, _checked(root / pair[1])[0]
+    return encoded, _checked(root / pair[1], check_label_format)[0]
 
 
 def _resized(root: Path, pair: sets.Pair, size: sets.Size) -> tuple[bytes, bytes]:
@@ -176,11 +176,16 @@ def _resized(root: Path, pair: sets.Pair, size: sets.Size) -> tuple[bytes, bytes
     return _png(item["image"]), _png(item["label"])
 
 
-def _checked(path: Path) -> tuple[bytes, sets.Size]:
+def _checked(
+    path: Path, check_format: Callable[[Image.Image, Path], None] | None = None
+) -> tuple[bytes, sets.Size]:
+    """A file and its size, its checksums being compared. check_format: called with the image."""
     try:
         encoded = path.read_bytes()
         with Image.open(io.BytesIO(encoded)) as image:
             size = image.size[::-1]
+            if check_format is not None:
+                check_format(image, path)
             image.verify()
     except DECODE_ERRORS as error:
         raise UserError(f"cannot read {path}: {error}") from error

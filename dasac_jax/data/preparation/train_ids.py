@@ -16,6 +16,7 @@ from PIL import Image
 
 from dasac_jax.data import labels
 from dasac_jax.data.decoding import read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_LABEL, replacing
 
@@ -71,11 +72,11 @@ def _convert(
     paths = sorted(source.glob(pattern))
     if not paths:
         raise UserError(f"folder {source} holds no label files {pattern}")
-    written = 0
+    written, palettes = 0, Palettes()
     for path in paths:
         destination = target / path.relative_to(source)
         if not is_current(destination, path):
-            write_train_ids(destination, to_train_ids(read_ids(path)))
+            write_train_ids(destination, to_train_ids(read_ids(path, palettes)))
             written += 1
     return Prepared(written, len(paths) - written)
 
