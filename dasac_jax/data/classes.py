@@ -1,13 +1,14 @@
 """The classes of a run: Cityscapes' 19, or those of the configuration in `config.data.classes`.
 
 A configuration may have its own classes if the data are the user's own (`data.source` is "custom").
-Their label files may hold any 8-bit values; an id map says which class each value stands for, and
-is applied when a file is read.
+Their label files may hold numbers of up to 16 bits or colours; an id map says which class each of
+them stands for, and is applied when a file is read.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dasac_jax.data.label_values import MAX_NUMBER, IdMap, Value, is_colour, text
 from dasac_jax.data.labels import CLASSES, Class
 
 CUSTOM = "custom"
@@ -15,9 +16,6 @@ CUSTOM = "custom"
 
 MAX_CLASSES = 254
 """The most classes of 8-bit label files, in which 255 stands for ignored pixels."""
-
-IdMap = tuple[tuple[int, int], ...]
-"""(label value, class) pairs."""
 
 
 def of(data_config: Any) -> tuple[Class, ...]:
@@ -41,7 +39,7 @@ def id_map(data_config: Any, role: str) -> IdMap:
         return ()
     train_ids = {entry.name: entry.train_id for entry in of(data_config)}
     ids = section.source_ids if role.startswith("source") else section.target_ids
-    return tuple((int(value), train_ids[name]) for value, name in ids)
+    return tuple((value, train_ids[name]) for key, name in ids for value in _values(key))
 
 
 def problems(source: str, section: Any) -> Iterator[tuple[str, str]]:
@@ -64,7 +62,7 @@ def problems(source: str, section: Any) -> Iterator[tuple[str, str]]:
         yield "names", "each class needs a name of its own"
     if len(section["palette"]) != len(names):
         yield "palette", f"{len(section['palette'])} colours do not fit {len(names)} names"
-    if not all(_is_colour(colour) for colour in section["palette"]):
+    if not all(is_colour(colour) for colour in section["palette"]):
         yield "palette", "a colour is three whole numbers from 0 to 255: (red, green, blue)"
     known = names or [entry.name for entry in CLASSES]
     for key in ("source_ids", "target_ids"):
@@ -77,31 +75,42 @@ def problems(source: str, section: Any) -> Iterator[tuple[str, str]]:
         yield "source_ids", f"no label value stands for {absent!r}, so nothing could teach it"
 
 
-def _is_colour(colour: Any) -> bool:
-    return (
-        isinstance(colour, Sequence)
-        and len(colour) == 3
-        and all(isinstance(v, int) and 0 <= v <= 255 for v in colour)
-    )
+def _values(key: Any) -> tuple[Value, ...]:
+    """The values that the first part of a pair of an id map names: one, or all of a range."""
+    if isinstance(key, int):
+        return (key,)
+    return tuple(range(key[0], key[1] + 1)) if len(key) == 2 else (tuple(key),)
+
+
+def _is_key(key: Any) -> bool:
+    if isinstance(key, list | tuple) and len(key) == 2:
+        return all(isinstance(end, int) and _is_key(end) for end in key) and key[0] <= key[1]
+    return is_colour(key) or (isinstance(key, int) and 0 <= key <= MAX_NUMBER)
 
 
 def _is_pair(pair: Any) -> bool:
     if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
         return False
-    value, name = pair
-    return isinstance(value, int) and 0 <= value <= 255 and isinstance(name, str)
+    return _is_key(pair[0]) and isinstance(pair[1], str)
 
 
 def _id_problem(ids: Sequence[Any], known: Sequence[str]) -> str | None:
     """What is wrong with an id map of the classes `known`, or None."""
-    seen: set[int] = set()
+    seen: set[Value] = set()
     for pair in ids:
         if not _is_pair(pair):
-            return f"{pair!r} is no pair of a label value from 0 to 255 and a class name"
-        value, name = pair
+            return (
+                f"{pair!r} is no pair of a label value and a class name; a value is a number from "
+                f"0 to {MAX_NUMBER}, a range of them (first, last), or a colour (red, green, blue)"
+            )
+        key, name = pair
+        values = _values(key)
         if name not in known:
-            return f"{name!r}, for label value {value}, is none of the classes {', '.join(known)}"
-        if value in seen:
-            return f"label value {value} is given twice"
-        seen.add(value)
+            return (
+                f"{name!r}, for label value {text(key)}, is none of the classes {', '.join(known)}"
+            )
+        twice = next((value for value in values if value in seen), None)
+        if twice is not None:
+            return f"label value {text(twice)} is given twice"
+        seen.update(values)
     return None

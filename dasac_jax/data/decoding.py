@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dasac_jax.data import png
+from dasac_jax.data.label_values import MAX_NUMBER
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
 
@@ -23,6 +24,7 @@ DECODE_ERRORS = (
 """What Pillow raises for files that are missing, cut off or damaged."""
 
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
+_COLOUR_MODES = ("RGB", "RGBA")
 _EXPANDED = {2: 85, 4: 17}  # by how much Pillow multiplies grey of fewer bits, to fill 8
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
@@ -39,36 +41,70 @@ def read_ids(path: Any, palettes: Palettes | None = None) -> np.ndarray:
     255, is in a format that may change values, or has a palette which says that its indices are
     no label values.
     """
-    values, palette = png.read_single(path) or _read_label_by_pillow(path)
+    values, palette = png.read_single(path) or _read_label_by_pillow(path, colours=False)
     if palette is not None:
         (palettes or Palettes()).check(path, values, palette)
+    if values.dtype != np.uint8:
+        beyond = int(values[values > 255][0])
+        raise UserError(f"label file {path} holds the value {beyond}: 0 to 255 can be train ids")
     return values
 
 
-def _read_label_by_pillow(path: Any) -> tuple[np.ndarray, bytes | None]:
-    """Label values and the palette, if there is one."""
+def read_values(
+    path: Any, palettes: Palettes | None = None, *, by_colour: bool = False
+) -> np.ndarray:
+    """Read a PNG or TIFF label: numbers (h, w) uint8 or uint16, or colours (h, w, 3) uint8.
+
+    RGB and RGBA files give their colours, whatever is transparent. A palette file gives its
+    indices, or with by_colour the colours of its palette, which may then differ between files.
+    Raises UserError as `read_ids` does, and for numbers above 65535 and colours of 16 bits.
+    """
+    colours = png.read_rgb(path)
+    if colours is not None:
+        return colours
+    values, palette = png.read_single(path) or _read_label_by_pillow(path, colours=True)
+    if palette is None:
+        return values
+    if by_colour:
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(palette) // 3] = np.frombuffer(palette, np.uint8).reshape(-1, 3)
+        return table[values]
+    (palettes or Palettes()).check(path, values, palette)
+    return values
+
+
+def _read_label_by_pillow(path: Any, *, colours: bool) -> tuple[np.ndarray, bytes | None]:
+    """Label values, see `read_values`, and the palette, if there is one."""
     try:
         with Image.open(path) as image:
-            check_label_format(image, path)
+            check_label_format(image, path, colours=colours)
             bits = _bits(image, path)
             values, mode = np.array(image), image.mode
             palette = bytes(image.getpalette("RGB")) if mode == "P" else None
     except DECODE_ERRORS as error:
         raise UserError(f"cannot read label file {path}: {error}") from error
+    if mode in _COLOUR_MODES:
+        if bits != 8:  # Pillow returns the upper byte of each sample
+            raise UserError(
+                f"label file {path} has colours of {bits} bits a channel: 8 can be read; SYNTHIA's "
+                "labels are prepared by scripts/prepare_data.py synthia"
+            )
+        return np.ascontiguousarray(values[..., :3]), None
     if mode == "L" and bits in _EXPANDED:
         values //= _EXPANDED[bits]
-    beyond = values[(values < 0) | (values > 255)]
+    beyond = values[(values < 0) | (values > MAX_NUMBER)]
     if beyond.size:
         raise UserError(
-            f"label file {path} holds the value {beyond[0]}: 0 to 255 can stand for classes"
+            f"label file {path} holds the value {beyond[0]}: 0 to {MAX_NUMBER} can stand for "
+            "classes"
         )
-    return values.astype(np.uint8), palette
+    return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16), palette
 
 
-def check_label_format(image: Image.Image, path: Any) -> None:
+def check_label_format(image: Image.Image, path: Any, *, colours: bool = False) -> None:
     """Raise UserError naming the file where an opened image's format may not keep label values.
 
-    Only the header of the image is looked at.
+    Only the header of the image is looked at. colours: whether RGB and RGBA are allowed.
     """
     is_tiff = image.format == "TIFF"
     lossy_tiff = is_tiff and image.info.get("compression") in _LOSSY_TIFF
@@ -81,7 +117,7 @@ def check_label_format(image: Image.Image, path: Any) -> None:
             f"label file {path} is a {kind}, which does not keep label values as they are: save "
             "labels anew as PNG, from the values before they were stored like this"
         )
-    if image.mode not in _LABEL_MODES:
+    if image.mode not in _LABEL_MODES + (_COLOUR_MODES if colours else ()):
         raise UserError(
             f"label file {path} has pixel format {image.mode}: a PNG with one channel or a "
             "palette is needed, colours are no class numbers"

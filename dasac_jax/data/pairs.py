@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data import classes, labels
-from dasac_jax.data.decoding import read_ids, read_image
+from dasac_jax.data import label_values, labels
+from dasac_jax.data.decoding import read_ids, read_image, read_values
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
 
@@ -26,14 +26,14 @@ class PairSource:
     label is 255 everywhere for pairs without one, and the name is the image's path below `root`.
     Files of other sizes are resized by Pillow: images bilinear with antialiasing, labels nearest.
 
-    name: of the source in error messages. id_map: pairs of a label value in the files and its train
-    id, all other values being ignored; empty where the files hold train ids. records: the
-    `tfds.records.Records` that hold the files, None where they lie below `root`. palettes: of
-    the label files that have been read.
+    name: of the source in error messages. id_map: pairs of a label value in the files, a number or
+    a colour, and its train id, all other values being ignored; empty where the files hold train
+    ids. records: the `tfds.records.Records` that hold the files, None where they lie below `root`.
+    palettes: of the label files that have been read.
 
     Reading an item raises UserError naming file and item where a file cannot be read (see
-    `decoding.read_ids` for labels) or, without id_map, a label value is neither below `num_classes`
-    nor 255. Many threads may read at once.
+    `decoding.read_values` for labels), with an id_map where it holds colours and the map numbers,
+    without one where a value is neither below `num_classes` nor 255. Many threads may read at once.
     """
 
     root: str
@@ -41,7 +41,7 @@ class PairSource:
     size: tuple[int, int]
     name: str
     num_classes: int = labels.NUM_CLASSES
-    id_map: classes.IdMap = ()
+    id_map: label_values.IdMap = ()
     records: Any = None
     palettes: Palettes = dataclasses.field(default_factory=Palettes, compare=False, repr=False)
 
@@ -72,9 +72,12 @@ class PairSource:
         if label is None:
             return np.full(self.size, labels.IGNORE, np.uint8)
         path = self.file(label)
-        ids = read_ids(path, self.palettes)
         if self.id_map:
-            ids = labels.table(dict(self.id_map))[ids]
+            by_colour = not label_values.has_numbers(self.id_map)
+            values = read_values(path, self.palettes, by_colour=by_colour)
+            ids = label_values.train_ids(values, self.id_map, path)
+        else:
+            ids = read_ids(path, self.palettes)
         # In uint8, 255 + 1 is 0: one comparison covers the classes and the ignored pixels.
         if ids.size and (ids + np.uint8(1)).max() > self.num_classes:
             value = int(ids[(ids >= self.num_classes) & (ids != labels.IGNORE)][0])

@@ -65,6 +65,14 @@ def test_source_and_target_have_their_own_values():
         assert classes.id_map(config.data, role) == ((0, 1),)
 
 
+def test_ranges_and_colours_stand_for_classes_too():
+    ids = (((512, 514), "b"), (BLUE, "a"), (7, "a"))
+    config = changed(names=("a", "b"), palette=(RED, BLUE), source_ids=ids)
+    recipe.check(config)
+    expected = ((512, 1), (513, 1), (514, 1), (BLUE, 0), (7, 0))
+    assert classes.id_map(config.data, "source_train") == expected
+
+
 def test_values_may_stand_for_cityscapes_classes():
     config = changed(source_ids=tuple((100 + i, x.name) for i, x in enumerate(CLASSES)))
     recipe.check(config)
@@ -92,7 +100,11 @@ TWO = {"names": ("a", "b"), "palette": (RED, BLUE)}
         ({"names": ("a", "b"), "palette": (RED, "blue")}, "palette", "three whole numbers"),
         ({**TWO, "source_ids": ((1, "c"),)}, "source_ids", "'c', for label value 1, is none of"),
         ({**TWO, "target_ids": ((1, "road"),)}, "target_ids", "none of the classes a, b"),
-        ({**TWO, "source_ids": ((256, "a"),)}, "source_ids", "label value from 0 to 255"),
+        ({**TWO, "source_ids": ((65536, "a"),)}, "source_ids", "number from 0 to 65535"),
+        ({**TWO, "source_ids": (((0, 0, 256), "a"),)}, "source_ids", "is no pair"),
+        ({**TWO, "source_ids": (((9, 8), "a"),)}, "source_ids", "a range of them (first, last)"),
+        ({**TWO, "source_ids": (((1, 9), "a"), (9, "b"))}, "source_ids", "value 9 is given twice"),
+        ({**TWO, "source_ids": ((RED, "a"), (RED, "b"))}, "source_ids", f"value {RED} is given"),
         ({**TWO, "source_ids": (("a", 1),)}, "source_ids", "is no pair"),
         ({**TWO, "source_ids": (1, 2)}, "source_ids", "is no pair"),
         ({**TWO, "target_ids": ((1, "a"), (1, "b"))}, "target_ids", "value 1 is given twice"),
