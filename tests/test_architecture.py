@@ -12,7 +12,7 @@ LAYERS = (
     "inference",
     "evaluation interop interop.torch_files interop.downloads",
     "training",
-    "main predict evaluate __init__",
+    "main predict evaluate own_data __init__",
 )  # the lowest first: a module imports from its own layer and from lower ones
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms.split()}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -68,16 +69,43 @@ class PairSource:
         """What to open for one of the pairs' paths: a path, or a stored file in memory."""
         return self.records.open(path) if self.records else os.path.join(self.root, path)
 
+    def value_counts(self, index: int) -> Counter[label_values.Value]:
+        """How many pixels of a pair's label file hold each value, before any id map.
+
+        Raises UserError as reading the item does; the image is not opened.
+        """
+        path = self.file(self.pairs[index][1])
+        try:
+            values = self._read_values(path)
+            if not self.id_map:
+                self._check_train_ids(path, values)
+        except UserError as error:
+            raise UserError(f"{error} (item {index} of {self.name})") from error
+        return label_values.count(values)
+
     def _read_label(self, label: str | None) -> np.ndarray:
         if label is None:
             return np.full(self.size, labels.IGNORE, np.uint8)
         path = self.file(label)
+        values = self._read_values(path)
         if self.id_map:
-            by_colour = not label_values.has_numbers(self.id_map)
-            values = read_values(path, self.palettes, by_colour=by_colour)
             ids = label_values.train_ids(values, self.id_map, path)
         else:
-            ids = read_ids(path, self.palettes)
+            self._check_train_ids(path, values)
+            ids = values
+        if ids.shape != self.size:
+            ids = np.array(Image.fromarray(ids).resize(self.size[::-1], Image.Resampling.NEAREST))
+        return ids
+
+    def _read_values(self, path: Any) -> np.ndarray:
+        """What a label file holds, before any id map: see `decoding.read_values`."""
+        if not self.id_map:
+            return read_ids(path, self.palettes)
+        by_colour = not label_values.has_numbers(self.id_map)
+        return read_values(path, self.palettes, by_colour=by_colour)
+
+    def _check_train_ids(self, path: Any, ids: np.ndarray) -> None:
+        """Raise UserError where a label file holds another value than a train id or 255."""
         # In uint8, 255 + 1 is 0: one comparison covers the classes and the ignored pixels.
         if ids.size and (ids + np.uint8(1)).max() > self.num_classes:
             value = int(ids[(ids >= self.num_classes) & (ids != labels.IGNORE)][0])
@@ -86,6 +114,3 @@ class PairSource:
                 f"(0..{self.num_classes - 1} or {labels.IGNORE}): are these unprepared labels? "
                 f"({PREPARED}; data.classes.*_ids map those of your own data)"
             )
-        if ids.shape != self.size:
-            ids = np.array(Image.fromarray(ids).resize(self.size[::-1], Image.Resampling.NEAREST))
-        return ids

@@ -39,10 +39,14 @@ _FREE = {
 
 @dataclass(frozen=True)
 class Run:
-    """A configuration, with data.root resolved, and the folder that it works in."""
+    """A configuration, with data.root resolved, and the folder that it works in.
+
+    unseen_classes: train ids that no label has shown yet, see `label_check`.
+    """
 
     config: ConfigDict
     folder: Path
+    unseen_classes: list[int] = field(default_factory=list, compare=False)
     _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -1,0 +1,185 @@
+"""Read all labels of a domain: which values they hold, and whether their sizes fit the images."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from dasac_jax.data import label_values
+from dasac_jax.data.decoding import DECODE_ERRORS, read_values
+from dasac_jax.data.label_values import Value
+from dasac_jax.data.palettes import Palettes
+from dasac_jax.data.preparation.execute import in_threads
+from dasac_jax.errors import UserError
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+Update = Callable[[int], None]
+
+_MOST_VALUES = 256
+"""The values of a file that are kept by themselves: resampled colour maps have many thousands."""
+
+_ORIENTATION = 0x0112  # the tag of EXIF; from 5 on, the picture is turned by a quarter
+_ROUNDING = 0.02  # by how much the proportions of an image and a smaller copy of it may differ
+
+
+class Labels(NamedTuple):
+    """What the label files of a domain hold.
+
+    pixels: by value. images: in how many files each value is. rest: pixels of values that are rare
+    in their file, where a file has very many. total: all pixels. scaled: how many labels have
+    another size than their image.
+    """
+
+    pixels: Counter[Value]
+    images: Counter[Value]
+    rest: int
+    total: int
+    scaled: int
+
+
+class _File(NamedTuple):
+    """What one label file holds."""
+
+    size: Size
+    counts: Counter[Value]
+    rest: int
+
+
+def image_sizes(paths: Sequence[Path], jobs: int, update: Update) -> list[Size]:
+    """The sizes of images as they are displayed. Raises UserError for files that are no images."""
+    return in_threads(_image_size, paths, jobs, update)
+
+
+def read_labels(
+    pairs: Sequence[tuple[Path, Path]],
+    sizes: Sequence[Size],
+    option: str,
+    *,
+    by_colour: bool = False,
+    kept: Path | None = None,
+    jobs: int = 1,
+    update: Update | None = None,
+) -> Labels:
+    """Read the labels of pairs, whose images have the given sizes.
+
+    by_colour: read palette files by colour. kept: a file of what was read, where a read that was
+    stopped goes on. Raises UserError naming the first file that cannot be read, and for a label
+    whose proportions are not those of its image.
+    """
+    palettes = Palettes()
+
+    with _remembered(kept, by_colour) as (known, remember):
+
+        def read(pair: tuple[Path, Path]) -> _File:
+            path = pair[1]
+            key = _key(path)
+            if key in known:
+                return known[key]
+            values = read_values(path, palettes, by_colour=by_colour)
+            counts = label_values.count(values)
+            most = Counter(dict(counts.most_common(_MOST_VALUES)))
+            found = _File(values.shape[:2], most, counts.total() - most.total())
+            remember(key, found)
+            return found
+
+        files = in_threads(read, pairs, jobs, update)
+    differing = _check_sizes(pairs, sizes, files, option)
+    pixels: Counter[Value] = Counter()
+    images: Counter[Value] = Counter()
+    for file in files:
+        pixels.update(file.counts)
+        images.update(file.counts.keys())
+    rest = sum(file.rest for file in files)
+    return Labels(pixels, images, rest, pixels.total() + rest, differing)
+
+
+def _check_sizes(
+    pairs: Sequence[tuple[Path, Path]], sizes: Sequence[Size], files: Sequence[_File], option: str
+) -> int:
+    """How many labels have another size. Raises UserError where one has other proportions."""
+    differing = [i for i, file in enumerate(files) if file.size != sizes[i]]
+
+    def stretched(i: int) -> bool:
+        (height, width), (label_height, label_width) = sizes[i], files[i].size
+        return abs(width / height * label_height / label_width - 1) > _ROUNDING
+
+    wrong = [i for i in differing if stretched(i)]
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"{option}: labels of another size: {pairs[first][1]} has {size_text(files[first].size)}"
+            f", its image {pairs[first][0].name} {size_text(sizes[first])}"
+            + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+            + ": do these belong together?"
+        )
+    return len(differing)
+
+
+def size_text(size: Size) -> str:
+    """Width and height as in "2048×1024"."""
+    return f"{size[1]}×{size[0]}"
+
+
+def _image_size(path: Path) -> Size:
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+    return (width, height) if turned else (height, width)
+
+
+def _key(path: Path) -> str:
+    """A label file as it is now."""
+    found = path.stat()
+    return f"{path}:{found.st_size}:{found.st_mtime_ns}"
+
+
+@contextlib.contextmanager
+def _remembered(
+    kept: Path | None, by_colour: bool
+) -> Iterator[tuple[dict[str, _File], Callable[[str, _File], None]]]:
+    """What the file `kept` says of label files, by their keys, and a function that adds to it."""
+    if kept is None:
+        yield {}, lambda key, file: None
+        return
+    known = {}
+    if kept.exists():
+        for line in kept.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError):  # the last line of a killed command
+                entry = json.loads(line)
+                if entry["by_colour"] == by_colour:
+                    known[entry["key"]] = _from_json(entry)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with open(kept, "a", encoding="utf-8") as file:
+
+            def remember(key: str, found: _File) -> None:
+                counts = list(found.counts.items())
+                entry = {"key": key, "by_colour": by_colour, "size": found.size}
+                entry |= {"counts": counts, "rest": found.rest}
+                file.write(json.dumps(entry) + "\n")  # one call, so that lines stay whole
+
+            yield known, remember
+    except OSError as error:
+        raise UserError(f"cannot write {kept}: {error.strerror or error}") from error
+
+
+def _from_json(entry: dict[str, Any]) -> _File:
+    counts = {tuple(v) if isinstance(v, list) else v: count for v, count in entry["counts"]}
+    return _File(tuple(entry["size"]), Counter(counts), entry["rest"])
+
+
+def default_jobs() -> int:
+    """How many files are read at a time."""
+    return min(os.cpu_count() or 1, 16)
