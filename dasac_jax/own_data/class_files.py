@@ -44,13 +44,15 @@ class Table(NamedTuple):
     """The classes of label files, in the order of their train ids.
 
     endings: how the names of the data set's label files end, the first that exist being meant.
-    instances: N where 16-bit files hold id × N + number of the object, else 0.
+    instances: N where files that tell objects apart hold id × N + number of the object, else 0.
+    plain_ids: whether in such files values below N are ids without a number.
     """
 
     title: str
     rows: tuple[Row, ...]
     endings: tuple[str, ...] = ()
     instances: int = 0
+    plain_ids: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,11 +101,13 @@ def read(name: str | Path) -> Table:
         rows = list(_json_rows(path, text))
     else:
         facts, rows = _facts(text), list(_text_rows(path, text))
+    coded = facts.get("instances", "")
     table = Table(
         facts.get("title", str(name)),
         tuple(rows),
         tuple(facts.get("endings", "").split()),
-        int(facts.get("instances", 0)),
+        int((re.search(r"\d+", coded) or ["0"])[0]),
+        "id, or" in coded,
     )
     _check(path, table)
     return table

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from PIL import Image
 
@@ -114,10 +114,11 @@ def _check_sizes(
 
     wrong = [i for i in differing if stretched(i)]
     if wrong:
-        first = wrong[0]
+        image, label = pairs[wrong[0]]
+        size, label_size = size_text(sizes[wrong[0]]), size_text(files[wrong[0]].size)
         raise UserError(
-            f"{option}: labels of another size: {pairs[first][1]} has {size_text(files[first].size)}"
-            f", its image {pairs[first][0].name} {size_text(sizes[first])}"
+            f"{option}: labels of another size: {label} has {label_size}, its image {image.name} "
+            f"{size}"
             + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
             + ": do these belong together?"
         )
@@ -154,25 +155,29 @@ def _remembered(
         yield {}, lambda key, file: None
         return
     known = {}
-    if kept.exists():
-        for line in kept.read_text(encoding="utf-8").splitlines():
+    with _opened(kept) as file:
+        file.seek(0)
+        for line in file:
             with contextlib.suppress(ValueError, KeyError):  # the last line of a killed command
                 entry = json.loads(line)
                 if entry["by_colour"] == by_colour:
                     known[entry["key"]] = _from_json(entry)
+
+        def remember(key: str, found: _File) -> None:
+            entry = {"key": key, "by_colour": by_colour, "size": found.size, "rest": found.rest}
+            entry["counts"] = list(found.counts.items())
+            file.write(json.dumps(entry) + "\n")  # one call, so that lines of threads stay whole
+
+        yield known, remember
+
+
+def _opened(path: Path) -> TextIO:
+    """A file to read and to add lines to. Raises UserError where it cannot be written."""
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with open(kept, "a", encoding="utf-8") as file:
-
-            def remember(key: str, found: _File) -> None:
-                counts = list(found.counts.items())
-                entry = {"key": key, "by_colour": by_colour, "size": found.size}
-                entry |= {"counts": counts, "rest": found.rest}
-                file.write(json.dumps(entry) + "\n")  # one call, so that lines stay whole
-
-            yield known, remember
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise UserError(f"cannot write {kept}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _from_json(entry: dict[str, Any]) -> _File:
