@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("checkpoint", help="a run's work directory, a stage, a folder of steps, or one step")
     add("--images", nargs="+", required=True, metavar="IMAGES",
-        help="files, folders, lists (.txt) or patterns")  # fmt: skip
+        help="files, folders, lists (.txt, .csv) or patterns")  # fmt: skip
     add("--output", required=True, metavar="DIR", help="folder to write to")
     add("--teacher", action="store_true", help="take the teacher instead of the student")
     add("--cityscapes-ids", action="store_true",

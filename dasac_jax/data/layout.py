@@ -84,6 +84,22 @@ def missing_files(root: str | os.PathLike, entries: Entries, paths: Iterable[str
     return [path for path in paths if not is_there(path)]
 
 
+def similar_file(entries: Entries, path: str) -> str | None:
+    """A path that differs from a missing one in upper and lower case or in its suffix, or None."""
+    place = ""
+    for part in path.split("/"):
+        wanted = {part.casefold(), os.path.splitext(part)[0].casefold()}
+        alike = [
+            name
+            for name in sorted(entries(place))
+            if name == part or wanted & {name.casefold(), os.path.splitext(name)[0].casefold()}
+        ]
+        if not alike:
+            return None
+        place = f"{place}/{part if part in alike else alike[0]}".lstrip("/")
+    return None if place == path else place
+
+
 def find_pairs(root: Path, name: str, split: str) -> tuple[tuple[str, str | None], ...]:
     """Image and label paths of a whole set or split below `root`, None where there is no label.
 

@@ -32,8 +32,9 @@ class Palettes:
         do not occur mean nothing, so files may lack colours at the end.
         """
         # Pillow counts three times as fast as NumPy, and every palette label is counted.
-        counts = Image.fromarray(indices).histogram()
-        colours = {i: palette[3 * i : 3 * i + 3] for i, count in enumerate(counts) if count}
+        counts = Image.fromarray(indices).histogram()[: len(palette) // 3]
+        present = [index for index, count in enumerate(counts) if count]
+        colours = {i: palette[3 * i : 3 * i + 3] for i in present}
         if _is_grey(palette):
             _check_grey(path, colours)
         for index, colour in colours.items():
@@ -55,7 +56,7 @@ def _is_grey(palette: bytes) -> bool:
 def _check_grey(path: Any, colours: dict[int, bytes]) -> None:
     """Raise UserError for a grey palette in which a value that occurs has another value's grey."""
     for index, colour in colours.items():
-        if colour and colour[0] != index:
+        if colour[0] != index:
             raise UserError(
                 f"label file {path}: its palette is grey, but value {index} has the grey "
                 f"{colour[0]}, so it may have been saved for value {colour[0]} before an optimiser "

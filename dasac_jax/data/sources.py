@@ -1,8 +1,9 @@
 """Which images and labels each role of a run reads, and where their files are.
 
 The pairs of a role come from its list file, which holds one `image[ label]` per line, relative to
-the data root. Without a list file they come from the sorted folders, divided in the published
-proportions, always in the same way. Data of one's own ("custom") always have list files.
+the data root (see `list_files`). Without a list file they come from the sorted folders, divided in
+the published proportions, always in the same way. Data of one's own ("custom") always have list
+files.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dasac_jax.data import classes, layout
+from dasac_jax.data import classes, layout, list_files
 from dasac_jax.data.layout import Entries, Folders
 from dasac_jax.data.pairs import PREPARED, Pair, PairSource
 from dasac_jax.data.tfds import records
@@ -61,36 +62,6 @@ _SOURCES = {
 }
 
 
-def read_list(path: str | os.PathLike) -> tuple[Pair, ...]:
-    """The pairs of a list file; blank lines are skipped.
-
-    Raises UserError with file and line for lines that are not one or two relative paths, and for
-    images listed twice; names the file when it is unreadable or empty.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read list file {path}: {error}") from error
-    lines: dict[str, int] = {}
-    pairs = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        where = f"list file {path}, line {number}"
-        if len(fields) > 2:
-            raise UserError(f"{where}: `image` or `image label` expected, got {line.strip()!r}")
-        if any(os.path.isabs(field) for field in fields):
-            raise UserError(f"{where}: paths relative to the data root expected, got {line!r}")
-        if fields[0] in lines:
-            raise UserError(f"{where}: {fields[0]} is listed in line {lines[fields[0]]} already")
-        lines[fields[0]] = number
-        pairs.append((fields[0], fields[1] if len(fields) == 2 else None))
-    if not pairs:
-        raise UserError(f"list file {path} is empty")
-    return tuple(pairs)
-
-
 def open_source(
     data_config: Any, role: str, list_file: str | os.PathLike | None = None
 ) -> PairSource:
@@ -107,8 +78,12 @@ def open_source(
     stored = None if list_file else records.open_records(data_config, role)
     list_file = list_file or _list_file(data_config, role)
     entries = layout.folder_entries(root)
+
+    def is_file(path: str) -> bool:
+        return path in stored.places if stored else not layout.missing_files(root, entries, [path])
+
     if list_file:
-        pairs = read_list(list_file)
+        pairs = list_files.read_pairs(list_file, root, is_file, labelled=role != "target_train")
     else:
         pairs = _pairs_of_folders(data_config, role, stored, entries)
     if role == "target_train":
@@ -234,6 +209,8 @@ def _check_files(
     if absent:
         prepared = kind == "labels" and data_config.source != classes.CUSTOM
         advice = f"; labels are {PREPARED}" if prepared else ""
+        meant = layout.similar_file(entries, absent[0])
+        advice += f"; there is a file {meant}" if meant else ""
         raise UserError(
             f"{len(absent)} of {len(paths)} {kind} of {name} are missing below {root}, "
             f"first: {', '.join(absent[:3])}{advice}"

@@ -11,14 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from dasac_jax.data import list_files
 from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """The suffixes of images in folders; a file that is given by name may have any other."""
 
-LIST_SUFFIX = ".txt"
-"""The suffix of lists of images."""
+LIST_SUFFIXES = (".txt", ".csv", ".tsv")
+"""The suffixes of lists of images."""
 
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
@@ -37,7 +38,8 @@ def find_images(
     """The images that files, folders, lists and patterns stand for, each once, in order.
 
     A folder stands for its images (SUFFIXES) at any depth, sorted and without hidden ones; a file
-    ending in .txt for those that it lists; a pattern for the files that match it ("**": any depth).
+    ending in .txt, .csv or .tsv for those that it lists; a pattern for the files that match it
+    ("**": any depth).
     Names are relative to the folder where exactly one was given, else to the deepest folder that
     all images share. outside: a folder whose images are left out, such as that of the results.
 
@@ -97,7 +99,7 @@ def _paths(item: str) -> list[str]:
     if os.path.isdir(item):
         return _in_folder(item)
     if os.path.isfile(item):
-        return _listed(item) if item.endswith(LIST_SUFFIX) else [item]
+        return _listed(item) if item.lower().endswith(LIST_SUFFIXES) else [item]
     if glob.has_magic(item):
         matches = sorted(glob.glob(item, recursive=True))
         return [path for path in matches if os.path.isfile(path)]
@@ -118,20 +120,24 @@ def _in_folder(folder: str) -> list[str]:
 
 
 def _listed(path: str) -> list[str]:
-    """A list's images, one in a line, relative to the list or to the current folder."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read list file {path}: {error}") from error
+    """A list's images, one in a line, relative to one of three folders.
+
+    They are the list's own, the current one, and the one above the list's, where the images lie if
+    the list is one of those that training reads.
+    """
+    folder = os.path.dirname(path)
+    folders = (folder, "", os.path.dirname(os.path.abspath(folder)))
+
+    def find(listed: str) -> str | None:
+        places = [os.path.join(f, s) for s in list_files.spellings(listed) for f in folders]
+        return next((place for place in places if os.path.isfile(place)), None)
+
     found = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        # A path may contain spaces; but lists for training hold `image label` in a line.
-        names = (line.strip(), line.split()[0])
-        places = [p for name in names for p in (os.path.join(os.path.dirname(path), name), name)]
-        existing = [place for place in places if os.path.isfile(place)]
-        if not existing:
-            raise UserError(f"list file {path}, line {number}: there is no image {places[0]}")
-        found.append(existing[0])
+    for line in list_files.read(path, find):
+        if not line.image_found:
+            raise UserError(
+                f"list file {path}, line {line.number}: there is no image {line.image} in the "
+                f"list's folder ({folder or '.'}), the current one, or that above the list's"
+            )
+        found.append(line.image)
     return found

@@ -69,13 +69,21 @@ def test_lists(tmp_path, monkeypatch):
     picture(tmp_path / "data" / "i" / "with space.png")
     picture(tmp_path / "elsewhere" / "b.png")
     lines = [
-        "i/a.png labels/a.png", "", "i/with space.png", "elsewhere/b.png",
+        "\ufeffi/a.png labels/a.png", "", "i/with space.png", "./elsewhere/b.png",
         str(tmp_path / "data" / "i" / "a.png"),
     ]  # fmt: skip
     listed = tmp_path / "data" / "list.txt"
     listed.write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
     assert names(find_images([listed])) == ["data/i/a", "data/i/with space", "elsewhere/b"]
+
+
+def test_a_list_of_training_below_the_data_root(tmp_path):
+    picture(tmp_path / "my i" / "a.png")
+    listed = tmp_path / "lists" / "train.CSV"
+    listed.parent.mkdir()
+    listed.write_text('"/my i/a.png","labels/a.png"\r\n')
+    assert [image.path for image in find_images([listed])] == [tmp_path / "my i" / "a.png"]
 
 
 def test_a_list_that_names_what_is_not_there(tmp_path):
@@ -91,9 +99,11 @@ def test_a_list_that_names_what_is_not_there(tmp_path):
 def test_nothing_found(tmp_path):
     (tmp_path / "notes.md").write_text("")
     (tmp_path / "empty.txt").write_text("\n")
-    for given in (tmp_path, tmp_path / "*.png", tmp_path / "empty.txt"):
+    for given in (tmp_path, tmp_path / "*.png"):
         with pytest.raises(UserError, match=r"no images in .*\.png, \.jpg"):
             find_images([given])
+    with pytest.raises(UserError, match=r"list file .*empty\.txt is empty"):
+        find_images([tmp_path / "empty.txt"])
     with pytest.raises(UserError, match=r"no image, folder or list .*gone\.png"):
         find_images([tmp_path / "gone.png"])
 
