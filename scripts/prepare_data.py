@@ -1,8 +1,8 @@
-"""python scripts/prepare_data.py {cityscapes,gta5,synthia} SOURCE [--root data] … | check"""
+"""python scripts/prepare_data.py {own FLAGS, {cityscapes,gta5,synthia} SOURCE …, check}"""
 
 import sys
 
-from dasac_jax.data.preparation.prepare_data import main
+from dasac_jax.own_data.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

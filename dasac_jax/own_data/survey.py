@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -183,8 +182,3 @@ def _opened(path: Path) -> TextIO:
 def _from_json(entry: dict[str, Any]) -> _File:
     counts = {tuple(v) if isinstance(v, list) else v: count for v, count in entry["counts"]}
     return _File(tuple(entry["size"]), Counter(counts), entry["rest"])
-
-
-def default_jobs() -> int:
-    """How many files are read at a time."""
-    return min(os.cpu_count() or 1, 16)

@@ -33,7 +33,7 @@ def check_devices(config: ConfigDict) -> None:
     """Raise UserError where a stage's network is unknown or its batch does not fit the devices."""
     from_config.create_model(config)
     for stage in _trained(config):
-        layout = _layout(config, stage)
+        layout = layout_of(config, stage)
         if stage == "adapt":
             rows = layout.source_batch // layout.devices
             microbatches.check(config.adapt.accumulate, rows, layout.views)
@@ -138,7 +138,8 @@ def _trained(config: ConfigDict) -> list[str]:
     return [stage for stage in recipe.stages(config) if stage in from_config.STAGE_NUMBER]
 
 
-def _layout(config: ConfigDict, stage: str) -> data_parallel.Layout:
+def layout_of(config: ConfigDict, stage: str) -> data_parallel.Layout:
+    """How a stage's batch is divided among the devices; UserError where they cannot share it."""
     section = config[stage]
     if stage == "baseline":
         return data_parallel.layout(stage, section.source_batch, section.target_batch)
@@ -158,7 +159,7 @@ def _train(run, stage, state, progress, step, weights) -> None:
         name=stage,
         newest=run.newest(stage),
         best=run.best(stage),
-        layout=_layout(config, stage),
+        layout=layout_of(config, stage),
         total_steps=(config[stage].epochs - first_epoch) * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         first_epoch=first_epoch,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -36,26 +37,47 @@ _SOURCES = {
 }
 
 
-def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
+class Command(NamedTuple):
+    """A further command: its name, what it does, its flags, and what carries it out.
+
+    add_arguments: called with the parser, and with type and default of --jobs. run: returns the
+    exit code.
+    """
+
+    name: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser, Callable[[str], int], int], None]
+    run: Callable[[argparse.Namespace, Console], int]
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    console: Console | None = None,
+    further: Sequence[Command] = (),
+) -> int:
     """Do what the command line says, and return the exit code.
 
     It is 0, 2 for mistakes and faulty data, or 130 for Ctrl-C. Errors go to stderr, a line each.
+    further: commands that need more of the package than this room may import.
     """
     out = console or _open_console()
+    runs = {"check": _check} | {command.name: command.run for command in further}
 
     def prepare_or_check() -> int:
-        options = _parse(arguments)
+        options = _parse(arguments, further)
         # There is no log file, because a data root is not the folder of a run.
         with logs.logging_to(None, primary=False, console=Console(stderr=True)):
-            return (_check if options.command == "check" else _prepare)(options, out)
+            return runs.get(options.command, _prepare)(options, out)
 
     return code_of(prepare_or_check, "the same command goes on where this one was")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None, further: Sequence[Command]) -> argparse.Namespace:
     parser = Parser(
         prog="prepare_data.py",
-        description="Prepare Cityscapes, GTA5 and SYNTHIA for training, or check what is prepared.",
+        description="Prepare Cityscapes, GTA5, SYNTHIA or data of your own (own) for training, or "
+        "check what is prepared.",
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     for name, source in _SOURCES.items():
@@ -71,6 +93,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         )
     description = "decode everything below the data root and report what is there and what is wrong"
     _add_common(commands.add_parser("check", help=description, description=description))
+    for extra in further:
+        command = commands.add_parser(
+            extra.name, help=extra.description, description=extra.description
+        )
+        extra.add_arguments(command, jobs, os.cpu_count() or 1)
     return parser.parse_args(arguments)
 
 

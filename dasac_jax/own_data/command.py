@@ -1,0 +1,229 @@
+"""scripts/prepare_data.py own: from two folders of anybody's images to a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import accumulate, takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from dasac_jax.data.preparation import prepare_data
+from dasac_jax.data.preparation.check import shortened
+from dasac_jax.data.preparation.prepare_data import Command
+from dasac_jax.errors import UserError
+from dasac_jax.own_data import class_files, domains, outputs, proposal, sizes, value_table
+from dasac_jax.own_data.class_files import Table
+from dasac_jax.own_data.domains import Domain
+from dasac_jax.own_data.proposal import Classes, Key
+from dasac_jax.own_data.survey import Labels
+from dasac_jax.runtime import logs
+
+DESCRIPTION = (
+    "Looks at a labelled source and an unlabelled target, pairs images with labels, shows what "
+    "the labels hold, and writes lists, a recipe and a picture. Nothing is converted."
+)
+_PLACES = "folders, files, or patterns in quotes"
+
+
+class Domains(NamedTuple):
+    """Both domains with what their labels hold; None for labels that were not given."""
+
+    source: Domain
+    target: Domain
+    source_labels: Labels
+    target_labels: Labels | None
+
+
+def add_arguments(command: argparse.ArgumentParser, jobs_type, jobs: int) -> None:
+    """The flags of `own`."""
+    add = command.add_argument
+    for name, needed, what in (
+        ("source-images", True, "images with labels"),
+        ("source-labels", True, "their label images: numbers or colours, PNG or TIFF"),
+        ("target-images", True, "images without labels"),
+        ("target-labels", False, "labels of some target images, for scores at the end"),
+    ):
+        help_ = f"{what}; {_PLACES}"
+        add(f"--{name}", nargs="+", required=needed, metavar="PLACE", help=help_)
+    add("--output", type=Path, required=True, metavar="FOLDER", help="for lists, mine.py, look.png")
+    tables = ", ".join(class_files.known())
+    file = "a text, CSV or JSON file of names with ids, colours or both"
+    add("--classes", metavar="TABLE", help=f"{file}, or one of: {tables}")
+    add("--target-classes", metavar="TABLE", help="of the target's labels, if it is another")
+    add(
+        "--ignore",
+        nargs="+",
+        default=(),
+        metavar="VALUE",
+        help="label values, colours (#rrggbb) or class names that are neither trained nor scored",
+    )
+    add("--force", action="store_true", help="overwrite what an earlier preparation wrote")
+    add("--dry-run", action="store_true", help="show everything and write nothing")
+    add("--jobs", type=jobs_type, default=jobs, metavar="N", help="files to read at a time")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Do what the flags say. Returns the exit code; raises UserError."""
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    table = class_files.read(options.classes) if options.classes else None
+    target_table = class_files.read(options.target_classes) if options.target_classes else table
+    found = _look(options, table, target_table, say)
+    table = table or proposal.numbered(found.source_labels, ignore_given=bool(options.ignore))
+    target_table = target_table or table
+    ignored = proposal.ignored_values(options.ignore)
+    classes, source_ids = _show_source(options, found.source_labels, table, ignored, console)
+    target_ids: tuple[tuple[Key, str], ...] = ()
+    if found.target_labels is not None:
+        target_ids = _show_target(found.target_labels, target_table, classes, ignored, console)
+    choice = sizes.choose(found.source.sizes, found.target.sizes, outputs.machine())
+    for reason in choice.reasons:
+        say(f"chosen: {reason}")
+    planned = outputs.plan(
+        options.output, found.source, found.target, classes, source_ids, target_ids, choice
+    )
+    if options.dry_run:
+        say(f"dry run: nothing was written; to be written: {_named(planned)}")
+        return 0
+    outputs.write(planned, options.output, force=options.force)
+    say(f"written: {_named(planned)}")
+    _finish(options, say, labelled=len(found.target.pairing.pairs) if target_ids else 0)
+    return 0
+
+
+def _look(options, table: Table | None, target_table: Table | None, say) -> Domains:
+    """Find, pair and read everything; what was read is forgotten after a mistake."""
+    progress, jobs = logs.progress, options.jobs
+    source = domains.find(
+        "source", options.source_images, options.source_labels, table, jobs, progress
+    )
+    target = domains.find(
+        "target", options.target_images, options.target_labels, target_table, jobs, progress
+    )
+    _tell("source", source, say)
+    _tell("target", target, say)
+    kept = None if options.dry_run else options.output / outputs.KEPT_FILE
+
+    def read(name: str, domain: Domain, of: Table | None) -> Labels:
+        by_colour = of is not None and not of.by_id()
+        return domains.read_labels(
+            name, domain, by_colour=by_colour, kept=kept, jobs=jobs, progress=progress
+        )
+
+    try:
+        source_labels = read("source", source, table)
+        target_labels = read("target", target, target_table) if target.pairing else None
+    except UserError:
+        _forget(kept)
+        raise
+    return Domains(source, target, source_labels, target_labels)
+
+
+def _forget(kept: Path | None) -> None:
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in the folder
+            kept.parent.rmdir()
+
+
+def _tell(name: str, domain: Domain, say) -> None:
+    """What was found of a domain, and what has no partner."""
+    pairing = domain.pairing
+    if pairing is None:
+        say(f"{name}: {len(domain.images)} images")
+        return
+    image, label = pairing.pairs[0]
+    say(f"{name}: {len(pairing.pairs)} pairs, as {image.name} with {label.name}")
+    for note in pairing.notes:
+        say(f"{name}: {note}")
+    for kind, alone in (("images", pairing.images_alone), ("labels", pairing.labels_alone)):
+        if alone:
+            names = shortened([path.name for path in alone], 3)
+            say(f"{name}: {len(alone)} {kind} without partner: {names}")
+
+
+def _show_source(options, labels: Labels, table: Table, ignored, console: Console):
+    """Print the source's values; returns classes and id map. Raises UserError for too few."""
+    meanings = proposal.meanings(labels, table, ignored)
+    try:
+        classes = proposal.classes(labels, meanings, table)
+    except UserError:
+        _forget(None if options.dry_run else options.output / outputs.KEPT_FILE)
+        raise
+    value_table.show(console, "source labels", labels, meanings, classes)
+    absent = [name for name in table.names if name not in classes.names]
+    if absent:
+        names = shortened(absent, 8)
+        console.print(f"left out, since no source label shows them: {names}", highlight=False)
+    unnamed = labels.rest + sum(
+        labels.pixels[value] for value, meaning in meanings.items() if "in no" in meaning.why
+    )
+    doubtful = not options.classes or unnamed > 0.05 * labels.total
+    if fitting := proposal.fitting_tables(labels) if doubtful else []:
+        names = ", ".join(fitting)
+        console.print(f"tables that name these values: --classes {names}", highlight=False)
+    return classes, proposal.id_map(labels, table, classes.names, ignored)
+
+
+def _show_target(labels: Labels, table: Table, classes: Classes, ignored, console: Console):
+    """Print the target's values; returns the id map."""
+    meanings = proposal.meanings(labels, table, ignored)
+    value_table.show(console, "target labels, for scores alone", labels, meanings, classes)
+    ids = proposal.id_map(labels, table, classes.names, ignored)
+    if not ids:
+        raise UserError(
+            "--target-labels: no value stands for a class of the source; --target-classes gives "
+            "the table of the target's values"
+        )
+    return ids
+
+
+def _named(planned: outputs.Planned) -> str:
+    names = [str(path) for path in planned.texts] + [str(planned.picture)]
+    return ", ".join(names)
+
+
+def _finish(options, say, labelled: int) -> None:
+    """Draw the picture, time a few steps, and print the commands that come next."""
+    config = outputs.load(options.output)
+    outputs.draw(config, options.output, labelled=bool(labelled))
+    recipe, run_folder = options.output / outputs.RECIPE_FILE, f"runs/{options.output.name}"
+    say(f"look at {options.output / outputs.PICTURE_FILE} before you train")
+    say("timing a few steps …")
+    seconds = outputs.time(config, options.output, labelled)
+    quoted = " ".join(shlex.quote(place) for place in places(options.target_images))
+    say("next:")
+    if config.init and not Path(config.init).is_dir():
+        say("  python scripts/download.py imagenet --convert   # the weights to start from")
+    say(f"  python -m dasac_jax.main --config {shlex.quote(str(recipe))} --workdir {run_folder}")
+    say(
+        f"  python -m dasac_jax.predict {run_folder} --images {quoted} "
+        f"--output {run_folder}/predictions --overlay"
+    )
+    say(f"the first takes about {seconds} here; stopped, the same command goes on")
+
+
+OWN = Command("own", DESCRIPTION, add_arguments, run)
+
+
+def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
+    """scripts/prepare_data.py: `own` and the commands of `preparation.prepare_data`."""
+    return prepare_data.main(arguments, console=console, further=[OWN])
+
+
+def places(given: Sequence[str]) -> list[str]:
+    """The places for another command: many files become a pattern that fits just these."""
+    if len(given) <= 4:
+        return list(given)
+    first, last = min(given), max(given)
+    prefix = last[: sum(1 for _ in takewhile(first.startswith, accumulate(last)))]
+    if sorted(glob.glob(f"{glob.escape(prefix)}*")) == sorted(given):
+        return [f"{prefix}*"]
+    return [os.path.dirname(prefix) or "."]
