@@ -36,8 +36,9 @@ def run(arguments: argparse.Namespace) -> str:
     )
     if arguments.video:
         video.check_video(arguments.video)
-    images = image_files.find_images(arguments.images, outside=folder)
     with logs.logging_to(None, console=Console(stderr=True)):
+        results = [folder / kind for kind in prediction_files.KINDS]
+        images = image_files.find_images(arguments.images, outside=results)
         program_cache.keep_programs()
         model, networks, facts = trained_network.open_checkpoint(arguments.checkpoint)
         variables = trained_network.choose(

@@ -18,7 +18,6 @@ from dasac_jax.data.pairs import PREPARED, Pair, PairSource
 from dasac_jax.data.tfds import records
 from dasac_jax.data.tfds.records import Records
 from dasac_jax.errors import UserError
-from dasac_jax.files import cityscapes_label
 
 ROLES = ("source_train", "source_val", "target_train", "selection", "val")
 """What a run uses images for; `open_source` says what each role is."""
@@ -148,7 +147,7 @@ def _pairs_of_folders(
     if role.startswith("source"):
         return _source_pairs(data_config, role, stored, entries)
     folders = layout.cityscapes("val" if role == "val" else "train")
-    pairs = _all_pairs(data_config, folders, stored, entries)
+    pairs = _all_pairs(data_config, folders, stored, entries, labelled=role != "target_train")
     if role == "selection":
         return _spread(pairs, data_config.selection_images, "data.selection_images")
     return pairs
@@ -159,7 +158,7 @@ def _source_pairs(
 ) -> tuple[Pair, ...]:
     """The pairs of "source_train" or "source_val" without a list file."""
     source = _source(data_config)
-    pairs = _all_pairs(data_config, source.folders, stored, entries)
+    pairs = _all_pairs(data_config, source.folders, stored, entries, labelled=True)
     pairs = pairs[: data_config.source_images or None]
     held_out = _spread(pairs, data_config.source_held_out, "data.source_held_out")
     if role == "source_val":
@@ -173,20 +172,24 @@ def _source_pairs(
 
 
 def _all_pairs(
-    data_config: Any, folders: Folders, stored: Records | None, entries: Entries
+    data_config: Any, folders: Folders, stored: Records | None, entries: Entries, *, labelled: bool
 ) -> tuple[Pair, ...]:
-    """All images of a set, sorted, with the labels that belong to them, there or not."""
+    """All images of a set, sorted, with the labels that belong to them, there or not.
+
+    labelled: whether labels are looked for.
+    """
     if stored:
         names = stored.names_below(folders.images)
     else:
         place = Path(data_config.root, folders.images)
         if not place.is_dir():
             raise UserError(f"folder {place} is missing")
-        names = layout.image_names(entries, folders)
+        names = layout.image_names(data_config.root, entries, folders)
         if not names:
             raise UserError(f"folder {place} holds no images {folders.pattern}")
+    look = entries if labelled and not stored else layout.no_entries
     return tuple(
-        (f"{folders.images}/{name}", f"{folders.labels}/{cityscapes_label(name)}") for name in names
+        (f"{folders.images}/{name}", layout.label_path(look, folders, name)) for name in names
     )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dasac_jax.data import labels
+from dasac_jax.data import finding, labels
 from dasac_jax.data.decoding import read_ids
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
@@ -45,7 +45,8 @@ def match(predictions: Path, truth: Path, *, truth_ids: str = TRAIN) -> list[Pai
 
     Names that begin like Cityscapes' (`<city>_<sequence>_<frame>`) belong together by this
     beginning. Others belong together by their whole name, or, where a folder has a name twice, by
-    their path below the folder. Of the files that Cityscapes ships for a frame the one with label
+    their path below the folder. Suffixes count in any case, links are followed, and a warning says
+    how many pictures are no PNG. Of the files that Cityscapes ships for a frame the one with label
     ids is the truth (with train ids `…_labelTrainIds.png`, where there are such). Hidden files are
     left out: unfinished ones are hidden.
 
@@ -109,11 +110,11 @@ def confusion(
 
 
 def _png(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"folder {folder} is missing")
-    paths = sorted(path for path in folder.rglob("*.png") if not path.name.startswith("."))
+    paths, others = finding.find(folder, finding.PNG)
     if not paths:
-        raise UserError(f"folder {folder} holds no PNG images: nothing to evaluate")
+        told = "".join(f"; {text}" for text in finding.left_out(others, "no PNG"))
+        raise UserError(f"folder {folder} holds no PNG images: nothing to evaluate{told}")
+    finding.warn_of_left_out(others, "no PNG")
     return paths
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from dasac_jax.data import list_files
+from dasac_jax.data import finding, list_files
 from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.errors import UserError
 
@@ -33,30 +35,52 @@ class ImageFile(NamedTuple):
 
 
 def find_images(
-    given: Sequence[str | os.PathLike], *, outside: str | os.PathLike | None = None
+    given: Sequence[str | os.PathLike], *, outside: Sequence[str | os.PathLike] = ()
 ) -> list[ImageFile]:
     """The images that files, folders, lists and patterns stand for, each once, in order.
 
-    A folder stands for its images (SUFFIXES) at any depth, sorted and without hidden ones; a file
-    ending in .txt, .csv or .tsv for those that it lists; a pattern for the files that match it
-    ("**": any depth).
-    Names are relative to the folder where exactly one was given, else to the deepest folder that
-    all images share. outside: a folder whose images are left out, such as that of the results.
+    A folder stands for its images (SUFFIXES) as `finding.find` finds them, in natural order, and a
+    warning says how many other pictures it holds; a file ending in .txt, .csv or .tsv for those
+    that it lists, in its order; a pattern for what matches it ("**": any depth). Several files keep
+    their order, unless it is the one in which a shell expands a pattern. Names are relative to the
+    folder where exactly one was given, else to the deepest folder that all images share. outside:
+    folders, such as those of the results, whose files are left out of the search.
 
-    Raises UserError for what does not exist, for no images at all, and for two images of the
-    same name (a.png beside a.jpg), whose results would overwrite each other.
+    Raises UserError for what does not exist, for no images at all, for files given by name or list
+    that lie in one of the folders `outside`, and for two images of the same name (a.png beside
+    a.jpg), whose results would overwrite each other.
     """
-    paths = [path for item in given for path in _paths(os.fspath(item))]
-    paths = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
-    if outside is not None:
-        paths = [p for p in paths if not p.is_relative_to(os.path.abspath(outside))]
-    if not paths:
+    others: list[Path] = []
+    is_result = _inside(outside)
+    paths = []
+    for item in map(os.fspath, _in_sequence(given)):
+        paths += (of_item := _paths(item, others))
+        result = next(filter(is_result, of_item), None)
+        if result and os.path.isfile(item):
+            raise UserError(
+                f"image {result} lies where results of predictions are written: choose another "
+                "folder for these"
+            )
+    found = [p for p in dict.fromkeys(paths) if not is_result(p)]
+    others = [p for p in others if not is_result(p)]
+    kinds = f"files ending in {', '.join(SUFFIXES)}"
+    if not found:
         places = ", ".join(os.fspath(item) for item in given) or "nothing"
-        raise UserError(f"no images in {places}: files ending in {', '.join(SUFFIXES)} are needed")
+        told = "".join(f"; {text}" for text in finding.left_out(others, "of another kind"))
+        if paths:
+            results = ", ".join(os.fspath(folder) for folder in outside)
+            told += f"; {len(paths)} are left out as results of predictions, in {results}"
+        raise UserError(f"no images in {places}: {kinds} are needed{told}")
+    finding.warn_of_left_out(others, "of another kind; give them by name or pattern")
     if len(given) == 1 and os.path.isdir(given[0]):
         root = os.path.abspath(given[0])
     else:
-        root = os.path.commonpath([path.parent for path in paths])
+        root = os.path.commonpath([path.parent for path in found])
+    return _named(found, root)
+
+
+def _named(paths: Sequence[Path], root: str) -> list[ImageFile]:
+    """Images with their names below a folder. Raises UserError where two have the same."""
     found: dict[str, Path] = {}
     for path in paths:
         name = path.relative_to(root).with_suffix("").as_posix()
@@ -67,6 +91,28 @@ def find_images(
             )
         found[name] = path
     return [ImageFile(path, name) for name, path in found.items()]
+
+
+def _inside(folders: Sequence[str | os.PathLike]) -> Callable[[Path], bool]:
+    """Whether a file lies in one of the folders, links being followed."""
+    real = functools.cache(os.path.realpath)
+    places = [real(folder) for folder in folders]
+    return lambda path: any(Path(real(path.parent)).is_relative_to(place) for place in places)
+
+
+def _in_sequence(given: Sequence[str | os.PathLike]) -> list[str | os.PathLike]:
+    """The given paths in natural order where a shell seems to have ordered them, else as they are.
+
+    A shell that expands frames/*.png puts frame_10 before frame_2; some ignore case and signs.
+    """
+
+    def letters(path: str | os.PathLike) -> str:
+        return re.sub(r"[\W_]", "", os.fspath(path)).casefold()
+
+    given = list(given)
+    if given in (sorted(given, key=os.fspath), sorted(given, key=letters)):
+        given.sort(key=finding.natural)
+    return given
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -94,29 +140,38 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         raise UserError(f"cannot read image {path}: {error}") from error
 
 
-def _paths(item: str) -> list[str]:
-    """The paths that one file, folder, list or pattern stands for."""
+def _paths(item: str, others: list[Path]) -> list[Path]:
+    """The absolute paths that one file, folder, list or pattern stands for.
+
+    others: gets the pictures of other suffixes that are left out of a search.
+    """
     if os.path.isdir(item):
-        return _in_folder(item)
+        found = finding.find(os.path.abspath(item), SUFFIXES)
+        others += found.others
+        return found.paths
     if os.path.isfile(item):
-        return _listed(item) if item.lower().endswith(LIST_SUFFIXES) else [item]
+        is_list = item.lower().endswith(LIST_SUFFIXES)
+        return [Path(os.path.abspath(path)) for path in (_listed(item) if is_list else [item])]
     if glob.has_magic(item):
-        matches = sorted(glob.glob(item, recursive=True))
-        return [path for path in matches if os.path.isfile(path)]
+        matches = [os.path.abspath(path) for path in glob.glob(item, recursive=True)]
+        if "**" in item:
+            matches = [path for path in matches if _without_loop(os.path.dirname(path))]
+        if item.endswith("**"):  # matches the files of the folders that it matches, too
+            matches = [path for path in matches if not os.path.isdir(path)]
+        matches.sort(key=finding.natural)
+        return [
+            path
+            for match in matches
+            for path in ([Path(match)] if os.path.isfile(match) else _paths(match, others))
+        ]
     raise UserError(f"there is no image, folder or list {item}")
 
 
-def _in_folder(folder: str) -> list[str]:
-    """The sorted paths of a folder's images at any depth, without hidden files and folders."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            os.path.join(place, name)
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found)
+@functools.lru_cache
+def _without_loop(folder: str) -> bool:
+    """Whether no folder on the way to this one is a link to one of those above it."""
+    real = [os.path.realpath(place) for place in (folder, *Path(folder).parents)]
+    return len(set(real)) == len(real)
 
 
 def _listed(path: str) -> list[str]:

@@ -79,6 +79,21 @@ def test_names_that_repeat_are_matched_by_their_folders(tmp_path):
     assert paired(tmp_path, names[::-1], names) == [(name, name) for name in names]
 
 
+def test_linked_folders_and_suffixes_in_capitals_are_scored(tmp_path, caplog):
+    folders(tmp_path, [], [])
+    for side in ("p", "t"):
+        write(tmp_path / "store" / side / "b.png", [[0]])
+        write(tmp_path / side / "a.PNG", [[0]])
+        write(tmp_path / side / "c.bmp", [[0]])
+        (tmp_path / side / "linked").symlink_to(tmp_path / "store" / side)
+    found = match(tmp_path / "p", tmp_path / "t")
+    assert [pair.truth.name for pair in found] == ["a.PNG", "b.png"]
+    assert caplog.text.count("1 picture is left out, no PNG (1 .bmp)") == 2
+    (tmp_path / "p" / "mounted").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"p/mounted is a link to nowhere"):
+        match(tmp_path / "p", tmp_path / "t")
+
+
 def test_unfinished_files_do_not_count(tmp_path):
     assert paired(tmp_path, ["1.png", ".2.png"], ["1.png", ".3.png"]) == [("1.png", "1.png")]
 

@@ -41,8 +41,52 @@ def test_a_folder_is_searched_at_any_depth(tmp_path):
 def test_the_folder_that_is_written_to_is_left_out(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "out" / "labels" / "a.png")
-    assert names(find_images([tmp_path], outside=tmp_path / "out")) == ["a"]
+    results = [tmp_path / "out" / "labels"]
+    assert names(find_images([tmp_path], outside=results)) == ["a"]
     assert names(find_images([tmp_path])) == ["a", "out/labels/a"]
+    (tmp_path / "linked").symlink_to(tmp_path / "out")
+    assert names(find_images([tmp_path], outside=results)) == ["a"]
+    with pytest.raises(UserError, match=r"no images in .*; 1 are left out as results .*out/labels"):
+        find_images([results[0]], outside=results)
+    with pytest.raises(UserError, match=r"image .*out/labels/a\.png lies where results"):
+        find_images([tmp_path / "a.png", results[0] / "a.png"], outside=results)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    picture(tmp_path / "store" / "ulm" / "2.png")
+    picture(tmp_path / "in" / "1.png")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "ulm" / "back").symlink_to(tmp_path / "store")
+    (tmp_path / "in" / "circle").symlink_to(tmp_path / "in")
+    found = ["1", "linked/ulm/2"]
+    assert names(find_images([tmp_path / "in"])) == found
+    assert names(find_images([f"{tmp_path}/in/**"])) == found
+    assert names(find_images([f"{tmp_path}/i*"])) == found
+    (tmp_path / "in" / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"in/gone is a link to .*nowhere, which is not there"):
+        find_images([tmp_path / "in"])
+
+
+def test_pictures_of_other_kinds_are_counted(tmp_path, caplog):
+    for name in ("a.png", "b.webp", "c/d.BMP", ".e.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "notes.md").touch()
+    assert names(find_images([tmp_path])) == ["a"]
+    assert "2 pictures are left out, of another kind" in caplog.text
+    assert "1 .webp, 1 .bmp" in caplog.text
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"no images in .*; 2 pictures are left out.*b\.webp"):
+        find_images([tmp_path])
+
+
+def test_frames_are_in_natural_order(tmp_path):
+    numbered = [f"run_{run}/frame_{i}" for run in (2, 10) for i in (1, 2, 9, 10, 11, 100)]
+    paths = [picture(tmp_path / f"{name}.png") for name in numbered]
+    assert names(find_images([tmp_path])) == numbered
+    assert names(find_images([f"{tmp_path}/*/*.png"])) == numbered
+    assert names(find_images(sorted(paths))) == numbered  # as a shell expands a pattern
+    assert names(find_images(paths[::-1])) == numbered[::-1]  # anybody's own order
 
 
 def test_files_and_several_folders_are_named_from_the_folder_they_share(tmp_path):
@@ -58,6 +102,7 @@ def test_patterns(tmp_path, monkeypatch):
         picture(tmp_path / name)
     assert names(find_images([str(tmp_path / "x" / "a_*.png")])) == ["a_1", "a_2"]
     assert names(find_images([f"{tmp_path}/**/a_*.png"])) == ["a_1", "a_2", "y/a_3"]
+    assert names(find_images([str(tmp_path / "x*")])) == ["a_1", "a_2", "b_1", "y/a_3"]
     monkeypatch.chdir(tmp_path)
     assert names(find_images(["x/b*"])) == ["b_1"]
     picture(tmp_path / "[x].png")

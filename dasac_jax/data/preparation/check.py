@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data import labels
+from dasac_jax.data import finding, labels
 from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
@@ -226,30 +226,38 @@ def _verify(path: Path, kind: str) -> None:
 
 def _cityscapes(folder: Path, split: str) -> Part:
     folders = folder / "leftImg8bit" / split, folder / "gtFine2" / split
-    images = _by_frame(folders[0], f"{CITYSCAPES_IMAGE}.png")
+    images, others = _by_frame(folders[0], CITYSCAPES_IMAGE)
+    frames, other_labels = _by_frame(folders[1], CITYSCAPES_LABEL)
     published = CITYSCAPES_IMAGES[split]
     note = f"{len(images)} of {published} published images"
     return Part(
         f"cityscapes {split}",
         folders,
         images,
-        _by_frame(folders[1], f"{CITYSCAPES_LABEL}.png"),
+        frames,
         labelled=split in CITYSCAPES_LABELLED,
         may_lack_labels=split == "train",
-        notes=_unfinished(folders, "*/") + ((note,) if len(images) != published else ()),
+        notes=(
+            *_unfinished(folders, "*/"),
+            *([note] if len(images) != published else []),
+            *finding.left_out(others + other_labels, "not called as training reads them"),
+        ),
     )
 
 
-def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
-    paths = (path for path in folder.glob(f"*/*{ending}") if not path.name.startswith("."))
-    return {f"{path.parent.name}/{path.name.removesuffix(ending)}": path for path in paths}
+def _by_frame(folder: Path, ending: str) -> tuple[dict[str, Path], list[Path]]:
+    """The PNGs of a split by city and frame, and all other pictures."""
+    paths, others = finding.pngs(folder, 1, ending)
+    return {f"{path.parent.name}/{path.stem.removesuffix(ending)}": path for path in paths}, others
 
 
 def _numbered(name: str, folder: Path, images: str, published: range, digits: int) -> Part:
     folders = folder / images, folder / "labels_cs"
+    (images_found, others), (labels_found, other_labels) = (
+        finding.pngs(place, 0) for place in folders
+    )
     found, label_paths = (
-        {path.stem: path for path in place.glob("*.png") if not path.name.startswith(".")}
-        for place in folders
+        {path.stem: path for path in paths} for paths in (images_found, labels_found)
     )
     stems = [stem for stem in found.keys() | label_paths.keys() if stem.isdecimal()]
     return Part(
@@ -258,7 +266,11 @@ def _numbered(name: str, folder: Path, images: str, published: range, digits: in
         found,
         label_paths,
         sizes_agree=name != "gta5",  # as published, some of its images and labels differ in size
-        notes=_unfinished(folders, "") + tuple(missing_numbers(stems, published, digits)),
+        notes=(
+            *_unfinished(folders, ""),
+            *missing_numbers(stems, published, digits),
+            *finding.left_out(others + other_labels, "no PNG of the folder itself"),
+        ),
     )
 
 

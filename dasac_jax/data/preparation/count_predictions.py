@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
-from dasac_jax.data import labels, sampling
+from dasac_jax.data import finding, labels, sampling
 from dasac_jax.data.decoding import read_ids
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
@@ -23,23 +23,34 @@ _PREDICTION_FILE = "prediction.json"  # written by `predict`, with the names of 
 _LABELS = "labels"  # the folder that `predict` writes label maps to
 
 
+def label_paths(folder: Path) -> list[Path]:
+    """The label PNGs of a folder and those below, see `finding.find`.
+
+    A warning says how many other pictures are left out. Raises UserError where there is no PNG.
+    """
+    paths, others = finding.find(folder, finding.PNG)
+    if not paths:
+        told = "".join(f"; {text}" for text in finding.left_out(others, "no PNG"))
+        raise UserError(f"folder {folder} holds no label images (PNG){told}")
+    finding.warn_of_left_out(others, "no PNG")
+    return paths
+
+
 def count(
     folder: Path,
+    paths: Sequence[Path],
     num_classes: int,
     *,
     jobs: int = 1,
     update: Callable[[int], None] | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and pixels per class (N, C) int64 of all label PNGs in a folder and those below.
+    """Names and pixels per class (N, C) int64 of label PNGs at `paths` below a folder.
 
-    Names are paths below the folder. Pixels of value 255 count for no class. update: called with
-    the number of files done. Raises UserError naming the file that is unreadable or holds another
-    value.
+    Names are the paths below the folder. Pixels of value 255 count for no class. update: called
+    with the number of files done. Raises UserError naming the file that is unreadable or holds
+    another value.
     """
-    paths = sorted(p for p in folder.rglob("*.png") if not p.name.startswith("."))
-    if not paths:
-        raise UserError(f"folder {folder} holds no label images (PNG)")
-
+    paths = label_paths(folder)
     palettes = Palettes()
 
     def count_file(path: Path) -> np.ndarray:
@@ -81,11 +92,10 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     classes = class_names(options.folder)
     inner = options.folder / _LABELS
     folder = inner if inner.is_dir() else options.folder
-    with (
-        logs.logging_to(None, primary=False, console=Console(stderr=True)),
-        logs.progress("count", len(list(folder.rglob("*.png"))), log_every=100) as update,
-    ):
-        names, counts = count(folder, len(classes), jobs=os.cpu_count() or 1, update=update)
+    with logs.logging_to(None, primary=False, console=Console(stderr=True)):
+        paths, jobs = label_paths(folder), os.cpu_count() or 1
+        with logs.progress("count", len(paths), log_every=100) as update:
+            names, counts = count(folder, paths, len(classes), jobs=jobs, update=update)
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
