@@ -85,7 +85,7 @@ def survey(pairs: PairSource, most: int = MOST_FILES) -> Survey:
     chosen = [labelled[i] for i in spread(len(labelled), most)]
     counts: Counter[Value] = Counter()
     with ThreadPoolExecutor(_THREADS) as pool:
-        for found in pool.map(pairs.value_counts, chosen):
+        for found in pool.map(pairs.label_values, chosen):
             counts.update(found)
     return Survey(counts, len(chosen), len(labelled))
 

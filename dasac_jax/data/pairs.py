@@ -69,7 +69,7 @@ class PairSource:
         """What to open for one of the pairs' paths: a path, or a stored file in memory."""
         return self.records.open(path) if self.records else os.path.join(self.root, path)
 
-    def value_counts(self, index: int) -> Counter[label_values.Value]:
+    def label_values(self, index: int) -> Counter[label_values.Value]:
         """How many pixels of a pair's label file hold each value, before any id map.
 
         Raises UserError as reading the item does; the image is not opened.

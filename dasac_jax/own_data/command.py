@@ -94,6 +94,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return 0
     outputs.write(planned, options.output, force=options.force)
     say(f"written: {_named(planned)}")
+    say(f"what was read of the labels is kept in {options.output / outputs.KEPT_FILE}")
     _finish(options, say, labelled=len(found.target.pairing.pairs) if target_ids else 0)
     return 0
 
@@ -166,8 +167,9 @@ def _show_source(options, labels: Labels, table: Table, ignored, console: Consol
         labels.pixels[value] for value, meaning in meanings.items() if "in no" in meaning.why
     )
     doubtful = not options.classes or unnamed > 0.05 * labels.total
-    if fitting := proposal.fitting_tables(labels) if doubtful else []:
-        names = ", ".join(fitting)
+    fitting = proposal.fitting_tables(labels) if doubtful else []
+    if others := [name for name in fitting if name != options.classes]:
+        names = ", ".join(others)
         console.print(f"tables that name these values: --classes {names}", highlight=False)
     return classes, proposal.id_map(labels, table, classes.names, ignored)
 
@@ -198,7 +200,7 @@ def _finish(options, say, labelled: int) -> None:
     say(f"look at {options.output / outputs.PICTURE_FILE} before you train")
     say("timing a few steps …")
     seconds = outputs.time(config, options.output, labelled)
-    quoted = " ".join(shlex.quote(place) for place in places(options.target_images))
+    quoted = " ".join(map(shlex.quote, _pattern(options.target_images)))
     say("next:")
     if config.init and not Path(config.init).is_dir():
         say("  python scripts/download.py imagenet --convert   # the weights to start from")
@@ -218,7 +220,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     return prepare_data.main(arguments, console=console, further=[OWN])
 
 
-def places(given: Sequence[str]) -> list[str]:
+def _pattern(given: Sequence[str]) -> list[str]:
     """The places for another command: many files become a pattern that fits just these."""
     if len(given) <= 4:
         return list(given)

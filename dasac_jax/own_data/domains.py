@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from dasac_jax.own_data import finding, pairing, survey
+from dasac_jax.own_data import pairing, places, survey
 from dasac_jax.own_data.class_files import Table
 from dasac_jax.own_data.pairing import Pairing
 from dasac_jax.own_data.survey import Labels, Size
@@ -40,12 +40,13 @@ def find(
     table: of the classes, which may say how the names of labels end. Raises UserError as `find` and
     `pair` do.
     """
-    found = finding.find(images, f"--{name}-images")
+    found = places.find(images, places.IMAGE_SUFFIXES, f"--{name}-images")
     pairs, paths = None, [image.path for image in found]
     if labels:
         option = f"--{name}-labels"
         endings = table.endings if table else ()
-        pairs = pairing.pair(found, finding.find(labels, option), endings, option)
+        label_files = places.find(labels, places.LABEL_SUFFIXES, option)
+        pairs = pairing.pair(found, label_files, endings, option)
         # Where labels lie among the images, they are no images themselves.
         paths = [path for path in paths if path not in _labels(pairs)]
         if name == "source":

@@ -34,7 +34,7 @@ def picture(
     height = max(row[0].shape[0] for row in rows)
     width = max(row[0].shape[1] for row in rows)
     same = [[_padded(cell, height, width) for cell in row] for row in rows]
-    return label_pictures.panel(same, ["image", "label", "both"], classes)
+    return label_pictures.panel(same, ["image", "label (black: ignored)", "both"], classes)
 
 
 def _some(pairs: PairSource) -> list[dict]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dasac_jax.errors import UserError
-from dasac_jax.own_data.finding import Found
+from dasac_jax.own_data.places import Found
 
 _IMAGE_ENDINGS = re.compile(
     r"[-_. ](leftImg8bit|rgb_anon|rgb_ref_anon|image|img|rgb|sat|photo|raw|color)$", re.IGNORECASE
