@@ -73,9 +73,27 @@ def add_arguments(command: argparse.ArgumentParser, jobs_type, jobs: int) -> Non
 def run(options: argparse.Namespace, console: Console) -> int:
     """Do what the flags say. Returns the exit code; raises UserError."""
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    kept = None if options.dry_run else options.output / outputs.KEPT_FILE
+    try:
+        planned, labelled = _propose(options, kept, console, say)
+    except UserError:
+        _forget(kept)
+        raise
+    if options.dry_run:
+        say(f"dry run: nothing was written; to be written: {_named(planned)}")
+        return 0
+    outputs.write(planned, options.output, force=options.force)
+    say(f"written: {_named(planned)}")
+    say(f"what was read of the labels is kept in {kept}")
+    _finish(options, say, labelled)
+    return 0
+
+
+def _propose(options, kept: Path | None, console: Console, say) -> tuple[outputs.Planned, int]:
+    """Look at everything, show it, and plan the files; and how many target images have labels."""
     table = class_files.read(options.classes) if options.classes else None
     target_table = class_files.read(options.target_classes) if options.target_classes else table
-    found = _look(options, table, target_table, say)
+    found = _look(options, table, target_table, kept, say)
     table = table or proposal.numbered(found.source_labels, ignore_given=bool(options.ignore))
     target_table = target_table or table
     ignored = proposal.ignored_values(options.ignore)
@@ -89,18 +107,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     planned = outputs.plan(
         options.output, found.source, found.target, classes, source_ids, target_ids, choice
     )
-    if options.dry_run:
-        say(f"dry run: nothing was written; to be written: {_named(planned)}")
-        return 0
-    outputs.write(planned, options.output, force=options.force)
-    say(f"written: {_named(planned)}")
-    say(f"what was read of the labels is kept in {options.output / outputs.KEPT_FILE}")
-    _finish(options, say, labelled=len(found.target.pairing.pairs) if target_ids else 0)
-    return 0
+    return planned, len(found.target.pairing.pairs) if target_ids else 0
 
 
-def _look(options, table: Table | None, target_table: Table | None, say) -> Domains:
-    """Find, pair and read everything; what was read is forgotten after a mistake."""
+def _look(
+    options, table: Table | None, target_table: Table | None, kept: Path | None, say
+) -> Domains:
+    """Find, pair and read everything."""
     progress, jobs = logs.progress, options.jobs
     source = domains.find(
         "source", options.source_images, options.source_labels, table, jobs, progress
@@ -110,27 +123,29 @@ def _look(options, table: Table | None, target_table: Table | None, say) -> Doma
     )
     _tell("source", source, say)
     _tell("target", target, say)
-    kept = None if options.dry_run else options.output / outputs.KEPT_FILE
 
     def read(name: str, domain: Domain, of: Table | None) -> Labels:
         by_colour = of is not None and not of.by_id()
-        return domains.read_labels(
+        labels = domains.read_labels(
             name, domain, by_colour=by_colour, kept=kept, jobs=jobs, progress=progress
         )
+        if labels.scaled:
+            say(
+                f"{name}: {labels.scaled} labels have another size than their images, in the same "
+                "proportions: they are scaled when they are read"
+            )
+        return labels
 
-    try:
-        source_labels = read("source", source, table)
-        target_labels = read("target", target, target_table) if target.pairing else None
-    except UserError:
-        _forget(kept)
-        raise
+    source_labels = read("source", source, table)
+    target_labels = read("target", target, target_table) if target.pairing else None
     return Domains(source, target, source_labels, target_labels)
 
 
 def _forget(kept: Path | None) -> None:
-    if kept is not None:
+    """Leave nothing of a preparation that ended with a mistake, unless it was done before."""
+    if kept is not None and not (kept.parent / outputs.RECIPE_FILE).exists():
         kept.unlink(missing_ok=True)
-        with suppress(OSError):  # something else is in the folder
+        with suppress(OSError):  # something else is in the folder, or it is not there
             kept.parent.rmdir()
 
 
@@ -153,11 +168,7 @@ def _tell(name: str, domain: Domain, say) -> None:
 def _show_source(options, labels: Labels, table: Table, ignored, console: Console):
     """Print the source's values; returns classes and id map. Raises UserError for too few."""
     meanings = proposal.meanings(labels, table, ignored)
-    try:
-        classes = proposal.classes(labels, meanings, table)
-    except UserError:
-        _forget(None if options.dry_run else options.output / outputs.KEPT_FILE)
-        raise
+    classes = proposal.classes(labels, meanings, table)
     value_table.show(console, "source labels", labels, meanings, classes)
     absent = [name for name in table.names if name not in classes.names]
     if absent:
@@ -200,7 +211,7 @@ def _finish(options, say, labelled: int) -> None:
     say(f"look at {options.output / outputs.PICTURE_FILE} before you train")
     say("timing a few steps …")
     seconds = outputs.time(config, options.output, labelled)
-    quoted = " ".join(map(shlex.quote, _pattern(options.target_images)))
+    quoted = " ".join(map(shlex.quote, pattern(options.target_images)))
     say("next:")
     if config.init and not Path(config.init).is_dir():
         say("  python scripts/download.py imagenet --convert   # the weights to start from")
@@ -220,7 +231,7 @@ def main(arguments: Sequence[str] | None = None, *, console: Console | None = No
     return prepare_data.main(arguments, console=console, further=[OWN])
 
 
-def _pattern(given: Sequence[str]) -> list[str]:
+def pattern(given: Sequence[str]) -> list[str]:
     """The places for another command: many files become a pattern that fits just these."""
     if len(given) <= 4:
         return list(given)
