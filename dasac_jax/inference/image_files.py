@@ -1,4 +1,4 @@
-"""Image files of users: found by file, folder, list or pattern, and read as RGB."""
+"""Image files of users: found by file, folder, list or pattern."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps
-
 from dasac_jax.data import finding, list_files
-from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -22,9 +18,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 """The suffixes of lists of images."""
-
-_EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 
 
 class ImageFile(NamedTuple):
@@ -113,31 +106,6 @@ def _in_sequence(given: Sequence[str | os.PathLike]) -> list[str | os.PathLike]:
     if given in (sorted(given, key=os.fspath), sorted(given, key=letters)):
         given.sort(key=finding.natural)
     return given
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """An image file of any common pixel format → (H, W, 3) uint8 RGB.
-
-    Grey, palette and CMYK images become RGB, and transparency is dropped; of 16-bit channels the
-    upper 8 bits are kept; of several pictures in a file the first is taken; the image is turned as
-    its EXIF orientation says. Raises UserError naming the file when it is missing, empty, cut off,
-    damaged, or holds 32-bit numbers.
-    """
-    try:
-        if os.path.getsize(path) == 0:
-            raise UserError(f"image {path} is empty (0 bytes)")
-        with Image.open(path) as image:
-            mode = image.mode
-            if mode in _SIXTEEN_BITS:
-                grey = np.asarray(image).astype(np.uint16) >> 8
-                image = Image.fromarray(grey.astype(np.uint8))
-            elif mode not in _EIGHT_BITS:
-                raise UserError(
-                    f"image {path} has pixel format {mode}: 8 or 16 bits per channel are needed"
-                )
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
 
 
 def _paths(item: str, others: list[Path]) -> list[Path]:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from dasac_jax.data import labels
+from dasac_jax.data.decoding import read_rgb
 from dasac_jax.errors import UserError
 from dasac_jax.files import png, replacing, write_file
-from dasac_jax.inference.image_files import ImageFile, read_image
+from dasac_jax.inference.image_files import ImageFile
 from dasac_jax.inference.predictor import AsyncPredict, Prediction
 from dasac_jax.inference.streaming import stream
 from dasac_jax.reporting import label_pictures
@@ -134,7 +135,7 @@ def predict_files(
                 write_file(path, _content(kind, pixels, found, index, classes))
 
     return stream(
-        images, read=lambda image: read_image(image.path), predict=predict, write=write, batch=batch
+        images, read=lambda image: read_rgb(image.path), predict=predict, write=write, batch=batch
     )
 
 
