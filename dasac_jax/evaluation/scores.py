@@ -27,13 +27,21 @@ from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import label_folders, scoring
 from dasac_jax.evaluation.metrics import summarise
-from dasac_jax.files import CONFIG_FILE, DATA
+from dasac_jax.files import (
+    CONFIG_FILE,
+    DATA,
+    PREDICTED_CITYSCAPES_IDS,
+    PREDICTED_LABELS,
+    PREDICTION_RECORD,
+)
 from dasac_jax.inference import trained_network
-from dasac_jax.inference.prediction_files import RECORD_FILE
 from dasac_jax.runtime import data_parallel, logs
 
 # The folders in which `dasac_jax.predict` puts label maps of train ids and of Cityscapes ids.
-_PREDICTED = {label_folders.TRAIN: "labels", label_folders.CITYSCAPES: "cityscapes_ids"}
+_PREDICTED = {
+    label_folders.TRAIN: PREDICTED_LABELS,
+    label_folders.CITYSCAPES: PREDICTED_CITYSCAPES_IDS,
+}
 _HEADER_THREADS = 8  # that read the sizes of images
 # Several checkpoints of one network are scored by one compiled program.
 _scorer = functools.lru_cache(maxsize=1)(scoring.scorer)
@@ -72,9 +80,9 @@ def of_folder(
     """
     truth_ids = truth_ids or ids
     folder = predictions
-    if (predictions / RECORD_FILE).is_file():
+    if (predictions / PREDICTION_RECORD).is_file():
         folder = predictions / _PREDICTED[ids]
-        class_names = class_names or _recorded_classes(predictions / RECORD_FILE)
+        class_names = class_names or _recorded_classes(predictions / PREDICTION_RECORD)
     names = tuple(class_names or CLASS_NAMES)
     if label_folders.CITYSCAPES in (ids, truth_ids) and names != CLASS_NAMES:
         raise UserError(

@@ -41,10 +41,22 @@ def test_the_folder_that_is_written_to_is_left_out(tmp_path):
     assert names(find_images([tmp_path])) == ["a", "out/labels/a"]
     (tmp_path / "linked").symlink_to(tmp_path / "out")
     assert names(find_images([tmp_path], outside=results)) == ["a"]
-    with pytest.raises(UserError, match=r"no images in .*; 1 are left out as results .*out/labels"):
+    with pytest.raises(
+        UserError, match=r"no images in .*; 1 picture is left out, results of predictions"
+    ):
         find_images([results[0]], outside=results)
     with pytest.raises(UserError, match=r"image .*out/labels/a\.png lies where results"):
         find_images([tmp_path / "a.png", results[0] / "a.png"], outside=results)
+
+
+def test_results_of_earlier_predictions_are_left_out_of_a_search(tmp_path, caplog):
+    for name in ("a.png", "out/labels/a.png", "out/b.png", "labels/c.png"):
+        picture(tmp_path / name)
+    (tmp_path / "out" / "prediction.json").touch()
+    assert names(find_images([tmp_path])) == ["a", "labels/c", "out/b"]
+    assert "1 picture is left out, results of predictions" in caplog.text
+    assert names(find_images([tmp_path / "out/labels"])) == ["a"]  # who asks for them gets them
+    assert names(find_images([f"{tmp_path}/out/*/*.png"])) == ["a"]
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
