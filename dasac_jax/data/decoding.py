@@ -1,11 +1,12 @@
 """Read image and label files as arrays. Errors name the file."""
 
+import os
 import struct
 import zlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from dasac_jax.data import png
 from dasac_jax.data.label_values import MAX_NUMBER
@@ -29,13 +30,16 @@ _EXPANDED = {2: 85, 4: 17}  # by how much Pillow multiplies grey of fewer bits, 
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
-_IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+_EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 def read_ids(path: Any, palettes: Palettes | None = None) -> np.ndarray:
     """Read the label values (h, w) uint8 of a PNG or TIFF of one channel, just as they are stored.
 
-    Grey of 1, 2, 4, 8 and 16 bits gives the numbers in the file, a palette its indices. palettes:
+    Grey of 1, 2, 4, 8 and 16 bits gives the numbers in the file, a palette its indices, turned as
+    an EXIF orientation in the file says, like an image. palettes:
     what the palettes of the set's other files are compared with, see `Palettes.check`. Raises
     UserError naming the file where it cannot be read, has another pixel format or a value above
     255, is in a format that may change values, or has a palette which says that its indices are
@@ -76,10 +80,12 @@ def read_values(
 def _read_label_by_pillow(path: Any, *, colours: bool) -> tuple[np.ndarray, bytes | None]:
     """Label values, see `read_values`, and the palette, if there is one."""
     try:
+        bits = png.bit_depth(path)  # first: an open file has one position for all its readers
         with Image.open(path) as image:
             check_label_format(image, path, colours=colours)
-            bits = _bits(image, path)
-            values, mode = np.array(image), image.mode
+            if image.format == "TIFF":
+                bits = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0]
+            values, mode = np.array(ImageOps.exif_transpose(image)), image.mode
             palette = bytes(image.getpalette("RGB")) if mode == "P" else None
     except DECODE_ERRORS as error:
         raise UserError(f"cannot read label file {path}: {error}") from error
@@ -124,34 +130,86 @@ def check_label_format(image: Image.Image, path: Any, *, colours: bool = False) 
         )
 
 
-def _bits(image: Image.Image, path: Any) -> int | None:
-    """The bits of a sample or index in the file, which Pillow's mode does not tell below 8."""
-    if image.format == "TIFF":
-        return image.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0]
-    return png.bit_depth(path)
+def read_rgb(path: Any) -> np.ndarray:
+    """Read an image file of any common pixel format as (h, w, 3) uint8 RGB, as it is displayed.
 
-
-def read_image(path: Any, size: tuple[int, int]) -> np.ndarray:
-    """Read an image file of 8 bits per channel as (h, w, 3) uint8 RGB of the given size (h, w).
-
-    Images of other sizes are resized by Pillow, bilinear with antialiasing. Raises UserError naming
-    the file where it cannot be read or has more than 8 bits per channel.
+    Grey, palette and CMYK images become RGB, and transparency is dropped; of 16-bit channels the
+    upper 8 bits are kept; of several pictures in a file the first is taken; the image is turned as
+    its EXIF orientation says. Raises UserError naming the file when it is missing, empty, cut off,
+    damaged, or holds 32-bit numbers.
     """
     pixels = png.read_rgb(path)
-    if pixels is None:
-        pixels = _read_by_pillow(path)
-    if pixels.shape[:2] != size:
-        resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
-        pixels = np.array(resized)
-    return pixels
+    return _read_by_pillow(path) if pixels is None else pixels
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 3) uint8 brought to the size (h', w') by Pillow, bilinear with antialiasing."""
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def displayed_size(path: Any, kind: str = "image") -> tuple[int, int]:
+    """(h, w) of an image or label file as it is displayed, mostly from its header alone.
+
+    kind: what it is called in the UserError that is raised where it cannot be read.
+    """
+    try:
+        may_be_turned = png.may_be_turned(path)
+        with Image.open(path) as image:
+            if may_be_turned and _orientation(image) in _SIDEWAYS:
+                image = ImageOps.exif_transpose(image)
+            return image.height, image.width
+    except DECODE_ERRORS as error:
+        raise UserError(f"cannot read {kind} {path}: {error}") from error
+
+
+def turned_hint(path: Any, size: tuple[int, int], label_size: tuple[int, int]) -> str:
+    """What to do about an image and its label of other proportions, where one of them is turned.
+
+    path: of the image. size, label_size: (h, w) as displayed. Empty where neither seems turned.
+    """
+    if not same_proportions(size[::-1], label_size):
+        return ""
+    with Image.open(path) as image:
+        noted = _orientation(image) in _SIDEWAYS
+    if noted:
+        return (
+            "; a camera's note turns the image, and the label was drawn without it: turn the label "
+            "by 90°, or save the image without its EXIF orientation"
+        )
+    return "; one of the two is turned by 90°"
+
+
+def same_proportions(size: tuple[int, int], other: tuple[int, int], stretch: float = 0.0) -> bool:
+    """Whether one size (h, w) is the other one resized, up to a pixel.
+
+    stretch: by which share height and width may be scaled differently besides.
+    """
+    difference = abs(size[0] * other[1] - size[1] * other[0])
+    return difference < max(*size, *other) + stretch * size[0] * other[1]
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _read_by_pillow(path: Any) -> np.ndarray:
     try:
         with Image.open(path) as image:
             mode = image.mode
-            if mode in _IMAGE_MODES:
-                return np.array(image.convert("RGB"))
+            if mode in _SIXTEEN_BITS:
+                image = ImageOps.exif_transpose(image)
+                grey = np.asarray(image).astype(np.uint16) >> 8
+                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+            if mode in _EIGHT_BITS:
+                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except DECODE_ERRORS as error:
+        if (
+            isinstance(path, str | os.PathLike)
+            and os.path.isfile(path)
+            and not os.path.getsize(path)
+        ):
+            raise UserError(f"image {path} is empty (0 bytes)") from error
         raise UserError(f"cannot read image {path}: {error}") from error
-    raise UserError(f"image {path} has pixel format {mode}: 8 bits per channel are needed")
+    raise UserError(f"image {path} has pixel format {mode}: 8 or 16 bits per channel are needed")

@@ -14,7 +14,7 @@ from typing import Any
 
 from dasac_jax.data import classes, layout, list_files
 from dasac_jax.data.layout import Entries, Folders
-from dasac_jax.data.pairs import PREPARED, Pair, PairSource
+from dasac_jax.data.pairs import PREPARED, STRETCH, Pair, PairSource
 from dasac_jax.data.tfds import records
 from dasac_jax.data.tfds.records import Records
 from dasac_jax.errors import UserError
@@ -100,11 +100,12 @@ def open_source(
         labelled = [label for _, label in pairs if label is not None]
         _check_files(data_config, entries, name, "images", [image for image, _ in pairs])
         _check_files(data_config, entries, name, "labels", labelled)
-    size = data_config.source_size if role.startswith("source") else data_config.target_size
-    height, width = size
+    of_source = role.startswith("source")
+    height, width = data_config.source_size if of_source else data_config.target_size
+    stretch = STRETCH.get(data_config.source, 0.0) if of_source else 0.0
     return PairSource(
         root, pairs, (int(height), int(width)), name,
-        len(classes.of(data_config)), classes.id_map(data_config, role), stored,
+        len(classes.of(data_config)), classes.id_map(data_config, role), stored, stretch,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Image files of users: found by file, folder, list or pattern, and read as RGB."""
+"""Image files of users: found by file, folder, list or pattern."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps
-
 from dasac_jax.data import finding, list_files
-from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.errors import UserError
+from dasac_jax.files import PREDICTION_RECORD, PREDICTIONS
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """The suffixes of images in folders; a file that is given by name may have any other."""
 
+_RESULTS = "results of predictions"
+
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 """The suffixes of lists of images."""
-
-_EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
 
 
 class ImageFile(NamedTuple):
@@ -44,17 +40,18 @@ def find_images(
     that it lists, in its order; a pattern for what matches it ("**": any depth). Several files keep
     their order, unless it is the one in which a shell expands a pattern. Names are relative to the
     folder where exactly one was given, else to the deepest folder that all images share. outside:
-    folders, such as those of the results, whose files are left out of the search.
+    folders, such as those of the results, whose files are left out of the search, as are those of
+    earlier predictions in a folder that is searched.
 
     Raises UserError for what does not exist, for no images at all, for files given by name or list
     that lie in one of the folders `outside`, and for two images of the same name (a.png beside
     a.jpg), whose results would overwrite each other.
     """
-    others: list[Path] = []
+    passed = _Passed([], [])
     is_result = _inside(outside)
     paths = []
     for item in map(os.fspath, _in_sequence(given)):
-        paths += (of_item := _paths(item, others))
+        paths += (of_item := _paths(item, passed))
         result = next(filter(is_result, of_item), None)
         if result and os.path.isfile(item):
             raise UserError(
@@ -62,16 +59,16 @@ def find_images(
                 "folder for these"
             )
     found = [p for p in dict.fromkeys(paths) if not is_result(p)]
-    others = [p for p in others if not is_result(p)]
+    others = [p for p in passed.others if not is_result(p)]
+    results = [p for p in paths if is_result(p)] + passed.results
     kinds = f"files ending in {', '.join(SUFFIXES)}"
     if not found:
         places = ", ".join(os.fspath(item) for item in given) or "nothing"
         told = "".join(f"; {text}" for text in finding.left_out(others, "of another kind"))
-        if paths:
-            results = ", ".join(os.fspath(folder) for folder in outside)
-            told += f"; {len(paths)} are left out as results of predictions, in {results}"
+        told += "".join(f"; {text}" for text in finding.left_out(results, _RESULTS))
         raise UserError(f"no images in {places}: {kinds} are needed{told}")
     finding.warn_of_left_out(others, "of another kind; give them by name or pattern")
+    finding.warn_of_left_out(passed.results, _RESULTS)
     if len(given) == 1 and os.path.isdir(given[0]):
         root = os.path.abspath(given[0])
     else:
@@ -115,63 +112,57 @@ def _in_sequence(given: Sequence[str | os.PathLike]) -> list[str | os.PathLike]:
     return given
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """An image file of any common pixel format → (H, W, 3) uint8 RGB.
+class _Passed(NamedTuple):
+    """Pictures that a search passes over: of other suffixes, and results of predictions."""
 
-    Grey, palette and CMYK images become RGB, and transparency is dropped; of 16-bit channels the
-    upper 8 bits are kept; of several pictures in a file the first is taken; the image is turned as
-    its EXIF orientation says. Raises UserError naming the file when it is missing, empty, cut off,
-    damaged, or holds 32-bit numbers.
-    """
-    try:
-        if os.path.getsize(path) == 0:
-            raise UserError(f"image {path} is empty (0 bytes)")
-        with Image.open(path) as image:
-            mode = image.mode
-            if mode in _SIXTEEN_BITS:
-                grey = np.asarray(image).astype(np.uint16) >> 8
-                image = Image.fromarray(grey.astype(np.uint8))
-            elif mode not in _EIGHT_BITS:
-                raise UserError(
-                    f"image {path} has pixel format {mode}: 8 or 16 bits per channel are needed"
-                )
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
+    others: list[Path]
+    results: list[Path]
 
 
-def _paths(item: str, others: list[Path]) -> list[Path]:
+def _paths(item: str, passed: _Passed) -> list[Path]:
     """The absolute paths that one file, folder, list or pattern stands for.
 
-    others: gets the pictures of other suffixes that are left out of a search.
+    passed: gets the pictures that are left out of the search of a folder.
     """
     if os.path.isdir(item):
-        found = finding.find(os.path.abspath(item), SUFFIXES)
-        others += found.others
-        return found.paths
+        folder = Path(os.path.abspath(item))
+        found = finding.find(folder, SUFFIXES)
+        passed.others.extend(found.others)
+        places = {path.parent for path in found.paths}
+        predicted = {place for place in places if _is_predicted(place, folder)}
+        passed.results.extend(path for path in found.paths if path.parent in predicted)
+        return [path for path in found.paths if path.parent not in predicted]
     if os.path.isfile(item):
         is_list = item.lower().endswith(LIST_SUFFIXES)
         return [Path(os.path.abspath(path)) for path in (_listed(item) if is_list else [item])]
     if glob.has_magic(item):
         matches = [os.path.abspath(path) for path in glob.glob(item, recursive=True)]
         if "**" in item:
-            matches = [path for path in matches if _without_loop(os.path.dirname(path))]
+            loops = {f for f in {os.path.dirname(m) for m in matches} if _has_loop(f)}
+            matches = [path for path in matches if os.path.dirname(path) not in loops]
         if item.endswith("**"):  # matches the files of the folders that it matches, too
             matches = [path for path in matches if not os.path.isdir(path)]
         matches.sort(key=finding.natural)
         return [
             path
             for match in matches
-            for path in ([Path(match)] if os.path.isfile(match) else _paths(match, others))
+            for path in ([Path(match)] if os.path.isfile(match) else _paths(match, passed))
         ]
     raise UserError(f"there is no image, folder or list {item}")
 
 
-@functools.lru_cache
-def _without_loop(folder: str) -> bool:
-    """Whether no folder on the way to this one is a link to one of those above it."""
+def _is_predicted(folder: Path, above: Path) -> bool:
+    """Whether a folder below `above` holds results of a prediction, which lie beside its record."""
+    if folder == above:
+        return False
+    recorded = folder.name in PREDICTIONS and (folder.parent / PREDICTION_RECORD).is_file()
+    return recorded or _is_predicted(folder.parent, above)
+
+
+def _has_loop(folder: str) -> bool:
+    """Whether a folder on the way to this one is a link to one of those above it."""
     real = [os.path.realpath(place) for place in (folder, *Path(folder).parents)]
-    return len(set(real)) == len(real)
+    return len(set(real)) < len(real)
 
 
 def _listed(path: str) -> list[str]:

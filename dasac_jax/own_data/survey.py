@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from PIL import Image
-
 from dasac_jax.data import label_values
-from dasac_jax.data.decoding import DECODE_ERRORS, read_values
+from dasac_jax.data.decoding import displayed_size, read_values, same_proportions, turned_hint
 from dasac_jax.data.label_values import Value
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
@@ -25,9 +23,6 @@ Update = Callable[[int], None]
 
 _MOST_VALUES = 256
 """The values of a file that are kept by themselves: resampled colour maps have many thousands."""
-
-_ORIENTATION = 0x0112  # the tag of EXIF; from 5 on, the picture is turned by a quarter
-_ROUNDING = 0.02  # by how much the proportions of an image and a smaller copy of it may differ
 
 
 class Labels(NamedTuple):
@@ -55,7 +50,7 @@ class _File(NamedTuple):
 
 def image_sizes(paths: Sequence[Path], jobs: int, update: Update) -> list[Size]:
     """The sizes of images as they are displayed. Raises UserError for files that are no images."""
-    return in_threads(_image_size, paths, jobs, update)
+    return in_threads(displayed_size, paths, jobs, update)
 
 
 def read_labels(
@@ -106,12 +101,7 @@ def _check_sizes(
 ) -> int:
     """How many labels have another size. Raises UserError where one has other proportions."""
     differing = [i for i, file in enumerate(files) if file.size != sizes[i]]
-
-    def stretched(i: int) -> bool:
-        (height, width), (label_height, label_width) = sizes[i], files[i].size
-        return abs(width / height * label_height / label_width - 1) > _ROUNDING
-
-    wrong = [i for i in differing if stretched(i)]
+    wrong = [i for i in differing if not same_proportions(sizes[i], files[i].size)]
     if wrong:
         image, label = pairs[wrong[0]]
         size, label_size = size_text(sizes[wrong[0]]), size_text(files[wrong[0]].size)
@@ -119,7 +109,7 @@ def _check_sizes(
             f"{option}: labels of another size: {label} has {label_size}, its image {image.name} "
             f"{size}"
             + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
-            + ": do these belong together?"
+            + (turned_hint(image, sizes[wrong[0]], files[wrong[0]].size) or ": is it its own?")
         )
     return len(differing)
 
@@ -127,16 +117,6 @@ def _check_sizes(
 def size_text(size: Size) -> str:
     """Width and height as in "2048×1024"."""
     return f"{size[1]}×{size[0]}"
-
-
-def _image_size(path: Path) -> Size:
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
-    return (width, height) if turned else (height, width)
 
 
 def _key(path: Path) -> str:

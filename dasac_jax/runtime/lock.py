@@ -1,4 +1,4 @@
-"""A lock on a work directory: one process at a time works there."""
+"""A lock on a folder: one process at a time works there."""
 
 import fcntl
 import logging
@@ -13,23 +13,29 @@ from dasac_jax.errors import UserError
 _LOG = logging.getLogger(__name__)
 
 LOCK_FILE = "lock"
+"""The file of the lock on a run's folder."""
+
+HIDDEN_FILE = ".lock"
+"""That on a folder of files which programs of users list, too."""
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Lock a work directory, which is made where missing, for this process.
+def held(folder: Path, *, flag: str = "--workdir", name: str = LOCK_FILE) -> Iterator[None]:
+    """Lock a folder, which is made where missing, for this process.
+
+    flag: the one that names the folder, for error messages. name: of the lock's file in it.
 
     The kernel releases the lock when the process ends, in whatever way; the file stays. Raises
     UserError where another process works there, or the folder cannot be written. Where the file
     system has no locks, a warning is logged and the work goes on.
     """
-    path = folder / LOCK_FILE
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (open as long as it is held)
     except OSError as error:
         raise UserError(
-            f"--workdir {folder} cannot be written ({error.strerror}): choose another folder"
+            f"{flag} {folder} cannot be written ({error.strerror}): choose another folder"
         ) from error
     with file:
         try:
@@ -37,8 +43,8 @@ def held(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise UserError(
-                f"--workdir {folder} is in use by {file.read().strip() or 'another process'}: "
-                "wait until that has ended, stop it, or choose another --workdir"
+                f"{flag} {folder} is in use by {file.read().strip() or 'another process'}: "
+                f"wait until that has ended, stop it, or choose another {flag}"
             ) from error
         except OSError as error:
             _LOG.warning(

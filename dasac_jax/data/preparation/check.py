@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from dasac_jax.data import finding, labels
-from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
+from dasac_jax.data.decoding import DECODE_ERRORS, read_ids, read_rgb, same_proportions
+from dasac_jax.data.pairs import STRETCH
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.data.preparation.plan import (
@@ -112,7 +113,7 @@ def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = 
     def decode(name: str) -> _Decoded:
         return _decode_pair(part.images.get(name), part.labels.get(name), palettes)
 
-    differing = []
+    differing, faulty = [], []
     for name, pair in zip(names, in_threads(decode, names, jobs, update), strict=True):
         for error in pair.errors:
             found.faults.setdefault(UNREADABLE, []).append(error)
@@ -127,10 +128,12 @@ def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = 
                 found.faults.setdefault(FOREIGN, []).append(f"{part.labels[name]}: {values}")
         if pair.image_size and pair.label_size and pair.image_size != pair.label_size:
             sizes = f"image {size_text(pair.image_size)}, label {size_text(pair.label_size)}"
-            differing.append(f"{name} ({sizes})")
-    if differing and part.sizes_agree:
-        found.faults[SIZES] = differing
-    elif differing:
+            stretch = 0.0 if part.sizes_agree else STRETCH[part.name]
+            fits = same_proportions(pair.image_size, pair.label_size, stretch)
+            (faulty if part.sizes_agree or not fits else differing).append(f"{name} ({sizes})")
+    if faulty:
+        found.faults[SIZES] = faulty
+    if differing:
         found.notes.append(
             f"{len(differing)} {SIZES}, brought to one when they are read: {shortened(differing)}"
         )
@@ -200,17 +203,10 @@ def _decode_pair(image: Path | None, label: Path | None, palettes: Palettes) -> 
 
 
 def _image_size(path: Path) -> Size:
-    """The size of an image, which is decoded whole. Raises UserError where this fails."""
+    """(h, w) of an image, which is decoded whole. Raises UserError where this fails."""
     if path.is_symlink() and not path.exists():
         raise UserError(f"cannot read image {path}: it is a link to {path.readlink()}, not there")
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, size = image.mode, (image.height, image.width)
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
-    if mode.startswith(("I", "F")):
-        raise UserError(f"image {path} has pixel format {mode}: 8 bits per channel are needed")
+    size = read_rgb(path).shape[:2]
     _verify(path, "image")
     return size
 

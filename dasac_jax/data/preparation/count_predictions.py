@@ -17,10 +17,8 @@ from dasac_jax.data.decoding import read_ids
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.errors import UserError
+from dasac_jax.files import PREDICTED_LABELS, PREDICTION_RECORD
 from dasac_jax.runtime import logs
-
-_PREDICTION_FILE = "prediction.json"  # written by `predict`, with the names of the classes
-_LABELS = "labels"  # the folder that `predict` writes label maps to
 
 
 def label_paths(folder: Path) -> list[Path]:
@@ -69,7 +67,7 @@ def count(
 
 def class_names(folder: Path) -> tuple[str, ...]:
     """The classes in the file that `predict` writes beside its label maps, or Cityscapes' 19."""
-    path = folder / _PREDICTION_FILE
+    path = folder / PREDICTION_RECORD
     if not path.is_file():
         return tuple(entry.name for entry in labels.CLASSES)
     try:
@@ -90,7 +88,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} is there already: give another file, or remove it")
     classes = class_names(options.folder)
-    inner = options.folder / _LABELS
+    inner = options.folder / PREDICTED_LABELS
     folder = inner if inner.is_dir() else options.folder
     with logs.logging_to(None, primary=False, console=Console(stderr=True)):
         paths, jobs = label_paths(folder), os.cpu_count() or 1

@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data.decoding import DECODE_ERRORS
+from dasac_jax.data.decoding import displayed_size, same_proportions, turned_hint
+from dasac_jax.data.pairs import STRETCH
 from dasac_jax.data.preparation.plan import Original, Plan
 from dasac_jax.data.preparation.train_ids import (
     CannotWriteError,
@@ -192,15 +193,15 @@ def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | Non
 def _read(original: Original, plan: Plan) -> tuple[np.ndarray, str | None]:
     """Train ids (h, w) uint8 to be stored, and the sizes in words where image and label differ."""
     train_ids = plan.read_label(original.label)
-    try:
-        with Image.open(original.image) as image:
-            size = image.height, image.width
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {original.image}: {error}") from error
+    size = displayed_size(original.image)
     if train_ids.shape == size:
         return train_ids, None
     sizes = f"image {size[1]}×{size[0]}, label {train_ids.shape[1]}×{train_ids.shape[0]}"
-    if plan.label_size is None:
-        raise UserError(f"{original.label} does not fit {original.image}: {sizes}")
+    stretch = STRETCH.get(plan.name, 0.0)
+    if plan.label_size is None or not same_proportions(size, train_ids.shape, stretch):
+        raise UserError(
+            f"{original.label} does not fit {original.image}: {sizes}"
+            + turned_hint(original.image, size, train_ids.shape)
+        )
     resized = Image.fromarray(train_ids).resize(plan.label_size[::-1], Image.Resampling.NEAREST)
     return np.array(resized), f"{original.image.stem} ({sizes})"
