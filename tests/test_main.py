@@ -87,12 +87,11 @@ def test_ends_with_the_report(whole):
 
 
 def test_again_prints_the_report_at_once(whole, command, tiny, tmp_path):
-    folder, compiled = tmp_path / "run", tmp_path / "compiled"
+    folder = tmp_path / "run"
     shutil.copytree(whole.folder, folder)
-    shutil.copytree(whole.compiled, compiled)
     before = (folder / "train.log").read_text()
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    ended = command(*tiny(folder, log_every_steps=7), compiled=compiled)
+    ended = command(*tiny(folder, log_every_steps=7))
     assert ended.code == 0, ended.err
     assert "mean IoU" in ended.out and "teacher" in ended.out
     added = (folder / "train.log").read_text().removeprefix(before)
@@ -146,11 +145,10 @@ def test_a_batch_that_devices_do_not_divide_is_refused_before_training(command, 
 def test_a_corrupt_target_image_is_named(whole, command, tiny, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole.folder / "data", folder / "data")
-    shutil.copytree(whole.compiled, tmp_path / "compiled")
     for image in (folder / "data/cityscapes/leftImg8bit/train").rglob("*.png"):
         image.write_bytes(image.read_bytes()[:200])
     flags = tiny(folder, stages="baseline", data__selection_images=0)
-    ended = command(*flags, compiled=tmp_path / "compiled")
+    ended = command(*flags)
     assert_refused(ended, f"{folder}/data/cityscapes/leftImg8bit/train/", ".png")
     assert ended.err.count("\n") == 1
 
