@@ -12,7 +12,7 @@ import numpy as np
 from dasac_jax.interop import state_dict_from_variables, variables_from_state_dict
 from dasac_jax.method import consistency
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 
 # Other tests compile without optimising, since their programs run once. Numbers are compared with
 # the authors' as users get them: optimised.
@@ -78,8 +78,8 @@ def adapt_batch(recipe: ModuleType, step: int, settings: dict[str, Any]) -> dict
     weak = recipe.image(f"{target}/weak", *shape)
     padded = recipe.labels(f"{target}/pad", *shape, classes=12) == 0
     labels = recipe.labels(f"{target}/labels", *shape, ignore=(0,))
-    windows = _windows(recipe.uniform(f"{target}/crops", (groups, size, 4), 0, 1), shape[1:])
-    to_reference, from_reference = consistency.view_matrices(*windows, shape[1:])
+    crops = windows(recipe.uniform(f"{target}/crops", (groups, size, 4), 0, 1), shape[1:])
+    to_reference, from_reference = consistency.view_matrices(*crops, shape[1:])
     return {
         "source_image": recipe.image(source, *shape),
         "source_label": recipe.labels(f"{source}_labels", *shape, ignore=(18,)),
@@ -92,8 +92,8 @@ def adapt_batch(recipe: ModuleType, step: int, settings: dict[str, Any]) -> dict
     }
 
 
-def _windows(drawn, size):
-    """Uniforms (G, T, 4) → offsets (V, 2), scales (V,), flips (V,) of the views."""
+def windows(drawn: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Uniforms (G, T, 4) → offsets (V, 2), scales (V,), flips (V,) of the views of a frame."""
     height, width = size
     flips = np.where(drawn[..., 0] > 0.5, -1, 1)
     scales, offsets = np.ones(drawn.shape[:2]), np.zeros((*drawn.shape[:2], 2))
@@ -168,9 +168,10 @@ def adapt_end_errors(
 
 
 def relative(ours: Any, theirs: Any) -> float:
-    """‖ours − theirs‖ / ‖theirs‖."""
-    theirs = np.asarray(theirs, np.float64)
-    return np.linalg.norm(np.asarray(ours, np.float64) - theirs) / np.linalg.norm(theirs)
+    """‖ours − theirs‖ / ‖theirs‖, of arrays of one shape."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
 def exceeded(errors: dict[str, float], bounds: dict[str, float]) -> dict[str, float]:
