@@ -11,7 +11,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +95,6 @@ class Ended:
     code: int
     out: str
     err: str
-    seconds: float
 
 
 @pytest.fixture(scope="session")
@@ -115,13 +113,11 @@ def command() -> Callable[..., Ended]:
         program = (
             [str(ROOT / "tests" / "run_hooked.py"), *hook] if hook else ["-m", "dasac_jax.main"]
         )
-        started = time.monotonic()
         ended = subprocess.run(
             [sys.executable, *program, *flags],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False,
         )  # fmt: skip
-        seconds = time.monotonic() - started
-        return Ended(ended.returncode, ended.stdout, ended.stderr, seconds)
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     return run
 
