@@ -37,6 +37,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import numpy as np
 import pytest
+from absl import flags
 from ml_collections import ConfigDict
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -118,6 +119,30 @@ def command() -> Callable[..., Ended]:
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False,
         )  # fmt: skip
         return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    return run
+
+
+@pytest.fixture
+def called(monkeypatch, capsys) -> Callable[..., Ended]:
+    """called(flag, …): the same in this process, for what ends before anything is compiled."""
+    from dasac_jax import main, recipe_flags
+
+    def run(*given: str) -> Ended:
+        monkeypatch.chdir(ROOT)
+        # One process, said so: JAX does not look for others once it has been used.
+        argv = ["main", "--num_processes", "1", *given]
+        monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks for overrides there
+        flags.FLAGS.unparse_flags()
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)  # overrides of an earlier call
+        capsys.readouterr()
+        code = 0
+        try:
+            main.main(recipe_flags.parse_flags(argv))
+        except SystemExit as ended:
+            code = ended.code
+        return Ended(code, *capsys.readouterr())
 
     return run
 
