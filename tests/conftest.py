@@ -280,7 +280,13 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first, so that all workers end at about the same time."""
+    """The longest files come first, so that all workers end at about the same time.
+
+    What runs commands in processes of their own is slow, and so is what trains large networks.
+    """
+    for item in items:
+        if "command" in getattr(item, "fixturenames", ()) or item.path.parent.name == "parity":
+            item.add_marker(pytest.mark.slow)
     order = {name: number for number, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
