@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs the style checks and every test. Arguments go on to pytest.
+# Installs what the tests need and runs the style checks and every test. With --fast as the first
+# argument: all that takes moments, in a minute or so. Other arguments go on to pytest.
 # DASAC_TEST_EXTRAS=torch adds the comparisons with PyTorch.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,6 +9,9 @@ source scripts/setup_env.sh
 setup_env "test${DASAC_TEST_EXTRAS:+,$DASAC_TEST_EXTRAS}"
 ruff check .
 ruff format --check .
+if [[ "${1:-}" == --fast ]]; then
+    set -- -m "not slow" "${@:2}"
+fi
 # Some tests wait for other processes: three workers keep two cores busy.
 workers="$(python -c 'import os; print(min(8, max(3, os.cpu_count() or 3)))')"
 # A file's tests share what they compile: they stay with one worker.

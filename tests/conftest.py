@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import importlib.util
 import json
@@ -12,8 +11,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,17 +21,23 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     ).strip()
+# Unoptimised: for small programs that run a few times, compiling takes longer than running.
+if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Programs that several tests compile are compiled once. The folder belongs to this process and
-# its children alone: jax writes cache entries in place, so workers must not share one.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dasac-jax-compiled-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# All workers, their children and the next run of the suite share what they compile. With a limit
+# of its size JAX locks its cache, so that nobody reads a program that another is still writing.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+)
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 * 1024**3))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import numpy as np
 import pytest
+from absl import flags
 from ml_collections import ConfigDict
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -93,37 +96,53 @@ class Ended:
     code: int
     out: str
     err: str
-    seconds: float
 
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., Ended]:
     """command(flag, …): `python -m dasac_jax.main` with these flags, as a user runs it.
 
-    Options: hook, what run_hooked.py is to do; devices, how many to simulate; compiled, a folder
-    of programs compiled before.
+    Options: hook, what run_hooked.py is to do; devices, how many to simulate.
     """
 
-    def run(*flags: str, hook=(), devices: int = 1, compiled: Path | None = None) -> Ended:
+    def run(*flags: str, hook=(), devices: int = 1) -> Ended:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            # Unoptimised: compiling takes longer than running.
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
             "--xla_backend_optimization_level=0",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        if compiled is not None:
-            environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
         program = (
             [str(ROOT / "tests" / "run_hooked.py"), *hook] if hook else ["-m", "dasac_jax.main"]
         )
-        started = time.monotonic()
         ended = subprocess.run(
             [sys.executable, *program, *flags],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False,
         )  # fmt: skip
-        seconds = time.monotonic() - started
-        return Ended(ended.returncode, ended.stdout, ended.stderr, seconds)
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    return run
+
+
+@pytest.fixture
+def called(monkeypatch, capsys) -> Callable[..., Ended]:
+    """called(flag, …): the same in this process, for what ends before anything is compiled."""
+    from dasac_jax import main, recipe_flags
+
+    def run(*given: str) -> Ended:
+        monkeypatch.chdir(ROOT)
+        # One process, said so: JAX does not look for others once it has been used.
+        argv = ["main", "--num_processes", "1", *given]
+        monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks for overrides there
+        flags.FLAGS.unparse_flags()
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)  # overrides of an earlier call
+        capsys.readouterr()
+        code = 0
+        try:
+            main.main(recipe_flags.parse_flags(argv))
+        except SystemExit as ended:
+            code = ended.code
+        return Ended(code, *capsys.readouterr())
 
     return run
 
@@ -190,11 +209,10 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
 
 @dataclass(frozen=True)
 class WholeRun:
-    """The tiny demo, run in one go: its work directory, how it ended, what it compiled."""
+    """The tiny demo, run in one go: its work directory, and how it ended."""
 
     folder: Path
     ended: Ended
-    compiled: Path
 
 
 @pytest.fixture(scope="session")
@@ -202,13 +220,13 @@ def whole(command, tiny, once) -> WholeRun:
     """One run of the tiny demo for all tests, which leave it as it is."""
 
     def make(folder: Path) -> None:
-        ended = command(*tiny(folder / "run"), compiled=folder / "compiled")
+        ended = command(*tiny(folder / "run"))
         (folder / "ended.json").write_text(json.dumps(asdict(ended)), encoding="utf-8")
 
     folder = once("whole", make)
     ended = Ended(**json.loads((folder / "ended.json").read_text(encoding="utf-8")))
     assert ended.code == 0, ended.err
-    return WholeRun(folder / "run", ended, folder / "compiled")
+    return WholeRun(folder / "run", ended)
 
 
 @dataclass(frozen=True)
@@ -230,11 +248,10 @@ def unlabelled(whole, command, tiny, once) -> UnlabelledRun:
             shutil.rmtree(folder / "data" / "cityscapes" / labels / "train")
         recipe = folder / "recipe.py"
         recipe.write_text(_WITHOUT_DEMO, encoding="utf-8")
-        shutil.copytree(whole.compiled, folder / "compiled")
         flags = tiny(folder / "run", data__selection_images=0, data__root=folder / "data")
         flags = ["--config", str(recipe), *(x for x in flags[2:] if "config.demo" not in x)]
         hook = ("record", str(folder / "keys.txt"))
-        ended = command(*flags, hook=hook, compiled=folder / "compiled")
+        ended = command(*flags, hook=hook)
         (folder / "ended.json").write_text(json.dumps(asdict(ended)), encoding="utf-8")
 
     folder = once("unlabelled", make)
@@ -257,13 +274,19 @@ def get_config():
 
 # Minutes long: the last one would keep one worker busy while the others have nothing left to do.
 _LONGEST = (
-    "test_short_trainings.py", "test_stages.py", "test_planted_mistakes.py", "test_processes.py",
-    "test_torture.py", "test_devices.py", "test_bfloat16.py", "test_steps.py",
+    "test_stages.py", "test_short_trainings.py", "test_processes.py", "test_torture.py",
+    "test_planted_method_mistakes.py", "test_planted_optimiser_mistakes.py", "test_bfloat16.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first, so that all workers end at about the same time."""
+    """The longest files come first, so that all workers end at about the same time.
+
+    What runs commands in processes of their own is slow, and so is what trains large networks.
+    """
+    for item in items:
+        if "command" in getattr(item, "fixturenames", ()) or item.path.parent.name == "parity":
+            item.add_marker(pytest.mark.slow)
     order = {name: number for number, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 

@@ -193,7 +193,7 @@ class TestTraining:
         init = convert(final())
         run = tmp_path / "run"
         flags = tiny(run, stages="adapt", init=init, select="last")
-        ended = command(*flags, compiled=whole.compiled)
+        ended = command(*flags)
         assert ended.code == 0, ended.err
         arrays, facts = store.read(run / "adapt" / "checkpoints")
         assert (int(arrays["step"]), facts["epoch"], facts["first_epoch"]) == (18, 9, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -139,12 +138,10 @@ def test_names_are_what_distinguishes_the_paths(paths, names):
     assert list(found) == names and [str(path) for path in found.values()] == paths
 
 
-def command(*arguments, compiled) -> subprocess.CompletedProcess:
+def command(*arguments) -> subprocess.CompletedProcess:
     environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     return subprocess.run(
         [sys.executable, "-m", "dasac_jax.evaluate", *map(str, arguments)],
@@ -153,10 +150,9 @@ def command(*arguments, compiled) -> subprocess.CompletedProcess:
 
 
 def test_a_runs_checkpoints_have_the_scores_of_its_report(whole, tmp_path, capsys):
-    compiled = shutil.copytree(whole.compiled, tmp_path / "compiled")
     reported = json.loads((whole.folder / "metrics.json").read_text())
     paths = [whole.folder / "baseline", whole.folder / "adapt"]
-    found = command(*paths, "--output", tmp_path / "students", compiled=compiled)
+    found = command(*paths, "--output", tmp_path / "students")
     assert found.returncode == 0, found.stderr
     assert "mean over 16 classes" in found.stdout
     stored = json.loads((tmp_path / "students/evaluation.json").read_text())
@@ -166,7 +162,7 @@ def test_a_runs_checkpoints_have_the_scores_of_its_report(whole, tmp_path, capsy
     assert stored["facts"]["data"] == f"val in {whole.folder / 'data'}"
 
     flags = ("--teacher", "--output", tmp_path / "teacher", "--batch", 4)  # as in the run
-    found = command(whole.folder, *flags, compiled=compiled)
+    found = command(whole.folder, *flags)
     assert found.returncode == 0, found.stderr
     (result,) = json.loads((tmp_path / "teacher/evaluation.json").read_text())["results"].values()
     assert result["facts"]["network"] == "teacher"

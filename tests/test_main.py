@@ -87,12 +87,11 @@ def test_ends_with_the_report(whole):
 
 
 def test_again_prints_the_report_at_once(whole, command, tiny, tmp_path):
-    folder, compiled = tmp_path / "run", tmp_path / "compiled"
+    folder = tmp_path / "run"
     shutil.copytree(whole.folder, folder)
-    shutil.copytree(whole.compiled, compiled)
     before = (folder / "train.log").read_text()
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    ended = command(*tiny(folder, log_every_steps=7), compiled=compiled)
+    ended = command(*tiny(folder, log_every_steps=7))
     assert ended.code == 0, ended.err
     assert "mean IoU" in ended.out and "teacher" in ended.out
     added = (folder / "train.log").read_text().removeprefix(before)
@@ -107,16 +106,16 @@ def test_again_prints_the_report_at_once(whole, command, tiny, tmp_path):
     assert changed <= {"config.json", "train.log", "lock", "runs.jsonl"}
 
 
-def test_unknown_key_is_refused_with_the_closest(command, tiny, tmp_path):
-    ended = command(*tiny(tmp_path / "run", adapt__lerning_rate=1))
+def test_unknown_key_is_refused_with_the_closest(called, tiny, tmp_path):
+    ended = called(*tiny(tmp_path / "run", adapt__lerning_rate=1))
     assert_refused(ended, "config.adapt.lerning_rate", "closest is --config.adapt.learning_rate")
     assert ended.err.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
-def test_missing_data_is_named_at_once(command, tmp_path):
+def test_missing_data_is_named_at_once(called, tmp_path):
     folder, data = tmp_path / "run", tmp_path / "none"
     flags = ["--config", "configs/gta_r101.py", "--workdir", str(folder)]
-    ended = command(*flags, f"--config.data.root={data}", f"--config.init={data}/imagenet")
+    ended = called(*flags, f"--config.data.root={data}", f"--config.init={data}/imagenet")
     assert_refused(ended)
     lines = ended.err.splitlines()[1:]
     assert [(line.split(":")[0].strip()) for line in lines] == [
@@ -133,39 +132,38 @@ def test_missing_data_is_named_at_once(command, tmp_path):
         strict=True,
     ):  # fmt: skip
         assert origin in line, line
-    assert ended.seconds < 60 and not folder.exists()
+    assert not folder.exists()
 
 
-def test_a_batch_that_devices_do_not_divide_is_refused_before_training(command, tiny, tmp_path):
+def test_a_batch_that_devices_do_not_divide_is_refused_before_training(called, tiny, tmp_path):
     # Of the adaptation: it must not take the baseline's training to find out.
-    ended = command(*tiny(tmp_path / "run", adapt__groups=1), devices=8)
+    ended = called(*tiny(tmp_path / "run", adapt__groups=1))  # on the eight simulated devices
     assert_refused(ended, "config.adapt", "8 devices", "1 groups of 4", "work: 1, 2, 4 (")
     assert ended.err.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
-def test_a_corrupt_target_image_is_named(whole, command, tiny, tmp_path):
+def test_a_corrupt_target_image_is_named(whole, called, tiny, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole.folder / "data", folder / "data")
-    shutil.copytree(whole.compiled, tmp_path / "compiled")
     for image in (folder / "data/cityscapes/leftImg8bit/train").rglob("*.png"):
         image.write_bytes(image.read_bytes()[:200])
     flags = tiny(folder, stages="baseline", data__selection_images=0)
-    ended = command(*flags, compiled=tmp_path / "compiled")
+    ended = called(*flags)
     assert_refused(ended, f"{folder}/data/cityscapes/leftImg8bit/train/", ".png")
     assert ended.err.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be_written_is_refused(command, tiny, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(called, tiny, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    ended = command(*tiny(tmp_path / "file" / "run"))
+    ended = called(*tiny(tmp_path / "file" / "run"))
     assert_refused(ended, str(tmp_path / "file"), "--workdir")
     assert ended.err.count("\n") == 1
-    ended = command(*tiny(tmp_path / "file"))
+    ended = called(*tiny(tmp_path / "file"))
     assert_refused(ended, str(tmp_path / "file"), "--workdir")
 
 
-def test_flags_are_needed(command):
-    ended = command("--config", "configs/demo.py")
+def test_flags_are_needed(called, command):
+    ended = called("--config", "configs/demo.py")
     assert_refused(ended, "--workdir is missing")
     ended = command("--workdir", "nowhere")
     assert_refused(ended, "--config is missing")

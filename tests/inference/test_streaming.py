@@ -78,22 +78,24 @@ def test_sizes_that_never_fill_a_batch_do_not_pile_up():
 
 
 def test_reading_computing_and_writing_overlap():
-    pause = 0.02
+    meeting = threading.Barrier(3)  # one by one, the parts would never be there at once
 
     def read(item):
-        time.sleep(pause)
-        return np.zeros((2, 2, 3))
+        if item == 6:
+            meeting.wait(60)
+        return np.full((2, 2, 3), item)
 
     def start(images):
-        time.sleep(pause)
+        if images[0, 0, 0, 0] == 4:
+            meeting.wait(60)
         return lambda: None
 
-    def write(*_):
-        time.sleep(pause)
+    def write(item, *_):
+        if item == 2:
+            meeting.wait(60)
 
-    started = time.monotonic()
     list(stream(range(30), read=read, predict=start, write=write, batch=1, threads=2))
-    assert time.monotonic() - started < 0.75 * 30 * 3 * pause
+    assert not meeting.broken
 
 
 @pytest.mark.parametrize("part", ["read", "start", "finish", "write"])

@@ -1,6 +1,5 @@
 """The same training on any number of devices and processes, from the same global batches."""
 
-import importlib.util
 import os
 import socket
 import subprocess
@@ -8,25 +7,18 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import device_runs
 import jax
 import numpy as np
 import pytest
 
 from dasac_jax.runtime import data_parallel
 
-CHILD = Path(__file__).parents[1] / "device_runs.py"
-
-
-@pytest.fixture(scope="module")
-def device_runs():
-    specification = importlib.util.spec_from_file_location("device_runs", CHILD)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+CHILD = Path(device_runs.__file__)
 
 
 @cache
-def trained(device_runs, stage, group_size, devices):
+def trained(stage, group_size, devices):
     """The state after ten steps on the first devices, and the record of them."""
     step, run = device_runs.step_and_state(stage, group_size, data_parallel.AXIS)
     if devices == jax.device_count():
@@ -65,19 +57,19 @@ def worst(ours, theirs):
 
 @pytest.mark.parametrize("devices", [2, 4, 8])
 @pytest.mark.parametrize("stage", ["baseline", "adapt"])
-def test_device_count_does_not_matter(stage, devices, device_runs):
+def test_device_count_does_not_matter(stage, devices):
     # With eight devices each holds one of the four views of a group.
-    _, ours = trained(device_runs, stage, 4, devices)
-    _, theirs = trained(device_runs, stage, 4, 1)
+    _, ours = trained(stage, 4, devices)
+    _, theirs = trained(stage, 4, 1)
     errors = worst(ours, theirs)
     print(stage, devices, errors)
     assert np.max(errors) < 1e-5
 
 
 @pytest.mark.parametrize("stage", ["baseline", "adapt"])
-def test_replicas_agree(stage, device_runs):
+def test_replicas_agree(stage):
     # pmap takes the step's word for the state being one copy: a forgotten mean shows only here.
-    run, _ = trained(device_runs, stage, 4, 8)
+    run, _ = trained(stage, 4, 8)
     leaves = jax.tree_util.tree_leaves_with_path(run)
     assert {len(leaf.addressable_shards) for _, leaf in leaves} == {8}
     for path, leaf in leaves:
@@ -87,7 +79,7 @@ def test_replicas_agree(stage, device_runs):
             )
 
 
-def test_two_processes_of_two_devices(device_runs, tmp_path):
+def test_two_processes_of_two_devices(tmp_path):
     outputs = [tmp_path / f"{i}.npz" for i in range(2)]
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -115,7 +107,7 @@ def test_two_processes_of_two_devices(device_runs, tmp_path):
     assert [child.returncode for child in children] == [0, 0], "\n".join(said)
 
     for stage in device_runs.STAGES:
-        _, theirs = trained(device_runs, stage, device_runs.ITEMS, 1)
+        _, theirs = trained(stage, device_runs.ITEMS, 1)
         for output in outputs:
             with np.load(output) as arrays:
                 names = [name for name in arrays if name.startswith(f"{stage}/")]

@@ -35,11 +35,12 @@ def assert_float32(run, metrics):
 
 @pytest.mark.parametrize("arch", ["deeplabv2_vgg16_bn"])
 def test_baseline(arch, runs, recipe, golden):
-    recorded = golden(f"baseline_{arch}_base")
+    recorded = golden(f"baseline_{arch}_small")
     settings = json.loads(str(recorded["settings"]))
     model = create_model(arch, dtype=jnp.bfloat16)
     optimiser, run = begin(runs, recipe, arch, settings, model)
-    step = jax.jit(partial(steps.baseline_step, model=model, optimiser=optimiser), donate_argnums=0)
+    step = partial(steps.baseline_step, model=model, optimiser=optimiser)
+    step = runs.optimised(step, donate_argnums=0)
     losses = []
     for i in range(settings["steps"]):
         run, metrics = step(run, runs.baseline_batch(recipe, i, settings))
@@ -52,11 +53,11 @@ def test_baseline(arch, runs, recipe, golden):
 
 @pytest.mark.parametrize(("arch", "weighting"), [("deeplabv2_vgg16_bn", "pixel")])
 def test_adaptation(arch, weighting, runs, recipe, golden):
-    recorded = golden(f"adapt_{arch}_{weighting}")
+    recorded = golden(f"adapt_{arch}_small")
     settings = json.loads(str(recorded["settings"]))
     model = create_model(arch, dtype=jnp.bfloat16, frozen_norm=True)
     optimiser, run = begin(runs, recipe, arch, settings, model)
-    step = jax.jit(
+    step = runs.optimised(
         partial(
             steps.adapt_step,
             model=model,

@@ -28,8 +28,6 @@ def torture():
 
 def test_killed_runs_end_with_the_same_bits(torture, whole, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
-    shutil.copytree(whole.compiled, tmp_path / "compiled")
     shutil.copytree(whole.folder / "data", tmp_path / "killed1" / "data")
     aimed = [("writing", "baseline"), ("validation", r"adapt step 4/")]
 

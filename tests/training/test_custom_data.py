@@ -99,7 +99,7 @@ def trained(command, once):
 
     def make(folder):
         write(folder / "data")
-        ended = command(*flags(folder / "run", folder / "data"), compiled=folder / "compiled")
+        ended = command(*flags(folder / "run", folder / "data"))
         assert ended.code == 0, ended.err
         (folder / "out.txt").write_text(ended.out)
 

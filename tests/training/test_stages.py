@@ -62,7 +62,6 @@ def pieces(whole, command, tiny, once):
     """
 
     def make(folder):
-        shutil.copytree(whole.compiled, folder / "compiled")
         run = folder / "run"
         shutil.copytree(whole.folder / "data", run / "data")
         ctrl_c = ("interrupt", "baseline", "9", str(int(signal.SIGINT)))
@@ -75,7 +74,7 @@ def pieces(whole, command, tiny, once):
         ]
         ends = []
         for flags, hook in parts:
-            ended = command(*flags, hook=hook, compiled=folder / "compiled")
+            ended = command(*flags, hook=hook)
             metrics = run / "metrics.json"
             ends.append(
                 {

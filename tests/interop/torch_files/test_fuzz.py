@@ -1,9 +1,11 @@
-"""Thousands of damaged PyTorch files: read correctly or refused, and nothing else happens."""
+"""Hundreds of damaged PyTorch files: read correctly or refused, and nothing else happens."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 from dasac_jax.interop import load_torch_file
 
 FUZZ = Path(__file__).parents[1] / "files" / "fuzz.py"
-COUNT = 3000
+# A night's worth with DASAC_FUZZ_FILES=30000. Every day has other files; a failure tells the seed.
+COUNT = int(os.environ.get("DASAC_FUZZ_FILES", "600"))
+SEED = int(os.environ.get("DASAC_FUZZ_SEED", date.today().toordinal()))
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +24,7 @@ def fuzzed(tmp_path_factory) -> Iterator[tuple[dict, Path]]:
     """The report of files/fuzz.py, and the folder of the damaged files that could be read."""
     folder = tmp_path_factory.mktemp("fuzzed")
     ended = subprocess.run(
-        [sys.executable, str(FUZZ), str(folder), str(COUNT), "4"],
+        [sys.executable, str(FUZZ), str(folder), str(COUNT), str(SEED)],
         cwd=FUZZ.parents[3], capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -29,12 +33,12 @@ def fuzzed(tmp_path_factory) -> Iterator[tuple[dict, Path]]:
 
 def test_damaged_files(fuzzed):
     report, _ = fuzzed
-    assert report["wrong"] == []
+    assert report["wrong"] == [], f"DASAC_FUZZ_FILES={COUNT} DASAC_FUZZ_SEED={SEED}"
     assert sum(report["read"].values()) + sum(report["refused"].values()) == COUNT
     # Of every kind enough are refused, and enough get through to say something.
     assert len(report["refused"]) == len(report["read"]) == 6
-    assert min(report["refused"].values()) > 200
-    assert min(report["read"].values()) > 20
+    assert min(report["refused"].values()) > COUNT / 15
+    assert sum(report["read"].values()) > COUNT / 10
 
 
 def agree(ours, theirs, torch, where):
@@ -73,4 +77,4 @@ def test_damaged_files_that_pytorch_reads_too(torch, fuzzed):
             continue
         agree(load_torch_file(path), theirs, torch, path.name)
         compared += 1
-    assert compared > 100
+    assert compared > COUNT / 60
