@@ -7,12 +7,11 @@ import shlex
 
 import pytest
 
-from dasac_jax import main as training
 from dasac_jax.inference import image_files
 from dasac_jax.own_data import outputs
 from dasac_jax.reporting import training_curves
 
-FEW_STEPS = {"baseline.epochs": 1, "adapt.epochs": 2, "loader_threads": 2}
+FEW_STEPS = ("--config.baseline.epochs=1", "--config.adapt.epochs=2")
 NAMES = ("camvid11", "camvid32", "bdd100k", "idd", "mapillary", "acdc", "mask")
 
 
@@ -24,7 +23,7 @@ def printed(out, module):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_known_layouts_become_finished_runs(
-    name, layouts, prepare, tmp_path, monkeypatch, small, capsys
+    name, layouts, prepare, called, tmp_path, monkeypatch, small
 ):
     layout = layouts[name]
     layout.make(tmp_path)
@@ -41,9 +40,10 @@ def test_known_layouts_become_finished_runs(
     config = runpy.run_path(arguments[1])["get_config"]()
     assert config.data.classes.names == layout.names
     assert set(layout.source_ids) <= set(config.data.classes.source_ids)
-    config.update_from_flattened_dict(FEW_STEPS)
-    training.run(config, tmp_path / arguments[3])
-    result = json.loads((tmp_path / arguments[3] / "metrics.json").read_text())
+    run = tmp_path / arguments[3]
+    ended = called(*arguments[:3], str(run), *FEW_STEPS)
+    assert ended.code == 0, ended.err
+    result = json.loads((run / "metrics.json").read_text())
     assert list(result["adapted"]["iou"]) == list(layout.names)
     assert result["facts"]["images"] == 6
     # A class whose labels were not understood would have no pixel to score.
