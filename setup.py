@@ -24,6 +24,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["dasac_jax", "dasac_jax.*"]),
+    package_data={"dasac_jax.own_data": ["class_tables/*.csv"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

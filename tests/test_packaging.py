@@ -33,6 +33,18 @@ def test_setup_takes_the_version_from_the_source(settings):
     assert settings["packages"] == ["dasac_jax", "dasac_jax.*"]
 
 
+def test_files_that_are_no_modules_are_installed_too(settings):
+    package = ROOT / "dasac_jax"
+    declared = {
+        path
+        for name, patterns in settings["package_data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*name.split(".")).glob(pattern)
+    }
+    there = {path for path in package.rglob("*.*") if path.is_file() and path.suffix == ".csv"}
+    assert there == declared and len(there) > 5
+
+
 def test_every_folder_with_python_files_is_a_package():
     folders = {path.parent for path in (ROOT / "dasac_jax").rglob("*.py")}
     assert [

@@ -159,10 +159,12 @@ def _tell(name: str, domain: Domain, say) -> None:
     say(f"{name}: {len(pairing.pairs)} pairs, as {image.name} with {label.name}")
     for note in pairing.notes:
         say(f"{name}: {note}")
-    for kind, alone in (("images", pairing.images_alone), ("labels", pairing.labels_alone)):
+    for kind, alone in (
+        ("images without label", pairing.images_alone),
+        ("labels without image", pairing.labels_alone),
+    ):
         if alone:
-            names = shortened([path.name for path in alone], 3)
-            say(f"{name}: {len(alone)} {kind} without partner: {names}")
+            say(f"{name}: {len(alone)} {kind}: {shortened([path.name for path in alone], 3)}")
 
 
 def _show_source(options, labels: Labels, table: Table, ignored, console: Console):

@@ -149,7 +149,7 @@ def test_the_target_may_have_a_table_of_its_own(tmp_path, prepare):
         save(tmp_path / f"t/labels/{i}.png", numbers(0, 13, 18, 255))
     more = ("--target-labels", str(tmp_path / "t/labels"), "--classes", "cityscapes")
     code, out = prepare(FLAGS, *more, "--target-classes", "cityscapes-train-ids")
-    assert code == 0 and "target: 6 images without partner" in out
+    assert code == 0 and "target: 6 images without label" in out
     assert "bicycle, not in the source" in out
     classes = config(tmp_path).classes
     assert classes.names == ("road", "car") and classes.source_ids == ((7, "road"), (26, "car"))
