@@ -74,10 +74,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Do what the flags say. Returns the exit code; raises UserError."""
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     kept = None if options.dry_run else options.output / outputs.KEPT_FILE
+    goes_on = kept is not None and kept.exists()
     try:
         planned, labelled = _propose(options, kept, console, say)
     except UserError:
-        _forget(kept)
+        if kept is not None and not goes_on:
+            _forget(kept)
         raise
     if options.dry_run:
         say(f"dry run: nothing was written; to be written: {_named(planned)}")
@@ -97,7 +99,7 @@ def _propose(options, kept: Path | None, console: Console, say) -> tuple[outputs
     table = table or proposal.numbered(found.source_labels, ignore_given=bool(options.ignore))
     target_table = target_table or table
     ignored = proposal.ignored_values(options.ignore)
-    classes, source_ids = _show_source(options, found.source_labels, table, ignored, console)
+    classes, source_ids = _show_source(options, found.source_labels, table, ignored, console, say)
     target_ids: tuple[tuple[Key, str], ...] = ()
     if found.target_labels is not None:
         target_ids = _show_target(found.target_labels, target_table, classes, ignored, console)
@@ -141,12 +143,11 @@ def _look(
     return Domains(source, target, source_labels, target_labels)
 
 
-def _forget(kept: Path | None) -> None:
-    """Leave nothing of a preparation that ended with a mistake, unless it was done before."""
-    if kept is not None and not (kept.parent / outputs.RECIPE_FILE).exists():
-        kept.unlink(missing_ok=True)
-        with suppress(OSError):  # something else is in the folder, or it is not there
-            kept.parent.rmdir()
+def _forget(kept: Path) -> None:
+    """Leave nothing of a preparation that ended with a mistake."""
+    kept.unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in the folder, or it is not there
+        kept.parent.rmdir()
 
 
 def _tell(name: str, domain: Domain, say) -> None:
@@ -167,7 +168,7 @@ def _tell(name: str, domain: Domain, say) -> None:
             say(f"{name}: {len(alone)} {kind}: {shortened([path.name for path in alone], 3)}")
 
 
-def _show_source(options, labels: Labels, table: Table, ignored, console: Console):
+def _show_source(options, labels: Labels, table: Table, ignored, console: Console, say):
     """Print the source's values; returns classes and id map. Raises UserError for too few."""
     meanings = proposal.meanings(labels, table, ignored)
     classes = proposal.classes(labels, meanings, table)
@@ -175,7 +176,7 @@ def _show_source(options, labels: Labels, table: Table, ignored, console: Consol
     absent = [name for name in table.names if name not in classes.names]
     if absent:
         names = shortened(absent, 8)
-        console.print(f"left out, since no source label shows them: {names}", highlight=False)
+        say(f"left out, since no source label shows them: {names}")
     unnamed = labels.rest + sum(
         labels.pixels[value] for value, meaning in meanings.items() if "in no" in meaning.why
     )
@@ -183,7 +184,7 @@ def _show_source(options, labels: Labels, table: Table, ignored, console: Consol
     fitting = proposal.fitting_tables(labels) if doubtful else []
     if others := [name for name in fitting if name != options.classes]:
         names = ", ".join(others)
-        console.print(f"tables that name these values: --classes {names}", highlight=False)
+        say(f"tables that name these values: --classes {names}")
     return classes, proposal.id_map(labels, table, classes.names, ignored)
 
 
@@ -209,7 +210,8 @@ def _finish(options, say, labelled: int) -> None:
     """Draw the picture, time a few steps, and print the commands that come next."""
     config = outputs.load(options.output)
     outputs.draw(config, options.output, labelled=bool(labelled))
-    recipe, run_folder = options.output / outputs.RECIPE_FILE, f"runs/{options.output.name}"
+    recipe = shlex.quote(str(options.output / outputs.RECIPE_FILE))
+    run_folder = shlex.quote(outputs.run_folder(options.output))
     say(f"look at {options.output / outputs.PICTURE_FILE} before you train")
     say("timing a few steps …")
     seconds = outputs.time(config, options.output, labelled)
@@ -217,7 +219,7 @@ def _finish(options, say, labelled: int) -> None:
     say("next:")
     if config.init and not Path(config.init).is_dir():
         say("  python scripts/download.py imagenet --convert   # the weights to start from")
-    say(f"  python -m dasac_jax.main --config {shlex.quote(str(recipe))} --workdir {run_folder}")
+    say(f"  python -m dasac_jax.main --config {recipe} --workdir {run_folder}")
     say(
         f"  python -m dasac_jax.predict {run_folder} --images {quoted} "
         f"--output {run_folder}/predictions --overlay"

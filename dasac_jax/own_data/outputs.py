@@ -46,6 +46,11 @@ def machine() -> Machine:
     return Machine(accelerator, jax.device_count(), memory)
 
 
+def run_folder(output: Path) -> str:
+    """Where the printed commands put the run."""
+    return f"runs/{output.resolve().name}"
+
+
 def plan(
     output: Path,
     source: Domain,
@@ -69,7 +74,7 @@ def plan(
     texts = {output / "lists" / f"{name}.txt": _list(rows, root) for name, rows in lists.items()}
     path = output / RECIPE_FILE
     texts[path] = recipe_file.text(
-        path, f"runs/{output.name}", root, classes, source_ids, target_ids, choice.values,
+        path, run_folder(output), root, classes, source_ids, target_ids, choice.values,
         choice.reasons,
     )  # fmt: skip
     return Planned(texts, output / PICTURE_FILE)
@@ -78,7 +83,7 @@ def plan(
 def write(planned: Planned, output: Path, *, force: bool) -> None:
     """Write all files. Raises UserError where another file is in the way, unless `force`."""
     there = [path for path in planned.texts if path.exists()]
-    other = [path for path in there if path.read_text(encoding="utf-8") != planned.texts[path]]
+    other = [path for path in there if path.read_bytes() != planned.texts[path].encode()]
     if planned.picture.exists() and len(there) < len(planned.texts):
         other.append(planned.picture)
     stale = output / "lists" / "val.txt"

@@ -161,16 +161,17 @@ def id_map(
 
 
 def fitting_tables(labels: Labels) -> list[str]:
-    """The known tables that name nearly all pixels of labels."""
+    """The known tables that name nearly all pixels of labels, the one with least else first."""
     fitting = []
     for name in class_files.known():
-        rows = Lookup(class_files.read(name), labels)
-        named = sum(
-            count for value, count in labels.pixels.items() if rows.row(value) or value == IGNORE
-        )
+        table = class_files.read(name)
+        rows = Lookup(table, labels)
+        found = {value: row for value in labels.pixels if (row := rows.row(value))}
+        named = sum(labels.pixels[value] for value in found.keys() | {IGNORE})
         if named >= _FITTING * max(labels.total, 1):
-            fitting.append(name)
-    return fitting
+            seen = {row.name for row in found.values()}
+            fitting.append((-len(seen) / len({row.name for row in table.rows}), name))
+    return [name for _, name in sorted(fitting)]
 
 
 def _meaning(row: Row | None, value: Value, ignored: set[Value | str], rows: Lookup) -> Meaning:

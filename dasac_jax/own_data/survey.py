@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 Update = Callable[[int], None]
 
-_MOST_VALUES = 256
+_MOST_VALUES = 1024
 """The values of a file that are kept by themselves: resampled colour maps have many thousands."""
 
 

@@ -60,6 +60,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(tmp_path, prepare):
     make(tmp_path, numbers(3, 7, 255, 255))
     before = sorted(tmp_path.rglob("*"))
     code, out = prepare(FLAGS, "--dry-run")
+    assert "values: --classes " in out  # 3 and 7 are in several tables
     assert code == 0 and sorted(tmp_path.rglob("*")) == before
     rows = [line.split() for line in out.splitlines() if line[:1].isdigit()]
     assert ["3", "25.00", "8", "class", "3"] in rows and ["7", "25.00", "8", "class", "7"] in rows
