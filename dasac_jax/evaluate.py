@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
-from dasac_jax.runtime import logs, malloc
+from dasac_jax.runtime import lock, logs, malloc
 
 _SPLITS = ("val", "selection", "source_val", "source_train")
 _IDS = ("train", "cityscapes")
@@ -75,7 +75,8 @@ def run(flags: argparse.Namespace, console: Console | None = None) -> None:
     facts |= {"versions": {"dasac-jax": version("dasac-jax"), "jax": version("jax")}}
     means = scores.means(results[0].class_names, without)
     console = console or Console()
-    report.write(flags.output, results, means, facts=facts, console=console)
+    with lock.held(flags.output, flag="--output"):
+        report.write(flags.output, results, means, facts=facts, console=console)
     told = f"report: {flags.output / report.MARKDOWN_FILE}"
     console.print(told, markup=False, highlight=False, soft_wrap=True)
 

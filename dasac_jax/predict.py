@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> str:
         classes = trained_network.classes(facts)
         names = [entry.name for entry in classes]
         prediction_files.check_server_names(images, kinds, names, zipped=arguments.zip)
-        with lock.held(folder, flag="--output", name=lock.HIDDEN_FILE):
+        with lock.held(folder, flag="--output"):
             work = prediction_files.open_work(folder, images, kinds)
             prediction_files.write_record(folder, _record(facts, variables, options, names))
             existing, started = len(images) - len(work.remaining), time.monotonic()

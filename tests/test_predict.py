@@ -117,7 +117,7 @@ def tree(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(Path(folder).rglob("*"))
-        if path.is_file() and path.name not in (".lock", "images.jsonl")
+        if path.is_file() and path.name != "images.jsonl"
     }
 
 

@@ -51,6 +51,19 @@ def find(folder: str | os.PathLike, suffixes: Sequence[str]) -> Found:
     return found
 
 
+def label_maps(folder: Path) -> list[Path]:
+    """The label PNGs below a folder. A warning says how many other pictures are left out.
+
+    Raises UserError where there is no PNG, and as `find` does.
+    """
+    paths, others = find(folder, PNG)
+    if not paths:
+        told = "".join(f"; {text}" for text in left_out(others, "no PNG"))
+        raise UserError(f"folder {folder} holds no PNG images, as label maps are{told}")
+    warn_of_left_out(others, "no PNG")
+    return paths
+
+
 def pngs(folder: Path, depth: int, ending: str = "") -> Found:
     """The PNGs exactly so many folders below a folder, sorted, and as `others` all other pictures.
 

@@ -53,7 +53,7 @@ def match(predictions: Path, truth: Path, *, truth_ids: str = TRAIN) -> list[Pai
     Raises UserError for folders that are missing or hold no image, for two files of one name, and
     for the first file without a partner on either side.
     """
-    given, wanted = _png(predictions), _png(truth)
+    given, wanted = finding.label_maps(predictions), finding.label_maps(truth)
     for ending in _TRUTH[truth_ids]:
         chosen = [path for path in wanted if path.stem.endswith(ending)]
         if chosen:
@@ -107,15 +107,6 @@ def confusion(
             if update is not None:
                 update(done)
     return total
-
-
-def _png(folder: Path) -> list[Path]:
-    paths, others = finding.find(folder, finding.PNG)
-    if not paths:
-        told = "".join(f"; {text}" for text in finding.left_out(others, "no PNG"))
-        raise UserError(f"folder {folder} holds no PNG images: nothing to evaluate{told}")
-    finding.warn_of_left_out(others, "no PNG")
-    return paths
 
 
 def _keyed(paths: Sequence[Path], folder: Path, by_path: bool, kind: str) -> dict[str, Path]:

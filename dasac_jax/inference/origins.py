@@ -76,7 +76,7 @@ class Origins:
                     raise UserError(
                         f"{self._path.parent} holds the predictions of {known.path} under the name "
                         f"{image.name}, which {image.path}, another image, would get: choose "
-                        "another --output, or remove that folder"
+                        "another --output, or remove the predictions there"
                     )
         return Compared(frozenset(changed), frozenset(unrecorded))
 

@@ -98,7 +98,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
                 key = differing[0]
                 raise UserError(
                     f"--output {folder} holds other predictions ({key}: {stored.get(key)} there, "
-                    f"{record[key]} here): choose another folder, or remove this one"
+                    f"{record[key]} here): choose another folder, or remove the predictions there"
                 )
         write_file(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     except (OSError, ValueError, AttributeError) as error:

@@ -21,19 +21,6 @@ from dasac_jax.files import PREDICTED_LABELS, PREDICTION_RECORD
 from dasac_jax.runtime import logs
 
 
-def label_paths(folder: Path) -> list[Path]:
-    """The label PNGs of a folder and those below, see `finding.find`.
-
-    A warning says how many other pictures are left out. Raises UserError where there is no PNG.
-    """
-    paths, others = finding.find(folder, finding.PNG)
-    if not paths:
-        told = "".join(f"; {text}" for text in finding.left_out(others, "no PNG"))
-        raise UserError(f"folder {folder} holds no label images (PNG){told}")
-    finding.warn_of_left_out(others, "no PNG")
-    return paths
-
-
 def count(
     folder: Path,
     paths: Sequence[Path],
@@ -48,7 +35,6 @@ def count(
     with the number of files done. Raises UserError naming the file that is unreadable or holds
     another value.
     """
-    paths = label_paths(folder)
     palettes = Palettes()
 
     def count_file(path: Path) -> np.ndarray:
@@ -91,7 +77,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     inner = options.folder / PREDICTED_LABELS
     folder = inner if inner.is_dir() else options.folder
     with logs.logging_to(None, primary=False, console=Console(stderr=True)):
-        paths, jobs = label_paths(folder), os.cpu_count() or 1
+        paths, jobs = finding.label_maps(folder), os.cpu_count() or 1
         with logs.progress("count", len(paths), log_every=100) as update:
             names, counts = count(folder, paths, len(classes), jobs=jobs, update=update)
     try:
