@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
+
 from dasac_jax.data.label_values import IdMap, Value, text
 from dasac_jax.data.labels import CLASS_NAMES, IGNORE
 from dasac_jax.data.pairs import PREPARED, PairSource
@@ -46,18 +48,15 @@ class Meaning(NamedTuple):
     """What label values are taken for.
 
     id_map: (value, class) pairs, empty where values are train ids. class_names: in the order of the
-    train ids. own: whether the data are the user's own. is_source: whether they are to train on.
+    train ids. own: whether the data are the user's own. key: the configuration's, of the id map.
+    is_trained_on: whether they have to show all classes.
     """
 
     id_map: IdMap
     class_names: tuple[str, ...]
     own: bool
-    is_source: bool
-
-    @property
-    def key(self) -> str:
-        """The configuration's key of the id map."""
-        return f"data.classes.{'source' if self.is_source else 'target'}_ids"
+    key: str = ""
+    is_trained_on: bool = False
 
     @property
     def names_classes(self) -> bool:
@@ -91,20 +90,26 @@ def survey(pairs: PairSource, most: int = MOST_FILES) -> Survey:
 
 
 def shares(
-    counts: Mapping[Value, int], names: dict[Value, str] | None = None, total: int = 0
+    counts: Mapping[Value, int] | np.ndarray,
+    names: dict[Value, str] | None = None,
+    total: int = 0,
+    most: int = _MOST_VALUES,
 ) -> str:
     """The values and their shares as in "0 sky (62.5 %), 255 (37.5 %)", the largest first.
 
-    counts: pixels by value. names: what to call the values. total: the pixels of which these are
-    shares, by default all of `counts`.
+    counts: pixels by value, or (256,) of the values 0 to 255. names: what to call the values.
+    total: the pixels of which these are shares, by default all of `counts`. most: how many are
+    listed.
     """
+    if isinstance(counts, np.ndarray):
+        counts = {value: count for value, count in enumerate(counts.tolist()) if count}
     total, names = max(total or sum(counts.values()), 1), names or {}
     words = [
         " ".join(filter(None, [text(v), names.get(v), f"({_percent(count / total)})"]))
         for v, count in Counter(counts).most_common()
     ]
-    more = len(words) - _MOST_VALUES
-    return ", ".join(words[:_MOST_VALUES]) + (f" and {more} more" if more > 0 else "")
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def ignored_share(counts: Counter[Value], meaning: Meaning) -> float:
@@ -121,9 +126,9 @@ def check(found: Survey, where: str, meaning: Meaning, names: Sequence[str] = ()
 
     - no pixel stands for a class,
     - own data without an id map hold 0 and 255 alone,
-    - all files were counted and a class that the configuration names does not occur: in the source
-      always; in labelled target images, which may simply show no such thing, only where a value
-      occurs that no class claims,
+    - all files were counted and a class that the configuration names does not occur: always where
+      they are trained on; else, as they may simply show no such thing, only where a value occurs
+      that no class claims,
     - the files are the placeholders of Cityscapes' test split.
     """
     if not found.counts.total():
@@ -140,7 +145,7 @@ def check(found: Survey, where: str, meaning: Meaning, names: Sequence[str] = ()
         return []
     absent = sorted(set(meaning.train_ids.values()) - present)
     unnamed = values - meaning.train_ids.keys()
-    suspicious = meaning.is_source or unnamed - {IGNORE} or values == {0, IGNORE}
+    suspicious = meaning.is_trained_on or unnamed - {IGNORE} or values == {0, IGNORE}
     if absent and found.is_whole and suspicious:
         raise _error(found, where, meaning, _class_missing(absent[0], meaning))
     return absent
@@ -217,7 +222,7 @@ def _class_missing(train_id: int, meaning: Meaning) -> tuple[str, str]:
     values = [value for value, known in meaning.train_ids.items() if known == train_id]
     listed = ", ".join(map(text, values[:_MOST_VALUES]))
     what = f"class {name!r}, label value {listed}, does not occur"
-    if meaning.is_source:
+    if meaning.is_trained_on:
         advice = "so nothing could teach it: name its true value"
         return what, f"{advice} in {meaning.key}, or leave the class out of data.classes.names"
     return what, (
