@@ -214,7 +214,7 @@ def _finish(options, say, labelled: int) -> None:
     run_folder = shlex.quote(outputs.run_folder(options.output))
     say(f"look at {options.output / outputs.PICTURE_FILE} before you train")
     say("timing a few steps …")
-    seconds = outputs.time(config, options.output, labelled)
+    seconds = outputs.duration(config, options.output, labelled)
     quoted = " ".join(map(shlex.quote, pattern(options.target_images)))
     say("next:")
     if config.init and not Path(config.init).is_dir():

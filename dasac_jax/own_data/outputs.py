@@ -118,7 +118,7 @@ def draw(config: ConfigDict, output: Path, *, labelled: bool) -> None:
     write_file(output / PICTURE_FILE, png(picture))
 
 
-def time(config: ConfigDict, output: Path, labelled: int) -> str:
+def duration(config: ConfigDict, output: Path, labelled: int) -> str:
     """How long the recipe will take here, in words."""
     from dasac_jax.runtime import program_cache
     from dasac_jax.training import timing

@@ -16,7 +16,7 @@ FLAGS = "--source-images {}/s/images --source-labels {}/s/labels --target-images
 
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch):
-    monkeypatch.setattr(outputs, "time", lambda *_: "1 min")
+    monkeypatch.setattr(outputs, "duration", lambda *_: "1 min")
 
 
 def save(path, array):

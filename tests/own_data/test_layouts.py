@@ -28,7 +28,7 @@ def test_known_layouts_become_finished_runs(
     layout = layouts[name]
     layout.make(tmp_path)
     if name != "camvid11":  # these are slow, and the same for all
-        monkeypatch.setattr(outputs, "time", lambda *_: "1 min")
+        monkeypatch.setattr(outputs, "duration", lambda *_: "1 min")
         monkeypatch.setattr(training_curves, "draw", lambda *_, **__: {})
     monkeypatch.chdir(tmp_path)
     code, out = prepare(layout.flags)
