@@ -195,7 +195,7 @@ def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | Non
 def _is_copy(place: Path, image: Path) -> bool:
     """Whether a file has the content of an original: only where their times differ they are read.
 
-    A copy gets its original's time when it is made,.
+    A copy gets its original's time when it is made.
     """
     there, wanted = place.stat(), image.stat()
     if os.path.samestat(there, wanted):
