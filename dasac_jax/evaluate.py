@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
-from dasac_jax.runtime import logs, malloc
+from dasac_jax.runtime import lock, logs, malloc
 
 _SPLITS = ("val", "selection", "source_val", "source_train")
 _IDS = ("train", "cityscapes")
@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--teacher", action="store_true", default=None, help="score the teacher, not the student")
     add("--batch", type=int, help="images at a time over all devices, by default one on each")
     add = parser.add_argument_group("label maps").add_argument
-    add("--truth", type=Path, help="folder of true label maps, 8-bit PNG")
+    add("--truth", type=Path, help="folder of true label maps, PNG")
     add("--ids", choices=_IDS, help="what the predictions hold: train ids by default")
     add("--truth-ids", choices=_IDS, help="what the truth holds, by default the same")
     flags = parser.parse_args(argv)
@@ -75,7 +75,8 @@ def run(flags: argparse.Namespace, console: Console | None = None) -> None:
     facts |= {"versions": {"dasac-jax": version("dasac-jax"), "jax": version("jax")}}
     means = scores.means(results[0].class_names, without)
     console = console or Console()
-    report.write(flags.output, results, means, facts=facts, console=console)
+    with lock.held(flags.output, flag="--output"):
+        report.write(flags.output, results, means, facts=facts, console=console)
     told = f"report: {flags.output / report.MARKDOWN_FILE}"
     console.print(told, markup=False, highlight=False, soft_wrap=True)
 

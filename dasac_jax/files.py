@@ -42,6 +42,14 @@ PAGE_FILE = "report.html"
 NEWEST = "checkpoints"
 BEST = "best"
 
+# What lies in a folder of predictions.
+PREDICTION_RECORD = "prediction.json"  # what decides them: network, weights, classes and options
+PREDICTED_LABELS, PREDICTED_CITYSCAPES_IDS = "labels", "cityscapes_ids"
+PREDICTIONS = (
+    PREDICTED_LABELS, PREDICTED_CITYSCAPES_IDS, "overlay", "confidence", "probabilities",
+)  # fmt: skip
+"""The kinds of files that can be predicted for an image, each in a folder of this name."""
+
 CITYSCAPES_IMAGE = "_leftImg8bit"
 CITYSCAPES_LABEL = "_gtFine_labelIds"
 """How the stems of Cityscapes' image and label files end."""

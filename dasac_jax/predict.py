@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
+from dasac_jax.files import PREDICTIONS
 from dasac_jax.runtime import malloc
 
 
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> str:
     """Predict the images that the command line names. Returns a report; raises UserError."""
     # Imported only now, so that a mistake on the command line is answered without loading JAX.
     from dasac_jax.inference import image_files, prediction_files, predictor, trained_network, video
-    from dasac_jax.runtime import logs, program_cache
+    from dasac_jax.runtime import lock, logs, program_cache
 
     folder = Path(arguments.output)
     kinds = _kinds(arguments)
@@ -36,9 +37,10 @@ def run(arguments: argparse.Namespace) -> str:
     )
     if arguments.video:
         video.check_video(arguments.video)
-    images = image_files.find_images(arguments.images, outside=folder)
     with logs.logging_to(None, console=Console(stderr=True)):
         program_cache.keep_programs()
+        results = [folder / kind for kind in PREDICTIONS]
+        images = image_files.find_images(arguments.images, outside=results)
         model, networks, facts = trained_network.open_checkpoint(arguments.checkpoint)
         variables = trained_network.choose(
             networks, arguments.checkpoint, teacher=arguments.teacher
@@ -46,28 +48,44 @@ def run(arguments: argparse.Namespace) -> str:
         classes = trained_network.classes(facts)
         names = [entry.name for entry in classes]
         prediction_files.check_server_names(images, kinds, names, zipped=arguments.zip)
-        prediction_files.write_record(folder, _record(facts, variables, options, names))
-        remaining = prediction_files.unfinished(folder, images, kinds)
-        existing, started = len(images) - len(remaining), time.monotonic()
-        with logs.progress("predict", len(images), existing, log_every=10) as update:
-            predict = predictor.create(model, variables, options)
-            batch = predictor.batch_size(options)
-            for done in prediction_files.predict_files(
-                predict, remaining, folder, kinds, classes, batch=batch
-            ):
-                update(existing + done)
-        seconds = time.monotonic() - started
-    lines = [
-        f"{len(remaining)} images predicted in {seconds:.1f} s, {existing} were there: {folder}/"
-        + (kinds[0] if len(kinds) == 1 else "{" + ",".join(kinds) + "}")
-    ]
+        with lock.held(folder, flag="--output"):
+            work = prediction_files.open_work(folder, images, kinds)
+            prediction_files.write_record(folder, _record(facts, variables, options, names))
+            existing, started = len(images) - len(work.remaining), time.monotonic()
+            with logs.progress("predict", len(images), existing, log_every=10) as update:
+                predict = predictor.create(model, variables, options)
+                batch = predictor.batch_size(options)
+                for done in prediction_files.predict_files(
+                    predict, work, folder, kinds, classes, batch=batch
+                ):
+                    update(existing + done)
+            seconds = time.monotonic() - started
+            return "\n".join(
+                [_told(folder, kinds, work, existing, seconds), *_joined(arguments, folder, images)]
+            )
+
+
+def _told(folder: Path, kinds: Sequence[str], work: Any, existing: int, seconds: float) -> str:
+    """How many images were predicted, and why."""
+    text = f"{len(work.remaining)} images predicted in {seconds:.1f} s, {existing} were there"
+    changed, unrecorded = map(len, work.compared)
+    if changed:
+        text += f", {changed} predicted anew because their images have changed"
+    if unrecorded:
+        text += f", {unrecorded} predicted again to find out whether they are of these images: yes"
+    return f"{text}: {folder}/" + (kinds[0] if len(kinds) == 1 else "{" + ",".join(kinds) + "}")
+
+
+def _joined(arguments: argparse.Namespace, folder: Path, images: Sequence[Any]) -> Iterator[str]:
+    """Write the archive and the video that are wanted; yields a line on each."""
+    from dasac_jax.inference import prediction_files, video
+
     if arguments.zip:
-        lines.append(f"for upload: {prediction_files.write_zip(folder, images)}")
+        yield f"for upload: {prediction_files.write_zip(folder, images)}"
     if arguments.video:
         frames = [prediction_files.output_path(folder, image, "overlay") for image in images]
         video.write_video(arguments.video, frames, fps=arguments.fps)
-        lines.append(f"video: {arguments.video}")
-    return "\n".join(lines)
+        yield f"video: {arguments.video}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -118,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("checkpoint", help="a run's work directory, a stage, a folder of steps, or one step")
     add("--images", nargs="+", required=True, metavar="IMAGES",
-        help="files, folders, lists (.txt) or patterns")  # fmt: skip
+        help="files, folders, lists (.txt, .csv) or patterns")  # fmt: skip
     add("--output", required=True, metavar="DIR", help="folder to write to")
     add("--teacher", action="store_true", help="take the teacher instead of the student")
     add("--cityscapes-ids", action="store_true",

@@ -103,7 +103,7 @@ def test_cityscapes_ids_are_read_where_flags_say_so(maps, capsys):
         (["large", "--truth", "t"], ["large/1.png has 5×1", "t/1.png has 4×1"]),
         (["broken", "--truth", "t"], ["cannot read label file broken/1.png"]),
         (["colour", "--truth", "t"], ["colour/1.png", "RGB"]),
-        (["p", "--truth", "t", "--output", "t/1.png"], ["cannot write t/1.png"]),
+        (["p", "--truth", "t", "--output", "t/1.png"], ["--output t/1.png cannot be written"]),
         (["nowhere"], ["no checkpoint nowhere"]),
         (["p"], ["no checkpoint in p"]),
     ],

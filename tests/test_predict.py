@@ -117,7 +117,7 @@ def tree(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(Path(folder).rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "images.jsonl"
     }
 
 
@@ -351,9 +351,11 @@ def test_a_file_that_is_half_written_is_not_left(tmp_path, monkeypatch):
 
     picture(tmp_path / "a.png")
     monkeypatch.setattr(Path, "write_bytes", stopped)
-    images = [ImageFile(tmp_path / "a.png", "a")]
+    images, out = [ImageFile(tmp_path / "a.png", "a")], tmp_path / "out"
+    out.mkdir()
+    work = prediction_files.open_work(out, images, ["labels"])
     with pytest.raises(KeyboardInterrupt):
-        list(predict_files(predict, images, tmp_path / "out", ["labels"], CLASSES, batch=1))
+        list(predict_files(predict, work, out, ["labels"], CLASSES, batch=1))
     assert list((tmp_path / "out" / "labels").iterdir()) == []
 
 

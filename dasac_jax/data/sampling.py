@@ -147,7 +147,7 @@ def load_weights(
     or images.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read importance weights {path}: {error}") from error
     if len(lines) < 2 or lines[0] not in (_FILE_COMMENT, _SHARES_COMMENT):

@@ -1,8 +1,9 @@
 """Which images and labels each role of a run reads, and where their files are.
 
 The pairs of a role come from its list file, which holds one `image[ label]` per line, relative to
-the data root. Without a list file they come from the sorted folders, divided in the published
-proportions, always in the same way. Data of one's own ("custom") always have list files.
+the data root (see `list_files`). Without a list file they come from the sorted folders, divided in
+the published proportions, always in the same way. Data of one's own ("custom") always have list
+files.
 """
 
 import dataclasses
@@ -11,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dasac_jax.data import classes, layout
+from dasac_jax.data import classes, layout, list_files
 from dasac_jax.data.layout import Entries, Folders
-from dasac_jax.data.pairs import PREPARED, Pair, PairSource
+from dasac_jax.data.pairs import PREPARED, STRETCH, Pair, PairSource
 from dasac_jax.data.tfds import records
 from dasac_jax.data.tfds.records import Records
 from dasac_jax.errors import UserError
-from dasac_jax.files import cityscapes_label
 
 ROLES = ("source_train", "source_val", "target_train", "selection", "val")
 """What a run uses images for; `open_source` says what each role is."""
@@ -61,36 +61,6 @@ _SOURCES = {
 }
 
 
-def read_list(path: str | os.PathLike) -> tuple[Pair, ...]:
-    """The pairs of a list file; blank lines are skipped.
-
-    Raises UserError with file and line for lines that are not one or two relative paths, and for
-    images listed twice; names the file when it is unreadable or empty.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read list file {path}: {error}") from error
-    lines: dict[str, int] = {}
-    pairs = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        where = f"list file {path}, line {number}"
-        if len(fields) > 2:
-            raise UserError(f"{where}: `image` or `image label` expected, got {line.strip()!r}")
-        if any(os.path.isabs(field) for field in fields):
-            raise UserError(f"{where}: paths relative to the data root expected, got {line!r}")
-        if fields[0] in lines:
-            raise UserError(f"{where}: {fields[0]} is listed in line {lines[fields[0]]} already")
-        lines[fields[0]] = number
-        pairs.append((fields[0], fields[1] if len(fields) == 2 else None))
-    if not pairs:
-        raise UserError(f"list file {path} is empty")
-    return tuple(pairs)
-
-
 def open_source(
     data_config: Any, role: str, list_file: str | os.PathLike | None = None
 ) -> PairSource:
@@ -107,8 +77,12 @@ def open_source(
     stored = None if list_file else records.open_records(data_config, role)
     list_file = list_file or _list_file(data_config, role)
     entries = layout.folder_entries(root)
+
+    def is_file(path: str) -> bool:
+        return path in stored.places if stored else not layout.missing_files(root, entries, [path])
+
     if list_file:
-        pairs = read_list(list_file)
+        pairs = list_files.read_pairs(list_file, root, is_file, labelled=role != "target_train")
     else:
         pairs = _pairs_of_folders(data_config, role, stored, entries)
     if role == "target_train":
@@ -126,11 +100,12 @@ def open_source(
         labelled = [label for _, label in pairs if label is not None]
         _check_files(data_config, entries, name, "images", [image for image, _ in pairs])
         _check_files(data_config, entries, name, "labels", labelled)
-    size = data_config.source_size if role.startswith("source") else data_config.target_size
-    height, width = size
+    of_source = role.startswith("source")
+    height, width = data_config.source_size if of_source else data_config.target_size
+    stretch = STRETCH.get(data_config.source, 0.0) if of_source else 0.0
     return PairSource(
         root, pairs, (int(height), int(width)), name,
-        len(classes.of(data_config)), classes.id_map(data_config, role), stored,
+        len(classes.of(data_config)), classes.id_map(data_config, role), stored, stretch,
     )  # fmt: skip
 
 
@@ -173,7 +148,7 @@ def _pairs_of_folders(
     if role.startswith("source"):
         return _source_pairs(data_config, role, stored, entries)
     folders = layout.cityscapes("val" if role == "val" else "train")
-    pairs = _all_pairs(data_config, folders, stored, entries)
+    pairs = _all_pairs(data_config, folders, stored, entries, labelled=role != "target_train")
     if role == "selection":
         return _spread(pairs, data_config.selection_images, "data.selection_images")
     return pairs
@@ -184,7 +159,7 @@ def _source_pairs(
 ) -> tuple[Pair, ...]:
     """The pairs of "source_train" or "source_val" without a list file."""
     source = _source(data_config)
-    pairs = _all_pairs(data_config, source.folders, stored, entries)
+    pairs = _all_pairs(data_config, source.folders, stored, entries, labelled=True)
     pairs = pairs[: data_config.source_images or None]
     held_out = _spread(pairs, data_config.source_held_out, "data.source_held_out")
     if role == "source_val":
@@ -198,20 +173,24 @@ def _source_pairs(
 
 
 def _all_pairs(
-    data_config: Any, folders: Folders, stored: Records | None, entries: Entries
+    data_config: Any, folders: Folders, stored: Records | None, entries: Entries, *, labelled: bool
 ) -> tuple[Pair, ...]:
-    """All images of a set, sorted, with the labels that belong to them, there or not."""
+    """All images of a set, sorted, with the labels that belong to them, there or not.
+
+    labelled: whether labels are looked for.
+    """
     if stored:
         names = stored.names_below(folders.images)
     else:
         place = Path(data_config.root, folders.images)
         if not place.is_dir():
             raise UserError(f"folder {place} is missing")
-        names = layout.image_names(entries, folders)
+        names = layout.image_names(data_config.root, entries, folders)
         if not names:
             raise UserError(f"folder {place} holds no images {folders.pattern}")
+    look = entries if labelled and not stored else layout.no_entries
     return tuple(
-        (f"{folders.images}/{name}", f"{folders.labels}/{cityscapes_label(name)}") for name in names
+        (f"{folders.images}/{name}", layout.label_path(look, folders, name)) for name in names
     )
 
 
@@ -234,6 +213,8 @@ def _check_files(
     if absent:
         prepared = kind == "labels" and data_config.source != classes.CUSTOM
         advice = f"; labels are {PREPARED}" if prepared else ""
+        meant = layout.similar_file(entries, absent[0])
+        advice += f"; there is a file {meant}" if meant else ""
         raise UserError(
             f"{len(absent)} of {len(paths)} {kind} of {name} are missing below {root}, "
             f"first: {', '.join(absent[:3])}{advice}"

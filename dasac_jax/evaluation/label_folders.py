@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dasac_jax.data import labels
+from dasac_jax.data import finding, labels
 from dasac_jax.data.decoding import read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation.metrics import confusion_on_host
 from dasac_jax.files import CITYSCAPES_LABEL
@@ -44,14 +45,15 @@ def match(predictions: Path, truth: Path, *, truth_ids: str = TRAIN) -> list[Pai
 
     Names that begin like Cityscapes' (`<city>_<sequence>_<frame>`) belong together by this
     beginning. Others belong together by their whole name, or, where a folder has a name twice, by
-    their path below the folder. Of the files that Cityscapes ships for a frame the one with label
+    their path below the folder. Suffixes count in any case, links are followed, and a warning says
+    how many pictures are no PNG. Of the files that Cityscapes ships for a frame the one with label
     ids is the truth (with train ids `…_labelTrainIds.png`, where there are such). Hidden files are
     left out: unfinished ones are hidden.
 
     Raises UserError for folders that are missing or hold no image, for two files of one name, and
     for the first file without a partner on either side.
     """
-    given, wanted = _png(predictions), _png(truth)
+    given, wanted = finding.label_maps(predictions), finding.label_maps(truth)
     for ending in _TRUTH[truth_ids]:
         chosen = [path for path in wanted if path.stem.endswith(ending)]
         if chosen:
@@ -81,13 +83,15 @@ def confusion(
     and count, by default one for each CPU. update: called with the number of pairs done.
 
     A few images are in memory at a time, however many there are. Raises UserError naming the
-    first file that cannot be read, is no 8-bit image of one channel or a palette, holds another
-    value, or differs from its partner in size.
+    first file that cannot be read as a label map (see `decoding.read_ids`), holds another value, or
+    differs from its partner in size.
     """
 
+    palettes, true_palettes = Palettes(), Palettes()
+
     def count(pair: Pair) -> np.ndarray:
-        predicted = _read(pair.prediction, ids, num_classes, "--ids")
-        truth = _read(pair.truth, truth_ids, num_classes, "--truth-ids")
+        predicted = _read(pair.prediction, ids, num_classes, "--ids", palettes)
+        truth = _read(pair.truth, truth_ids, num_classes, "--truth-ids", true_palettes)
         if predicted.shape != truth.shape:
             raise UserError(
                 f"prediction {pair.prediction} has {_size(predicted)} pixels, "
@@ -103,15 +107,6 @@ def confusion(
             if update is not None:
                 update(done)
     return total
-
-
-def _png(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"folder {folder} is missing")
-    paths = sorted(path for path in folder.rglob("*.png") if not path.name.startswith("."))
-    if not paths:
-        raise UserError(f"folder {folder} holds no PNG images: nothing to evaluate")
-    return paths
 
 
 def _keyed(paths: Sequence[Path], folder: Path, by_path: bool, kind: str) -> dict[str, Path]:
@@ -138,9 +133,9 @@ def _check_partners(
         )
 
 
-def _read(path: Path, ids: str, num_classes: int, flag: str) -> np.ndarray:
+def _read(path: Path, ids: str, num_classes: int, flag: str, palettes: Palettes) -> np.ndarray:
     """A label file's train ids, (h, w) uint8; 255 is no class."""
-    stored = read_ids(path)
+    stored = read_ids(path, palettes)
     if ids == CITYSCAPES:
         if stored.max() > _LARGEST_LABEL_ID:
             raise UserError(

@@ -18,23 +18,30 @@ import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from dasac_jax import config as recipe
 from dasac_jax.data import sources
-from dasac_jax.data.decoding import DECODE_ERRORS
+from dasac_jax.data.decoding import displayed_size, turned_hint
 from dasac_jax.data.labels import CLASS_NAMES, SYNTHIA_LEFT_OUT, SYNTHIA_LEFT_OUT_13
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import label_folders, scoring
 from dasac_jax.evaluation.metrics import summarise
-from dasac_jax.files import CONFIG_FILE, DATA
+from dasac_jax.files import (
+    CONFIG_FILE,
+    DATA,
+    PREDICTED_CITYSCAPES_IDS,
+    PREDICTED_LABELS,
+    PREDICTION_RECORD,
+)
 from dasac_jax.inference import trained_network
-from dasac_jax.inference.prediction_files import RECORD_FILE
 from dasac_jax.runtime import data_parallel, logs
 
 # The folders in which `dasac_jax.predict` puts label maps of train ids and of Cityscapes ids.
-_PREDICTED = {label_folders.TRAIN: "labels", label_folders.CITYSCAPES: "cityscapes_ids"}
+_PREDICTED = {
+    label_folders.TRAIN: PREDICTED_LABELS,
+    label_folders.CITYSCAPES: PREDICTED_CITYSCAPES_IDS,
+}
 _HEADER_THREADS = 8  # that read the sizes of images
 # Several checkpoints of one network are scored by one compiled program.
 _scorer = functools.lru_cache(maxsize=1)(scoring.scorer)
@@ -73,9 +80,9 @@ def of_folder(
     """
     truth_ids = truth_ids or ids
     folder = predictions
-    if (predictions / RECORD_FILE).is_file():
+    if (predictions / PREDICTION_RECORD).is_file():
         folder = predictions / _PREDICTED[ids]
-        class_names = class_names or _recorded_classes(predictions / RECORD_FILE)
+        class_names = class_names or _recorded_classes(predictions / PREDICTION_RECORD)
     names = tuple(class_names or CLASS_NAMES)
     if label_folders.CITYSCAPES in (ids, truth_ids) and names != CLASS_NAMES:
         raise UserError(
@@ -179,21 +186,22 @@ def left_out(checkpoint: Path) -> tuple[int, ...]:
 def by_size(pairs: PairSource, num_classes: int) -> list[PairSource]:
     """The same pairs at their own sizes: a source for each size, in order of appearance.
 
-    Only the files' headers are read. Raises UserError naming the first file that cannot be
+    Mostly only the files' headers are read. Raises UserError naming the first file that cannot be
     read, or the first label that differs from its image in size: a resized label would not be
     the truth any more.
     """
 
     def size_of(pair: sources.Pair) -> tuple[int, int]:
         image, label = (pairs.file(path) for path in pair)
-        sizes = _image_size(image), _image_size(label)
-        if sizes[0] != sizes[1]:
-            (width, height), (other_width, other_height) = sizes
+        size, label_size = displayed_size(image), displayed_size(label, "label file")
+        if size != label_size:
+            (height, width), (other_height, other_width) = size, label_size
             raise UserError(
                 f"image {image} has {width}×{height} pixels, its label {label} has "
                 f"{other_width}×{other_height}: sizes have to agree"
+                + turned_hint(image, size, label_size)
             )
-        return sizes[0][::-1]
+        return size
 
     groups: dict[tuple[int, int], list[sources.Pair]] = defaultdict(list)
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
@@ -262,15 +270,6 @@ def _recorded_classes(path: Path) -> tuple[str, ...]:
         return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error!r}; give a folder of label maps") from error
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file, from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
 
 
 def _run_config(checkpoint: Path) -> dict[str, Any]:

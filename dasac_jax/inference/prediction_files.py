@@ -8,27 +8,33 @@ import re
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dasac_jax.data import labels
+from dasac_jax.data.decoding import read_ids, read_rgb
 from dasac_jax.errors import UserError
-from dasac_jax.files import png, replacing, write_file
-from dasac_jax.inference.image_files import ImageFile, read_image
+from dasac_jax.files import (
+    PREDICTED_CITYSCAPES_IDS,
+    PREDICTED_LABELS,
+    PREDICTION_RECORD,
+    PREDICTIONS,
+    png,
+    replacing,
+    write_file,
+)
+from dasac_jax.inference.image_files import ImageFile
+from dasac_jax.inference.origins import Compared, Origins
 from dasac_jax.inference.predictor import AsyncPredict, Prediction
 from dasac_jax.inference.streaming import stream
 from dasac_jax.reporting import label_pictures
 
-KINDS = ("labels", "cityscapes_ids", "overlay", "confidence", "probabilities")
-"""The kinds of files that can be written for an image, each into a folder of this name."""
-
-RECORD_FILE = "prediction.json"
-"""What decides the predictions in a folder: network, weights, classes and options."""
 ZIP_FILE = "cityscapes_ids.zip"
 
 _SUFFIX = {"probabilities": ".npz"}
 _CITYSCAPES = re.compile(r"^([^_]+_\d{6}_\d{6})(_|$)")  # city, sequence, frame
+_SAME = 0.99  # share of equal pixels in two predictions of one image on different devices
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # constant, so that equal predictions give equal archives
 
 
@@ -39,7 +45,7 @@ def output_path(folder: Path, image: ImageFile, kind: str) -> Path:
     image's own name begins like that.
     """
     name = PurePosixPath(image.name)
-    if kind == "cityscapes_ids" and (match := _CITYSCAPES.match(name.name)):
+    if kind == PREDICTED_CITYSCAPES_IDS and (match := _CITYSCAPES.match(name.name)):
         name = name.with_name(f"{match[1]}_labelIds")
     return folder / kind / name.parent / (name.name + _SUFFIX.get(kind, ".png"))
 
@@ -52,7 +58,7 @@ def check_server_names(
     kinds: those that are wanted; without cityscapes_ids all is well. zipped: whether they go into
     one archive, where all names must follow the server's pattern and differ.
     """
-    if "cityscapes_ids" not in kinds:
+    if PREDICTED_CITYSCAPES_IDS not in kinds:
         return
     if tuple(class_names) != labels.CLASS_NAMES:
         raise UserError(
@@ -61,7 +67,7 @@ def check_server_names(
         )
     taken: dict[str, ImageFile] = {}
     for image in images:
-        path = output_path(Path(), image, "cityscapes_ids")
+        path = output_path(Path(), image, PREDICTED_CITYSCAPES_IDS)
         if zipped and not _CITYSCAPES.match(PurePosixPath(image.name).name):
             raise UserError(
                 f"image {image.path}: the evaluation server takes images whose names begin with "
@@ -77,13 +83,13 @@ def check_server_names(
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write to RECORD_FILE what decides a folder's predictions; JSON values by name.
+    """Write to PREDICTION_RECORD what decides a folder's predictions; JSON values by name.
 
     Raises UserError where the folder holds predictions of another network or other options, so
     that no folder mixes two, and where it cannot be written.
     """
     record = json.loads(json.dumps(record))
-    path = folder / RECORD_FILE
+    path = folder / PREDICTION_RECORD
     try:
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -92,27 +98,52 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
                 key = differing[0]
                 raise UserError(
                     f"--output {folder} holds other predictions ({key}: {stored.get(key)} there, "
-                    f"{record[key]} here): choose another folder, or remove this one"
+                    f"{record[key]} here): choose another folder, or remove the predictions there"
                 )
         write_file(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read or written: {error}") from error
 
 
-def unfinished(
-    folder: Path, images: Sequence[ImageFile], kinds: Collection[str]
-) -> list[ImageFile]:
-    """The images that lack a file of some kind. A file that exists is always complete."""
-    return [
-        image
-        for image in images
-        if not all(output_path(folder, image, kind).exists() for kind in kinds)
-    ]
+class Work(NamedTuple):
+    """What is to be done in a folder of predictions.
+
+    remaining: the images to predict, those first whose files are to be compared with. origins: the
+    folder's record of its images; compared: what it says of these.
+    """
+
+    remaining: list[ImageFile]
+    origins: Origins
+    compared: Compared
+
+
+def open_work(folder: Path, images: Sequence[ImageFile], kinds: Collection[str]) -> Work:
+    """The images that lack a file of some kind, or whose files were not made of them as they are.
+
+    A file that exists is always complete. Raises UserError where files of an image's name were made
+    of another image, or may be but hold no labels to compare with.
+    """
+    there = [{k for k in PREDICTIONS if output_path(folder, i, k).exists()} for i in images]
+    origins = Origins(folder)
+    compared = origins.compare(images, [bool(found) for found in there])
+    remaining, first = [], []
+    for image, found in zip(images, there, strict=True):
+        if image.name in compared.unrecorded:
+            first.append(image)
+            if PREDICTED_LABELS not in found:
+                path = output_path(folder, image, min(found))
+                raise UserError(
+                    f"{path} is there, and nothing says which image it was made of: choose another "
+                    "--output, or remove it"
+                )
+        elif image.name in compared.changed or not found.issuperset(kinds):
+            remaining.append(image)
+    return Work(first + remaining, origins, compared)
 
 
 def predict_files(
     predict: AsyncPredict,
-    images: Sequence[ImageFile],
+    work: Work,
     folder: Path,
     kinds: Collection[str],
     classes: Sequence[labels.Class],
@@ -122,20 +153,43 @@ def predict_files(
     """Predict images and write the files that do not exist; reading, computing and writing overlap.
 
     predict: as `predictor.create` makes it. classes: the network's, with names and colours.
-    batch: the number of images that `predict` takes at a time. Yields the number of images done so
-    far. Raises UserError for an image that cannot be read and for a file that cannot be written;
-    every file is complete or absent.
+    batch: the number of images that `predict` takes at a time. All files of a changed image are
+    replaced; those of an image without record are kept if their labels are what is predicted.
+    Yields the number of images done so far. Raises UserError for an image that cannot be read, a
+    file that cannot be written, and labels without record that are another image's; every file is
+    complete or absent.
     """
 
+    def read(image: ImageFile) -> np.ndarray:
+        work.origins.note(image)
+        return read_rgb(image.path)
+
     def write(image: ImageFile, pixels: np.ndarray, found: Prediction, index: int) -> None:
+        if image.name in work.compared.changed:
+            for kind in PREDICTIONS:
+                output_path(folder, image, kind).unlink(missing_ok=True)
+        if image.name in work.compared.unrecorded:
+            _check_same(output_path(folder, image, PREDICTED_LABELS), image, found.labels[index])
+        work.origins.record(image)
         for kind in kinds:
             path = output_path(folder, image, kind)
             if not path.exists():
                 write_file(path, _content(kind, pixels, found, index, classes))
 
-    return stream(
-        images, read=lambda image: read_image(image.path), predict=predict, write=write, batch=batch
-    )
+    return stream(work.remaining, read=read, predict=predict, write=write, batch=batch)
+
+
+def _check_same(path: Path, image: ImageFile, predicted: np.ndarray) -> None:
+    """Raise UserError unless a label map is what is predicted for an image now.
+
+    A few pixels may differ, as they do between devices.
+    """
+    there = read_ids(path)
+    if there.shape != predicted.shape or (there == predicted).mean() < _SAME:
+        raise UserError(
+            f"{path} is there, and is not what is predicted for {image.path}; nothing says which "
+            "image it was made of: choose another --output, or remove it"
+        )
 
 
 def write_zip(folder: Path, images: Sequence[ImageFile]) -> Path:
@@ -144,7 +198,7 @@ def write_zip(folder: Path, images: Sequence[ImageFile]) -> Path:
     Returns its path. Raises UserError where it cannot be written.
     """
     path = folder / ZIP_FILE
-    parts = sorted(output_path(folder, image, "cityscapes_ids") for image in images)
+    parts = sorted(output_path(folder, image, PREDICTED_CITYSCAPES_IDS) for image in images)
     try:
         with (
             replacing(path) as incomplete,
@@ -167,9 +221,9 @@ def _content(
         np.savez_compressed(file, probabilities=found.probabilities[index], classes=names)
         return file.getvalue()
     train_ids = found.labels[index]
-    if kind == "labels":
+    if kind == PREDICTED_LABELS:
         return png(train_ids)
-    if kind == "cityscapes_ids":
+    if kind == PREDICTED_CITYSCAPES_IDS:
         return png(labels.label_ids(train_ids))
     if kind == "confidence":
         return png(np.round(found.confidence[index] * 255))

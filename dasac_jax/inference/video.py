@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import GifImagePlugin, Image
 
+from dasac_jax.data.decoding import read_rgb
 from dasac_jax.errors import UserError
 from dasac_jax.files import replacing
-from dasac_jax.inference.image_files import read_image
 
 GIF_WIDTH = 640
 """The greatest width in pixels: GIF compresses so little that larger files would be huge."""
@@ -52,7 +52,7 @@ def _pictures(frames: Sequence[Path]) -> Iterator[np.ndarray]:
     """The frames, (H, W, 3) uint8. Raises UserError for one that is not of the first one's size."""
     size = None
     for frame in frames:
-        picture = read_image(frame)
+        picture = read_rgb(frame)
         size = size or picture.shape
         if picture.shape != size:
             raise UserError(

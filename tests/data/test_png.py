@@ -62,7 +62,9 @@ def test_many_threads_at_once(pixels, tmp_path):
 def test_single_channels_and_indices(pixels, tmp_path, mode):
     image = pixels.convert(mode)
     image.save(tmp_path / "x.png")
-    np.testing.assert_array_equal(read_single(tmp_path / "x.png"), np.asarray(image))
+    values, palette = read_single(tmp_path / "x.png")
+    np.testing.assert_array_equal(values, np.asarray(image))
+    assert palette == (bytes(image.getpalette()) if mode == "P" else None)
     assert read_rgb(tmp_path / "x.png") is None
 
 
@@ -82,7 +84,7 @@ def test_transparent_grey_is_read_whole_or_not_at_all(pixels, tmp_path):
     grey = pixels.convert("L")
     grey.save(tmp_path / "x.png", transparency=7)
     read = read_single(tmp_path / "x.png")
-    assert read is None or (read == np.asarray(grey)).all()
+    assert read is None or (read[0] == np.asarray(grey)).all()
 
 
 def test_other_files_are_left_to_pillow(pixels, tmp_path):

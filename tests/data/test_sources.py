@@ -159,7 +159,6 @@ def test_lists_decide_the_pairs_in_their_order(config, lists):
     ("text", "message"),
     [
         ("a.png b.png\na.png b.png c.png\n", r"train_game_9K\.txt, line 2: .*expected, got"),
-        ("a.png b.png\n\n/data/a.png b.png\n", "line 3: paths relative"),
         ("a.png b.png\na.png c.png\n", "line 2: a.png is listed in line 1"),
         ("a.png b.png\nc.png\n", "no label for 1 of 2 images, first c.png"),
         ("\n", "is empty"),
@@ -177,6 +176,17 @@ def test_listed_files_that_are_missing_are_counted(config, lists):
     names = [f"game/images/{i:05d}.png game/labels_cs/00001.png\n" for i in range(9, 15)]
     (lists / "train_game_9K.txt").write_text("".join(names))
     with pytest.raises(UserError, match=r"4 of 6 images of source_train .*images/00011\.png,"):
+        sources.open_source(config, "source_train")
+
+
+@pytest.mark.parametrize(
+    "written", ["Game/Images/00001.PNG", "game/images/00001", "/game/images/00001.jpg"]
+)
+def test_a_file_that_is_there_under_a_similar_name_is_told(config, lists, written):
+    (lists / "train_game_9K.txt").write_text(f"{written} game/labels_cs/00001.png\n")
+    with pytest.raises(
+        UserError, match=r"1 of 1 images .*; there is a file game/images/00001\.png"
+    ):
         sources.open_source(config, "source_train")
 
 

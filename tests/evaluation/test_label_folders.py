@@ -79,6 +79,21 @@ def test_names_that_repeat_are_matched_by_their_folders(tmp_path):
     assert paired(tmp_path, names[::-1], names) == [(name, name) for name in names]
 
 
+def test_linked_folders_and_suffixes_in_capitals_are_scored(tmp_path, caplog):
+    folders(tmp_path, [], [])
+    for side in ("p", "t"):
+        write(tmp_path / "store" / side / "b.png", [[0]])
+        write(tmp_path / side / "a.PNG", [[0]])
+        write(tmp_path / side / "c.bmp", [[0]])
+        (tmp_path / side / "linked").symlink_to(tmp_path / "store" / side)
+    found = match(tmp_path / "p", tmp_path / "t")
+    assert [pair.truth.name for pair in found] == ["a.PNG", "b.png"]
+    assert caplog.text.count("1 picture is left out, no PNG (1 .bmp)") == 2
+    (tmp_path / "p" / "mounted").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"p/mounted is a link to nowhere"):
+        match(tmp_path / "p", tmp_path / "t")
+
+
 def test_unfinished_files_do_not_count(tmp_path):
     assert paired(tmp_path, ["1.png", ".2.png"], ["1.png", ".3.png"]) == [("1.png", "1.png")]
 
@@ -152,7 +167,7 @@ def test_palette_predictions_are_read_by_index(maps):
     for pair in pairs:
         image = Image.open(pair.prediction).convert("L")
         indexed = Image.fromarray(np.asarray(image))
-        indexed.putpalette([255 - i // 3 for i in range(768)])
+        indexed.putpalette([(7 * i) % 256 for i in range(768)])
         assert indexed.mode == "P"
         indexed.save(pair.prediction)
     np.testing.assert_array_equal(confusion(pairs, 19), total)
@@ -172,8 +187,8 @@ def test_few_images_are_in_memory_at_a_time(tmp_path, monkeypatch):
     alive, most = set(), [0]
     read = label_folders.read_ids
 
-    def counted(path):
-        array = read(path)
+    def counted(*arguments):
+        array = read(*arguments)
         token = object()
         alive.add(token)
         weakref.finalize(array, alive.discard, token)
@@ -191,14 +206,14 @@ def test_few_images_are_in_memory_at_a_time(tmp_path, monkeypatch):
         ("RGB", ["pixel format RGB"]),
         ("RGBA", ["pixel format RGBA"]),
         ("LA", ["pixel format LA"]),
-        ("I;16", ["pixel format I;16"]),
+        ("I;16", ["holds the value 300"]),
     ],
 )
 @pytest.mark.parametrize("which", ["prediction", "truth"])
 def test_other_pixel_formats_are_refused(maps, mode, words, which):
     path = getattr(maps[0][3], which)
     if mode == "I;16":
-        Image.fromarray(np.zeros((9, 13), np.uint16)).save(path)
+        Image.fromarray(np.full((9, 13), 300, np.uint16)).save(path)
     else:
         write(path, np.zeros((9, 13)), mode)
     with pytest.raises(UserError) as caught:

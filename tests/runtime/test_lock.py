@@ -43,6 +43,32 @@ def test_another_process_is_refused_until_the_first_dies(tmp_path):
         pass
 
 
+def test_other_folders_are_locked_while_they_are_written_to_and_left_clean(tmp_path):
+    folder = tmp_path / "out"
+    with lock.held(folder, flag="--output"):
+        refused = pytest.raises(
+            UserError, match=rf"--output .*out is in use by process {os.getpid()} "
+        )
+        with refused, lock.held(folder, flag="--output"):
+            pass
+        assert len(list(folder.iterdir())) == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    flock, path = fcntl.flock, tmp_path / ".lock"
+
+    def removed_first(file, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        path.touch()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    with lock.held(tmp_path, flag="--output"):
+        assert "process" in path.read_text()
+
+
 def test_where_the_file_system_has_no_locks_there_is_a_warning(tmp_path, monkeypatch, caplog):
     def refuse(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

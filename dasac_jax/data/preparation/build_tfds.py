@@ -20,7 +20,7 @@ from dasac_jax.data import layout
 from dasac_jax.data.tfds import sets
 from dasac_jax.data.tfds.records import first_line, load_tfds, quiet
 from dasac_jax.errors import UserError
-from dasac_jax.runtime import logs
+from dasac_jax.runtime import lock, logs
 
 
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
@@ -89,12 +89,13 @@ def _build(options: argparse.Namespace, console: Console) -> None:
     tfds = load_tfds()
     from dasac_jax.data.preparation.tfds_builders import BUILDERS, storage
 
-    _remove_unfinished(folder)
     with (
+        lock.held(options.output, flag="--output"),
         logs.progress(options.set, sum(counts.values()), log_every=100) as update,
         tempfile.TemporaryDirectory() as downloads,  # TFDS makes it, and leaves it empty
         _quiet(tfds),
     ):
+        _remove_unfinished(folder)
         try:
             builder = BUILDERS[options.set](
                 splits=splits,

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data import labels
-from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
+from dasac_jax.data import finding, labels
+from dasac_jax.data.decoding import DECODE_ERRORS, read_ids, read_rgb, same_proportions
+from dasac_jax.data.pairs import STRETCH
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.data.preparation.plan import (
     CITYSCAPES_IMAGES,
@@ -106,12 +108,12 @@ def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = 
     """
     found = Survey(part.name, len(part.images), len(part.labels), notes=list(part.notes))
     _compare_names(part, found)
-    names = sorted(part.images.keys() | part.labels.keys())
+    names, palettes = sorted(part.images.keys() | part.labels.keys()), Palettes()
 
     def decode(name: str) -> _Decoded:
-        return _decode_pair(part.images.get(name), part.labels.get(name))
+        return _decode_pair(part.images.get(name), part.labels.get(name), palettes)
 
-    differing = []
+    differing, faulty = [], []
     for name, pair in zip(names, in_threads(decode, names, jobs, update), strict=True):
         for error in pair.errors:
             found.faults.setdefault(UNREADABLE, []).append(error)
@@ -126,10 +128,12 @@ def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = 
                 found.faults.setdefault(FOREIGN, []).append(f"{part.labels[name]}: {values}")
         if pair.image_size and pair.label_size and pair.image_size != pair.label_size:
             sizes = f"image {size_text(pair.image_size)}, label {size_text(pair.label_size)}"
-            differing.append(f"{name} ({sizes})")
-    if differing and part.sizes_agree:
-        found.faults[SIZES] = differing
-    elif differing:
+            stretch = 0.0 if part.sizes_agree else STRETCH[part.name]
+            fits = same_proportions(pair.image_size, pair.label_size, stretch)
+            (faulty if part.sizes_agree or not fits else differing).append(f"{name} ({sizes})")
+    if faulty:
+        found.faults[SIZES] = faulty
+    if differing:
         found.notes.append(
             f"{len(differing)} {SIZES}, brought to one when they are read: {shortened(differing)}"
         )
@@ -181,7 +185,7 @@ def _add(found: Survey, kind: str, names: Iterable[str]) -> None:
         found.faults[kind] = names
 
 
-def _decode_pair(image: Path | None, label: Path | None) -> _Decoded:
+def _decode_pair(image: Path | None, label: Path | None, palettes: Palettes) -> _Decoded:
     errors, image_size, ids = [], None, None
     try:
         if image is not None:
@@ -190,7 +194,7 @@ def _decode_pair(image: Path | None, label: Path | None) -> _Decoded:
         errors.append(str(error))
     try:
         if label is not None:
-            ids = read_ids(label)
+            ids = read_ids(label, palettes)
             _verify(label, "label file")
     except UserError as error:
         errors.append(str(error))
@@ -199,17 +203,10 @@ def _decode_pair(image: Path | None, label: Path | None) -> _Decoded:
 
 
 def _image_size(path: Path) -> Size:
-    """The size of an image, which is decoded whole. Raises UserError where this fails."""
+    """(h, w) of an image, which is decoded whole. Raises UserError where this fails."""
     if path.is_symlink() and not path.exists():
         raise UserError(f"cannot read image {path}: it is a link to {path.readlink()}, not there")
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, size = image.mode, (image.height, image.width)
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
-    if mode.startswith(("I", "F")):
-        raise UserError(f"image {path} has pixel format {mode}: 8 bits per channel are needed")
+    size = read_rgb(path).shape[:2]
     _verify(path, "image")
     return size
 
@@ -225,30 +222,38 @@ def _verify(path: Path, kind: str) -> None:
 
 def _cityscapes(folder: Path, split: str) -> Part:
     folders = folder / "leftImg8bit" / split, folder / "gtFine2" / split
-    images = _by_frame(folders[0], f"{CITYSCAPES_IMAGE}.png")
+    images, others = _by_frame(folders[0], CITYSCAPES_IMAGE)
+    frames, other_labels = _by_frame(folders[1], CITYSCAPES_LABEL)
     published = CITYSCAPES_IMAGES[split]
     note = f"{len(images)} of {published} published images"
     return Part(
         f"cityscapes {split}",
         folders,
         images,
-        _by_frame(folders[1], f"{CITYSCAPES_LABEL}.png"),
+        frames,
         labelled=split in CITYSCAPES_LABELLED,
         may_lack_labels=split == "train",
-        notes=_unfinished(folders, "*/") + ((note,) if len(images) != published else ()),
+        notes=(
+            *_unfinished(folders, "*/"),
+            *([note] if len(images) != published else []),
+            *finding.left_out(others + other_labels, "not called as training reads them"),
+        ),
     )
 
 
-def _by_frame(folder: Path, ending: str) -> dict[str, Path]:
-    paths = (path for path in folder.glob(f"*/*{ending}") if not path.name.startswith("."))
-    return {f"{path.parent.name}/{path.name.removesuffix(ending)}": path for path in paths}
+def _by_frame(folder: Path, ending: str) -> tuple[dict[str, Path], list[Path]]:
+    """The PNGs of a split by city and frame, and all other pictures."""
+    paths, others = finding.pngs(folder, 1, ending)
+    return {f"{path.parent.name}/{path.stem.removesuffix(ending)}": path for path in paths}, others
 
 
 def _numbered(name: str, folder: Path, images: str, published: range, digits: int) -> Part:
     folders = folder / images, folder / "labels_cs"
+    (images_found, others), (labels_found, other_labels) = (
+        finding.pngs(place, 0) for place in folders
+    )
     found, label_paths = (
-        {path.stem: path for path in place.glob("*.png") if not path.name.startswith(".")}
-        for place in folders
+        {path.stem: path for path in paths} for paths in (images_found, labels_found)
     )
     stems = [stem for stem in found.keys() | label_paths.keys() if stem.isdecimal()]
     return Part(
@@ -257,7 +262,11 @@ def _numbered(name: str, folder: Path, images: str, published: range, digits: in
         found,
         label_paths,
         sizes_agree=name != "gta5",  # as published, some of its images and labels differ in size
-        notes=_unfinished(folders, "") + tuple(missing_numbers(stems, published, digits)),
+        notes=(
+            *_unfinished(folders, ""),
+            *missing_numbers(stems, published, digits),
+            *finding.left_out(others + other_labels, "no PNG of the folder itself"),
+        ),
     )
 
 

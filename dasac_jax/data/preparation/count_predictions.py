@@ -12,35 +12,33 @@ import numpy as np
 from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
-from dasac_jax.data import labels, sampling
+from dasac_jax.data import finding, labels, sampling
 from dasac_jax.data.decoding import read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.errors import UserError
+from dasac_jax.files import PREDICTED_LABELS, PREDICTION_RECORD
 from dasac_jax.runtime import logs
-
-_PREDICTION_FILE = "prediction.json"  # written by `predict`, with the names of the classes
-_LABELS = "labels"  # the folder that `predict` writes label maps to
 
 
 def count(
     folder: Path,
+    paths: Sequence[Path],
     num_classes: int,
     *,
     jobs: int = 1,
     update: Callable[[int], None] | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and pixels per class (N, C) int64 of all label PNGs in a folder and those below.
+    """Names and pixels per class (N, C) int64 of label PNGs at `paths` below a folder.
 
-    Names are paths below the folder. Pixels of value 255 count for no class. update: called with
-    the number of files done. Raises UserError naming the file that is unreadable or holds another
-    value.
+    Names are the paths below the folder. Pixels of value 255 count for no class. update: called
+    with the number of files done. Raises UserError naming the file that is unreadable or holds
+    another value.
     """
-    paths = sorted(p for p in folder.rglob("*.png") if not p.name.startswith("."))
-    if not paths:
-        raise UserError(f"folder {folder} holds no label images (PNG)")
+    palettes = Palettes()
 
     def count_file(path: Path) -> np.ndarray:
-        counts = np.bincount(read_ids(path).ravel(), minlength=256)
+        counts = np.bincount(read_ids(path, palettes).ravel(), minlength=256)
         beyond = np.flatnonzero(counts[num_classes : labels.IGNORE])
         if beyond.size:
             raise UserError(
@@ -55,7 +53,7 @@ def count(
 
 def class_names(folder: Path) -> tuple[str, ...]:
     """The classes in the file that `predict` writes beside its label maps, or Cityscapes' 19."""
-    path = folder / _PREDICTION_FILE
+    path = folder / PREDICTION_RECORD
     if not path.is_file():
         return tuple(entry.name for entry in labels.CLASSES)
     try:
@@ -76,13 +74,12 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} is there already: give another file, or remove it")
     classes = class_names(options.folder)
-    inner = options.folder / _LABELS
+    inner = options.folder / PREDICTED_LABELS
     folder = inner if inner.is_dir() else options.folder
-    with (
-        logs.logging_to(None, primary=False, console=Console(stderr=True)),
-        logs.progress("count", len(list(folder.rglob("*.png"))), log_every=100) as update,
-    ):
-        names, counts = count(folder, len(classes), jobs=os.cpu_count() or 1, update=update)
+    with logs.logging_to(None, primary=False, console=Console(stderr=True)):
+        paths, jobs = finding.label_maps(folder), os.cpu_count() or 1
+        with logs.progress("count", len(paths), log_every=100) as update:
+            names, counts = count(folder, paths, len(classes), jobs=jobs, update=update)
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

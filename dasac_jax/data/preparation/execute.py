@@ -3,6 +3,7 @@
 Finished files are kept, so that a preparation continues where it was interrupted.
 """
 
+import filecmp
 import os
 import shutil
 from collections import Counter
@@ -15,11 +16,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from dasac_jax.data.decoding import DECODE_ERRORS
+from dasac_jax.data.decoding import displayed_size, read_ids, same_proportions, turned_hint
+from dasac_jax.data.pairs import STRETCH
 from dasac_jax.data.preparation.plan import Original, Plan
 from dasac_jax.data.preparation.train_ids import (
     CannotWriteError,
     is_current,
+    is_of,
     write_train_ids,
     writing,
 )
@@ -103,7 +106,7 @@ def carry_out(
 
 
 def dry_run(plan: Plan, root: Path, *, copy: bool = False) -> Summary:
-    """What `carry_out` would do, from names, sizes and times alone. Writes nothing."""
+    """What `carry_out` would do, from names, sizes, times and notes in labels. Writes nothing."""
     return _sum(_with_error(lambda o=o: Outcome(*_actions(o, root, copy))) for o in plan.originals)
 
 
@@ -153,11 +156,11 @@ def _prepare(original: Original, plan: Plan, root: Path, copy: bool) -> Outcome:
     # The label comes first, so that no image is linked whose label turns out to be unreadable.
     if label_action == WRITTEN:
         train_ids, resized = _read(original, plan)
-        write_train_ids(root / original.label_place, train_ids)
+        label_action = _write_label(root / original.label_place, train_ids, original.label)
     if image_action != KEPT:
         with writing(root / original.image_place) as part:
             if copy:
-                shutil.copyfile(original.image, part)
+                shutil.copy2(original.image, part)  # with its time, see `_is_copy`
             else:
                 part.symlink_to(original.image.resolve())
     return Outcome(image_action, label_action, resized)
@@ -171,17 +174,17 @@ def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | Non
     """
     label = None
     if original.label is not None:
-        label = KEPT if is_current(root / original.label_place, original.label) else WRITTEN
+        label = KEPT if is_of(root / original.label_place, original.label) else WRITTEN
     needed = COPIED if copy else LINKED
     image, place = original.image, root / original.image_place
-    size = image.stat().st_size
+    image.stat()  # an error where the original is not there
     if place.is_symlink():  # from an earlier preparation; the originals may have moved since
         linked = not copy and os.path.realpath(place) == os.path.realpath(image)
         return KEPT if linked else needed, label
     if not place.exists():
         return needed, label
     # The originals may have been unpacked into the data root itself. They are never replaced.
-    if place.is_file() and place.stat().st_size == size:
+    if place.is_file() and _is_copy(place, image):
         return KEPT, label
     raise UserError(
         f"{place} is there already and is no copy of {image}: move it away, or choose another "
@@ -189,18 +192,56 @@ def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | Non
     )
 
 
+def _is_copy(place: Path, image: Path) -> bool:
+    """Whether a file has the content of an original: only where their times differ they are read.
+
+    A copy gets its original's time when it is made.
+    """
+    there, wanted = place.stat(), image.stat()
+    if os.path.samestat(there, wanted):
+        return True
+    if there.st_size != wanted.st_size:
+        return False
+    if there.st_mtime_ns == wanted.st_mtime_ns:
+        return True
+    return filecmp.cmp(place, image, shallow=False)
+
+
+def _write_label(place: Path, train_ids: np.ndarray, original: Path) -> str:
+    """Write a label, or note of the one that is there that it is the same; KEPT or WRITTEN.
+
+    Raises UserError where a label without such a note, and no older than the original, holds
+    something else: it may be of another original, or the user's own.
+    """
+    action = WRITTEN
+    if place.is_file():
+        try:
+            there = read_ids(place)
+        except UserError:  # nothing worth keeping
+            there = train_ids[:0]
+        if np.array_equal(there, train_ids):
+            action = KEPT
+        elif there.size and is_of(place, original) is None and is_current(place, original):
+            raise UserError(
+                f"{place} is there already and is not what {original} gives: move it away, or "
+                "choose another --root"
+            )
+    write_train_ids(place, train_ids, original)
+    return action
+
+
 def _read(original: Original, plan: Plan) -> tuple[np.ndarray, str | None]:
     """Train ids (h, w) uint8 to be stored, and the sizes in words where image and label differ."""
     train_ids = plan.read_label(original.label)
-    try:
-        with Image.open(original.image) as image:
-            size = image.height, image.width
-    except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {original.image}: {error}") from error
+    size = displayed_size(original.image)
     if train_ids.shape == size:
         return train_ids, None
     sizes = f"image {size[1]}×{size[0]}, label {train_ids.shape[1]}×{train_ids.shape[0]}"
-    if plan.label_size is None:
-        raise UserError(f"{original.label} does not fit {original.image}: {sizes}")
+    stretch = STRETCH.get(plan.name, 0.0)
+    if plan.label_size is None or not same_proportions(size, train_ids.shape, stretch):
+        raise UserError(
+            f"{original.label} does not fit {original.image}: {sizes}"
+            + turned_hint(original.image, size, train_ids.shape)
+        )
     resized = Image.fromarray(train_ids).resize(plan.label_size[::-1], Image.Resampling.NEAREST)
     return np.array(resized), f"{original.image.stem} ({sizes})"

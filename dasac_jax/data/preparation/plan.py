@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dasac_jax.data import labels
+from dasac_jax.data import finding, labels
 from dasac_jax.data.decoding import read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.png16 import read_sixteen_bits
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, cityscapes_label
@@ -67,34 +69,37 @@ def plan_cityscapes(source: Path) -> Plan:
     label_root = _folder(source, "gtFine", "gtFine_trainvaltest.zip")
     originals, notes = [], []
     for split, published in CITYSCAPES_IMAGES.items():
-        found = _visible(images.glob(f"{split}/*/*{CITYSCAPES_IMAGE}.png"))
-        ids = set(_visible(label_root.glob(f"{split}/*/*{CITYSCAPES_LABEL}.png")))
-        if split not in CITYSCAPES_LABELLED:
-            ids = set()
+        found, others = finding.pngs(images / split, 1, CITYSCAPES_IMAGE)
+        notes += finding.left_out(others, f"not called {split}/<city>/*{CITYSCAPES_IMAGE}.png")
+        ids: dict[str, Path] = {}
+        if split in CITYSCAPES_LABELLED:
+            label_paths, _ = finding.pngs(label_root / split, 1, CITYSCAPES_LABEL)
+            ids = {_place(path, label_root): path for path in label_paths}
         if len(found) != published:
             notes.append(f"{split}: {published} images were published, {len(found)} are here")
         unlabelled = []
         for image in found:
-            place = image.relative_to(images)
-            label_place = place.with_name(cityscapes_label(place.name))
-            label = label_root / label_place
-            has_label = label in ids
-            ids.discard(label)
-            if not has_label and split in CITYSCAPES_LABELLED:
+            place = _place(image, images)
+            label_place = cityscapes_label(place)
+            label = ids.pop(label_place, None)
+            if label is None and split in CITYSCAPES_LABELLED:
                 unlabelled.append(image.name)
             originals.append(
                 Original(
                     image,
-                    f"cityscapes/leftImg8bit/{place.as_posix()}",
-                    label if has_label else None,
-                    f"cityscapes/gtFine2/{label_place.as_posix()}" if has_label else None,
+                    f"cityscapes/leftImg8bit/{place}",
+                    label,
+                    f"cityscapes/gtFine2/{label_place}" if label else None,
                 )
             )
         notes += _left_over(f"{split}: images without label", unlabelled)
-        notes += _left_over(f"{split}: labels without image, left out", [p.name for p in ids])
+        notes += _left_over(
+            f"{split}: labels without image, left out", [p.name for p in ids.values()]
+        )
     if not originals:
         raise UserError(f"{images} holds no {{train,val,test}}/<city>/*_leftImg8bit.png")
-    return Plan("cityscapes", tuple(originals), read_cityscapes, notes=tuple(notes))
+    read_label = partial(read_cityscapes, palettes=Palettes())
+    return Plan("cityscapes", tuple(originals), read_label, notes=tuple(notes))
 
 
 def plan_gta5(source: Path) -> Plan:
@@ -110,7 +115,7 @@ def plan_gta5(source: Path) -> Plan:
         "game/images",
         GTA5_NUMBERS,
         digits=5,
-        read_label=read_cityscapes,
+        read_label=partial(read_cityscapes, palettes=Palettes()),
         label_size=GTA5_SIZE,
     )
 
@@ -143,14 +148,22 @@ PLANS: Mapping[str, Callable[[Path], Plan]] = {
 """Finds the originals of each set in the folder of its unpacked archives."""
 
 
-def read_cityscapes(path: Path) -> np.ndarray:
-    """A label file of Cityscapes or GTA5 -> (h, w) uint8 train ids. Raises UserError."""
-    return labels.train_ids(read_ids(path))
+def read_cityscapes(path: Path, palettes: Palettes | None = None) -> np.ndarray:
+    """A label file of Cityscapes or GTA5 -> (h, w) uint8 train ids. Raises UserError.
+
+    palettes: those of the set, see `decoding.read_ids`.
+    """
+    return labels.train_ids(read_ids(path, palettes))
 
 
 def read_synthia(path: Path) -> np.ndarray:
     """A 16-bit label file of SYNTHIA -> (h, w) uint8 train ids. Raises UserError."""
     return labels.synthia_train_ids(read_sixteen_bits(path)[:, :, 0])
+
+
+def _place(path: Path, folder: Path) -> str:
+    """The path below a folder, its suffix in lower case, as prepared files are called."""
+    return path.relative_to(folder).with_suffix(path.suffix.lower()).as_posix()
 
 
 def ranges(numbers: Iterable[int], digits: int) -> str:
@@ -202,7 +215,7 @@ def _numbered(
     notes += _left_over("images without label, left out", images.keys() - label_paths.keys())
     notes += _left_over("labels without image, left out", label_paths.keys() - images.keys())
     notes += _left_over(
-        f"files not called by {digits} digits, left out", misnamed + misnamed_labels
+        f"files not called by {digits} digits and .png, left out", misnamed + misnamed_labels
     )
     label_folder = Path(place).with_name("labels_cs").as_posix()
     originals = tuple(
@@ -215,11 +228,13 @@ def _numbered(
 
 
 def _by_number(folders: Sequence[Path], digits: int) -> tuple[dict[str, Path], list[str]]:
-    """The PNGs by stem, and the names of those whose stem is not a number of so many digits."""
+    """The PNGs by stem, and the names of other pictures and stems that are no such numbers."""
     found: dict[str, Path] = {}
     misnamed = []
     for folder in folders:
-        for path in _visible(folder.glob("*.png")):
+        paths, others = finding.pngs(folder, 0)
+        misnamed += [path.name for path in others]
+        for path in paths:
             if not re.fullmatch(rf"[0-9]{{{digits}}}", path.stem):
                 misnamed.append(path.name)
             elif path.stem in found:
@@ -272,11 +287,6 @@ def _missing_folder(source: Path, name: str, packed: Sequence[Path], archive: st
         f"{source} has no folder {name}, which {archive} unpacks to: "
         f"{there if entries else 'it is empty'}"
     )
-
-
-def _visible(paths: Iterable[Path]) -> list[Path]:
-    """Sorted, without hidden files, such as macOS leaves beside the true ones."""
-    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def _left_over(what: str, names: Iterable[str]) -> list[str]:

@@ -23,7 +23,7 @@ from dasac_jax.data.preparation.execute import (
 )
 from dasac_jax.data.preparation.plan import PLANS, Plan
 from dasac_jax.errors import EXIT_MISTAKE
-from dasac_jax.runtime import logs
+from dasac_jax.runtime import lock, logs
 
 _MOST_ERRORS = 20
 _SOURCES = {
@@ -102,7 +102,10 @@ def _prepare(options: argparse.Namespace, console: Console) -> int:
     if options.dry_run:
         summary = dry_run(plan, options.root, copy=options.copy)
     else:
-        with logs.progress(plan.name, len(plan.originals)) as update:
+        with (
+            lock.held(options.root, flag="--root"),
+            logs.progress(plan.name, len(plan.originals)) as update,
+        ):
             summary = carry_out(
                 plan, options.root, copy=options.copy, jobs=options.jobs, update=update
             )

@@ -21,9 +21,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from dasac_jax.data import layout
-from dasac_jax.data.decoding import DECODE_ERRORS
+from dasac_jax.data.decoding import DECODE_ERRORS, check_label_format, displayed_size
 from dasac_jax.data.labels import IGNORE
-from dasac_jax.data.pairs import PairSource
+from dasac_jax.data.pairs import STRETCH, PairSource
 from dasac_jax.data.tfds import sets
 from dasac_jax.errors import UserError
 
@@ -99,7 +99,9 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         def read(index: int) -> tuple[bytes, bytes]:
             if self.builder_config.size is None:
                 return _unchanged(root, pairs[index])
-            return _resized(root, pairs[index], self.builder_config.size)
+            return _resized(
+                root, pairs[index], self.builder_config.size, STRETCH.get(self.SET, 0.0)
+            )
 
         for index, (image, label) in enumerate(_read_ahead(read, len(pairs), self._jobs)):
             yield index, {"image": image, "label": label, "name": pairs[index][0]}
@@ -164,27 +166,29 @@ BUILDERS = {builder.SET: builder for builder in (PreparedCityscapes, PreparedGta
 
 def _unchanged(root: Path, pair: sets.Pair) -> tuple[bytes, bytes]:
     """The bytes of both files, whose checksums are compared; without a label one of 255 only."""
-    encoded, size = _checked(root / pair[0])
+    encoded = _checked(root / pair[0])
     if pair[1] is None:
-        return encoded, _png(np.full(size, IGNORE, np.uint8))
-    return encoded, _checked(root / pair[1])[0]
+        return encoded, _png(np.full(displayed_size(root / pair[0]), IGNORE, np.uint8))
+    return encoded, _checked(root / pair[1], check_label_format)
 
 
-def _resized(root: Path, pair: sets.Pair, size: sets.Size) -> tuple[bytes, bytes]:
+def _resized(root: Path, pair: sets.Pair, size: sets.Size, stretch: float) -> tuple[bytes, bytes]:
     """Both files resized as training does it, encoded as PNG."""
-    item = PairSource(str(root), (pair,), size, "the set")[0]
+    item = PairSource(str(root), (pair,), size, "the set", stretch=stretch)[0]
     return _png(item["image"]), _png(item["label"])
 
 
-def _checked(path: Path) -> tuple[bytes, sets.Size]:
+def _checked(path: Path, check_format: Callable[[Image.Image, Path], None] | None = None) -> bytes:
+    """A file, whose checksums are compared. check_format: called with the opened image."""
     try:
         encoded = path.read_bytes()
         with Image.open(io.BytesIO(encoded)) as image:
-            size = image.size[::-1]
+            if check_format is not None:
+                check_format(image, path)
             image.verify()
     except DECODE_ERRORS as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    return encoded, size
+    return encoded
 
 
 def _png(array: np.ndarray) -> bytes:

@@ -5,6 +5,7 @@ continues where it was interrupted. The command scripts/prepare_data.py also pre
 SYNTHIA.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dasac_jax.data import labels
-from dasac_jax.data.decoding import read_ids
+from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
+from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_LABEL, replacing
+
+_ORIGINAL = "original"  # the key of the note on what a prepared label was made of
 
 
 class CannotWriteError(UserError):
@@ -48,13 +52,41 @@ def writing(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def write_train_ids(path: str | os.PathLike, train_ids: np.ndarray) -> None:
+def write_train_ids(
+    path: str | os.PathLike, train_ids: np.ndarray, original: Path | None = None
+) -> None:
     """(h, w) uint8 train ids -> an 8-bit grey PNG at `path`, whose folder is made if need be.
 
-    Raises CannotWriteError naming the file when it cannot be written.
+    original: the file that they are of, which the PNG then notes, see `is_of`. Raises
+    CannotWriteError naming the file when it cannot be written.
     """
+    notes = PngImagePlugin.PngInfo()
+    if original is not None:
+        notes.add_text(_ORIGINAL, _mark(original))
     with writing(Path(path)) as unfinished:
-        Image.fromarray(train_ids).save(unfinished, format="PNG")
+        Image.fromarray(train_ids).save(unfinished, format="PNG", pnginfo=notes)
+
+
+def is_of(made: Path, original: Path) -> bool | None:
+    """Whether a prepared label notes that it was made of `original` as this is now.
+
+    That is of a file of this path, size and time. None where it notes nothing, as those that were
+    made by an earlier version, or cannot be read. Raises OSError where there is no original.
+    """
+    mark = _mark(original)
+    try:
+        with Image.open(made) as image:
+            noted = image.info.get(_ORIGINAL)
+    except DECODE_ERRORS:
+        return None
+    return None if noted is None else noted == mark
+
+
+def _mark(original: Path) -> str:
+    """What changes with a file's path, size and time, and names none of them to others."""
+    status = original.stat()
+    text = f"{original.absolute()}\n{status.st_size}\n{status.st_mtime_ns}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_current(made: Path, original: Path) -> bool:
@@ -71,11 +103,11 @@ def _convert(
     paths = sorted(source.glob(pattern))
     if not paths:
         raise UserError(f"folder {source} holds no label files {pattern}")
-    written = 0
+    written, palettes = 0, Palettes()
     for path in paths:
         destination = target / path.relative_to(source)
         if not is_current(destination, path):
-            write_train_ids(destination, to_train_ids(read_ids(path)))
+            write_train_ids(destination, to_train_ids(read_ids(path, palettes)))
             written += 1
     return Prepared(written, len(paths) - written)
 

@@ -106,7 +106,7 @@ def test_labels_that_are_no_train_ids_are_refused_when_resized(build, root, caps
 def test_an_output_that_cannot_be_written_is_named(build, tmp_path, capsys):
     (tmp_path / "out").write_text("a file")
     assert build("gta5")[0] == 2
-    assert "cannot write" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_reported_and_nothing_is_kept(build, tmp_path, capsys):

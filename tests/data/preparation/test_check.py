@@ -194,11 +194,11 @@ def test_unreadable_files_are_named(root, kind, spoil):
 
 def test_files_of_another_pixel_format_are_named(root):
     Image.new("RGB", (4, 1)).save(root / "game/labels_cs/00001.png")
-    Image.new("I;16", (4, 1)).save(root / "game/images/00003.png")
+    Image.fromarray(np.zeros((1, 4), np.float32)).save(root / "game/images/00003.png", "TIFF")
     told = faults(root, "gta5", check.UNREADABLE)
     assert len(told) == 2
     assert "00001.png has pixel format RGB" in told[0]
-    assert "00003.png has pixel format I;16" in told[1]
+    assert "00003.png has pixel format F" in told[1]
 
 
 def test_values_that_are_no_train_ids(root):
@@ -210,11 +210,12 @@ def test_values_that_are_no_train_ids(root):
 
 
 def test_sizes_that_differ_are_a_note_for_gta5_and_a_fault_elsewhere(root):
-    pair(root, "00007", np.zeros((4, 6)), shape=(3, 6))
+    pair(root, "00007", np.zeros((40, 60)), shape=(39, 60))
+    pair(root, "00008", np.zeros((4, 6)), shape=(6, 4))
     found = survey(root, "gta5")
-    assert found.faults == {}
+    assert found.faults == {check.SIZES: ["00008 (image 4×6, label 6×4)"]}
     assert found.notes[-1].startswith("1 pairs of different size")
-    assert found.notes[-1].endswith("00007 (image 6×3, label 6×4)")
+    assert found.notes[-1].endswith("00007 (image 60×39, label 60×40)")
     pair(root, "0000007", np.zeros((4, 6)), shape=(3, 6), images="synthia/RGB")
     assert faults(root, "synthia", check.SIZES) == ["0000007 (image 6×3, label 6×4)"]
 

@@ -83,10 +83,19 @@ def test_mistakes_end_with_one_line_and_write_nothing(run, folder, tmp_path, cap
 
     assert "none is missing" in error(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    assert "holds no label images" in error(tmp_path / "empty")
+    assert "holds no PNG images" in error(tmp_path / "empty")
     path = folder / "labels/ulm/ulm_000000_000019_leftImg8bit.png"
     path.write_bytes(path.read_bytes()[:40])
     assert "cannot read label file" in error(folder)
     assert not (tmp_path / "run").exists()
     (tmp_path / "weights.tsv").write_text("mine")
     assert "is there already" in error(folder, "weights.tsv")
+
+
+def test_linked_folders_count_and_other_pictures_are_named_once(run, folder, tmp_path, capsys):
+    save(tmp_path / "store/0.PNG", [[1]])
+    save(folder / "labels/ulm/1.bmp", [[1]])
+    (folder / "labels/linked").symlink_to(tmp_path / "store")
+    code, text = run(folder)
+    assert code == 0 and text.startswith("importance weights of 3 images: ")
+    assert capsys.readouterr().err.count("1 picture is left out, no PNG (1 .bmp)") == 1

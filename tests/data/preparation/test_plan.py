@@ -108,14 +108,38 @@ def test_gta5_parts_unpacked_side_by_side(tmp_path):
 def test_gta5_what_has_no_partner_or_another_name_is_left_out_and_noted(tmp_path):
     touch(tmp_path, "images/00001.png", "images/00002.png", "images/0003.png")
     touch(tmp_path, "labels/00001.png", "labels/00004.png", "labels/._00001.png")
+    touch(tmp_path, "images/00005.jpg", "images/deeper/00006.png")
     plan = plan_gta5(tmp_path)
     assert places(plan) == [("game/images/00001.png", "game/labels_cs/00001.png")]
     assert plan.notes == (
         "24963 of 24966 numbers are missing: 00003, 00005 to 24966",
         "1 images without label, left out: 00002",
         "1 labels without image, left out: 00004",
-        "1 files not called by 5 digits, left out: 0003.png",
+        "3 files not called by 5 digits and .png, left out: 00005.jpg, 00006.png, 0003.png",
     )
+
+
+def test_suffixes_in_capitals_and_linked_folders(tmp_path):
+    touch(
+        tmp_path,
+        "images/00001.PNG",
+        "labels/00001.png",
+        "store/ulm/ulm_000000_000019_leftImg8bit.PNG",
+    )
+    assert places(plan_gta5(tmp_path)) == [("game/images/00001.png", "game/labels_cs/00001.png")]
+    cityscapes(tmp_path, test=False)
+    (tmp_path / "leftImg8bit/val/linked").symlink_to(tmp_path / "store/ulm")
+    touch(tmp_path, "gtFine/val/linked/ulm_000000_000019_gtFine_labelIds.png")
+    touch(tmp_path, "leftImg8bit/val/7.jpg")
+    plan = plan_cityscapes(tmp_path)
+    assert places(plan)[-1] == (
+        "cityscapes/leftImg8bit/val/linked/ulm_000000_000019_leftImg8bit.png",
+        "cityscapes/gtFine2/val/linked/ulm_000000_000019_gtFine_labelIds.png",
+    )
+    assert any("1 picture is left out, not called val/<city>/" in note for note in plan.notes)
+    (tmp_path / "leftImg8bit/val/mounted").symlink_to("nowhere")
+    with pytest.raises(UserError, match="val/mounted is a link to nowhere"):
+        plan_cityscapes(tmp_path)
 
 
 def test_gta5_a_number_that_is_there_twice(tmp_path):

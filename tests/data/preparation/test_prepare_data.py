@@ -136,14 +136,24 @@ def test_synthia_labels_of_sixteen_bits(run, tmp_path):
 
 def test_gta5_sizes_that_differ_are_reported(run, tmp_path):
     source = unpack_gta5(tmp_path / "gta")
-    save(source / "labels/00002.png", IDS[:1], palette=True)
+    save(source / "images/00002.png", np.zeros((174, 319, 3)))
+    save(source / "labels/00002.png", np.zeros((175, 319)), palette=True)
     code, text = run("gta5", source)
     assert code == 0
     assert "labels brought to 1914×1052, as their images differ in size: 1: 00002" in text
-    assert "(image 34×2, label 34×1)" in text
+    assert "(image 319×174, label 319×175)" in text
     assert load(tmp_path / "data/game/labels_cs/00002.png").shape == (1052, 1914)
     code, text = run("check")
-    assert code == 0 and "00002 (image 34×2, label 1914×1052)" in text
+    assert code == 0 and "00002 (image 319×174, label 1914×1052)" in text
+
+
+def test_pairs_of_other_proportions_are_left_out_and_named(run, tmp_path, capsys):
+    source = unpack_gta5(tmp_path / "gta")
+    save(source / "labels/00002.png", np.zeros((4, 34)), palette=True)
+    assert run("gta5", source)[0] == 2
+    told = capsys.readouterr().err
+    assert "labels/00002.png does not fit" in told and "image 34×2, label 34×4" in told
+    assert not (tmp_path / "data/game/images/00002.png").exists()
 
 
 @pytest.mark.parametrize("name", UNPACK)
@@ -199,7 +209,7 @@ def test_a_root_that_cannot_be_written(run, tmp_path, capsys):
     (tmp_path / "data").write_text("no folder")
     assert run("gta5", unpack_gta5(tmp_path / "gta"))[0] == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: cannot write") and "labels_cs/00001.png" in line
+    assert line.startswith("error: --root") and "cannot be written" in line
 
 
 @pytest.mark.parametrize(
