@@ -37,17 +37,18 @@ def predictor(model: nn.Module) -> Predict:
 def class_counts(
     predict: Predict, variables: Any, pairs: PairSource, num_classes: int, *, batch: int
 ) -> Iterator[np.ndarray]:
-    """(C,) int64 for each image in order: how many of its pixels are predicted as each class.
+    """(B, C) int64 for each batch in order: how many pixels of its images are of each class.
 
-    Full resolution, single scale; labels are not read. Of several processes each gives the
+    The classes are the predicted ones, at full resolution and a single scale; labels are not read.
+    The last batch may have fewer images. Of several processes each gives the
     images of its part. Raises Stopped where a stop is requested.
     """
     variables = data_parallel.replicate_locally(variables)
     for items in _batches(pairs, processes.part_of(len(pairs)), batch):
         stop_requests.check()
         labels = jax.device_get(predict(variables, _to_devices(items["image"]))[0])
-        for image in labels.reshape(-1, *labels.shape[2:])[items["valid"]]:
-            yield np.bincount(image.ravel(), minlength=num_classes)
+        images = labels.reshape(-1, *labels.shape[2:])[items["valid"]]
+        yield np.stack([np.bincount(image.ravel(), minlength=num_classes) for image in images])
 
 
 def scorer(model: nn.Module, *, mode: str = FULL, size: Size | None = None) -> Score:

@@ -123,8 +123,8 @@ def predict_files(
 
     predict: as `predictor.create` makes it. classes: the network's, with names and colours.
     batch: the number of images that `predict` takes at a time. Yields the number of images done so
-    far. Raises UserError for an image that cannot be read and for a file that cannot be written;
-    every file is complete or absent.
+    far after each batch. Raises UserError for an image that cannot be read and for a file that
+    cannot be written; every file is complete or absent.
     """
 
     def write(image: ImageFile, pixels: np.ndarray, found: Prediction, index: int) -> None:
