@@ -31,13 +31,14 @@ from dasac_jax.evaluation.metrics import summarise
 from dasac_jax.files import CONFIG_FILE, DATA
 from dasac_jax.inference import trained_network
 from dasac_jax.inference.prediction_files import RECORD_FILE
-from dasac_jax.runtime import data_parallel, logs
+from dasac_jax.runtime import compiled_sizes, data_parallel, logs
 
 # The folders in which `dasac_jax.predict` puts label maps of train ids and of Cityscapes ids.
 _PREDICTED = {label_folders.TRAIN: "labels", label_folders.CITYSCAPES: "cityscapes_ids"}
 _HEADER_THREADS = 8  # that read the sizes of images
 # Several checkpoints of one network are scored by one compiled program.
 _scorer = functools.lru_cache(maxsize=1)(scoring.scorer)
+_make_room = compiled_sizes.limiter()
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def of_network(
     with logs.progress(name, len(pairs)) as update:
         try:
             for group in by_size(pairs, classes):
+                _make_room((network.model, group.size))
                 counts, _ = scoring.confusion(
                     score, variables, group, batch=batch,
                     update=lambda scored, before=done: update(before + scored),
