@@ -16,7 +16,7 @@ from dasac_jax.data import labels
 from dasac_jax.errors import UserError
 from dasac_jax.files import png, replacing, write_file
 from dasac_jax.inference.image_files import ImageFile, read_image
-from dasac_jax.inference.predictor import AsyncPredict, Prediction
+from dasac_jax.inference.predictor import AsyncPredict, Prediction, check_finite
 from dasac_jax.inference.streaming import stream
 from dasac_jax.reporting import label_pictures
 
@@ -123,11 +123,12 @@ def predict_files(
 
     predict: as `predictor.create` makes it. classes: the network's, with names and colours.
     batch: the number of images that `predict` takes at a time. Yields the number of images done so
-    far after each batch. Raises UserError for an image that cannot be read and for a file that
-    cannot be written; every file is complete or absent.
+    far after each batch. Raises UserError for an image that cannot be read, for results that
+    are not finite, and for a file that cannot be written; every file is complete or absent.
     """
 
     def write(image: ImageFile, pixels: np.ndarray, found: Prediction, index: int) -> None:
+        check_finite(found.confidence[index], f"image {image.path}")
         for kind in kinds:
             path = output_path(folder, image, kind)
             if not path.exists():

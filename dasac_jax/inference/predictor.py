@@ -68,6 +68,19 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray | None
 
 
+def check_finite(confidence: np.ndarray, what: str) -> None:
+    """Raise UserError where confidences are not finite: the labels then are 0 and mean nothing.
+
+    what: the image or images that were predicted, as the message is to call them.
+    """
+    if not np.isfinite(confidence).all():
+        share = 100 * np.mean(~np.isfinite(confidence))
+        raise UserError(
+            f"the network's results for {what} are not finite ({share:.0f} % of the pixels): its "
+            "weights are too large to compute with; take another checkpoint"
+        )
+
+
 AsyncPredict = Callable[[np.ndarray], Callable[[], Prediction]]
 """Starts predicting images (B, H, W, 3) uint8; what it returns waits for the prediction."""
 

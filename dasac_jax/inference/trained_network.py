@@ -134,7 +134,7 @@ class Network:
 
         images: (H, W, 3) or (B, H, W, 3) uint8 RGB of any size; each size is compiled once. As
         many images as there are devices are predicted at a time. Raises UserError for another
-        shape or type.
+        shape or type, and for results that are not finite.
         """
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
@@ -150,6 +150,7 @@ class Network:
         found = [wait() for wait in prefetch(started)]
         labels = np.concatenate([part.labels for part in found])
         confidence = np.concatenate([part.confidence for part in found])
+        predictor.check_finite(confidence, f"{len(batch)} images")
         return (labels, confidence) if images.ndim == 4 else (labels[0], confidence[0])
 
 
