@@ -38,7 +38,10 @@ def unwrapped(loaded: Any) -> tuple[dict[Any, Any], dict[str, Any], tuple[str, .
         return (loaded[inside[0]] if inside else loaded), {}, ()
     path = _chosen(list(found))
     if not path:
-        return loaded, {}, ()
+        values = [key for key in loaded if isinstance(key, str) and _is_beside(key, loaded[key])]
+        entries = {key: value for key, value in loaded.items() if key not in values}
+        notes = (f"{listed('left out', map(repr, values))} (no tensors)",) if values else ()
+        return entries, {}, notes
     rest = [key for key in loaded if key != path[0]]
     is_authors = path[0] in _AUTHORS_KEYS and len(path) == 1
     if is_authors and ("opt" in rest or set(rest) <= set(_BESIDE)):
@@ -118,6 +121,11 @@ def _state_dicts(tree: dict[Any, Any], path: tuple, depth: int) -> Any:
         for key, value in tree.items():
             if isinstance(value, dict):
                 yield from _state_dicts(value, (*path, key), depth - 1)
+
+
+def _is_beside(key: str, value: Any) -> bool:
+    """Whether a value among a network's entries is no entry, by its name and what it is."""
+    return "." not in key and not isinstance(value, np.ndarray | np.generic)
 
 
 def _chosen(paths: list[tuple]) -> tuple:
