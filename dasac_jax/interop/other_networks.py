@@ -128,12 +128,12 @@ def in_our_terms(arch: str, arrays: Arrays, *, foreign: bool, alone: bool) -> Fo
             "the state_dict alone"
         )
     if not takes_levels and (strength is None or not strength < _NORMALISED[1]):
-        seen = "nothing" if strength is None else f"an input strength of {strength:.2g}, nothing"
+        seen = "is constant" if strength is None else f"fits inputs of strength {strength:.2g}"
         raise UserError(
             "it has the names of the DeepLabv2 of AdaptSegNet and its successors, most of which "
-            "take BGR minus a mean and some of which sum two of the four branches; there is "
-            f"{seen} in it that tells what it takes (in its first running variance): refused, as "
-            "it would predict something else. If it is the authors', put 'model.' before its names"
+            "take BGR minus a mean and some of which sum two of the four branches; its first "
+            f"running variance {seen}, which does not tell what it takes, so it is refused. If it "
+            "is of this method's authors, put 'model.' before its names"
         )
     notes = []
     if _HEAD + "0.weight" in arrays:
