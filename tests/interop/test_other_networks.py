@@ -150,7 +150,7 @@ def merged_norms(arrays):
     ("change", "message"),
     [
         (untrained, "running variance is constant, which does not tell what it takes"),
-        (between, r"running variance fits inputs of strength \d+, which does not"),
+        (between, r"running variance fits inputs of strength [\d.]+, which does not"),
         (untrained_head, "some of which sum two of the four branches of the head"),
         (once_two_branches, "some of which sum two of the four branches of the head"),
         (merged_norms, "the norms were merged into factors, as Caffe2 and Detectron do"),
