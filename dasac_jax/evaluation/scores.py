@@ -35,7 +35,7 @@ from dasac_jax.files import (
     PREDICTION_RECORD,
 )
 from dasac_jax.inference import trained_network
-from dasac_jax.runtime import data_parallel, logs
+from dasac_jax.runtime import compiled_sizes, data_parallel, logs
 
 # The folders in which `dasac_jax.predict` puts label maps of train ids and of Cityscapes ids.
 _PREDICTED = {
@@ -45,6 +45,7 @@ _PREDICTED = {
 _HEADER_THREADS = 8  # that read the sizes of images
 # Several checkpoints of one network are scored by one compiled program.
 _scorer = functools.lru_cache(maxsize=1)(scoring.scorer)
+_make_room = compiled_sizes.limiter()
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ def of_network(
     with logs.progress(name, len(pairs)) as update:
         try:
             for group in by_size(pairs, classes):
+                _make_room((network.model, group.size))
                 counts, _ = scoring.confusion(
                     score, variables, group, batch=batch,
                     update=lambda scored, before=done: update(before + scored),

@@ -16,6 +16,7 @@ since drawing the weights of a large network takes half a minute to compile.
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -96,9 +97,14 @@ def handed_on(run: Run, fresh: Fresh, stage: str) -> tuple[TrainState, Facts]:
 
 
 def _restored(run, path, fresh):
-    """A whole state of the run's network. Raises UserError naming what is another one's."""
+    """A whole state of the run's network.
+
+    Raises UserError naming what is another one's, and what is not finite.
+    """
     needs = {key: run.network()[key] for key in ("arch", "num_classes")}
-    return store.restore(path, jax.eval_shape(fresh), needs=needs)
+    state, facts = store.restore(path, jax.eval_shape(fresh), needs=needs)
+    matching.check_finite(Path(path), matching.named_leaves(state))
+    return state, facts
 
 
 # Metadata of checkpoints that earlier versions wrote, by today's names.
@@ -173,5 +179,6 @@ def _given(path: str, fresh: Fresh) -> TrainState:
     }
     for difference in matching.described(given, needed)[:1]:
         raise UserError(f"config.init: checkpoint {path}{whose} {difference}")
+    matching.check_finite(Path(path), given)
     filled = {key: np.asarray(given.get(key, leaf)) for key, leaf in own.items()}
     return state.replace(**unflatten_dict(filled, sep="/"))

@@ -57,6 +57,30 @@ def fresh():
     return state_of(-1.0)
 
 
+class TestNotFinite:
+    """A state of NaN is no start, whatever the door that it comes in by."""
+
+    def broken(self, folder, step, **facts):
+        save(folder, np.nan, step, **facts)
+        return pytest.raises(UserError, match=r"holds \S+ with \d+ of \d+ numbers not finite")
+
+    def test_given_weights(self, run, tmp_path):
+        with self.broken(tmp_path / "given", 9):
+            initial_state.of_baseline(run(init=str(tmp_path / "given")), fresh)
+
+    def test_a_converted_snapshot(self, run, tmp_path):
+        with self.broken(tmp_path / "given", 0, **converted("baseline", 4)):
+            initial_state.of_baseline(run(init=str(tmp_path / "given")), fresh)
+
+    def test_resuming(self, run, tmp_path):
+        with self.broken(run().newest("adapt"), 9):
+            initial_state.of_adapt(run(), fresh)
+
+    def test_what_a_stage_hands_on(self, run, tmp_path):
+        with self.broken(run().newest("baseline"), 9):
+            initial_state.of_adapt(run(), fresh)
+
+
 class TestBaseline:
     def test_from_scratch(self, run):
         state, facts = initial_state.of_baseline(run(), fresh)
