@@ -14,6 +14,7 @@ from PIL import Image
 
 from dasac_jax.data import labels
 from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
+from dasac_jax.data.label_survey import MOSTLY_IGNORED
 from dasac_jax.data.preparation.execute import in_threads
 from dasac_jax.data.preparation.plan import (
     CITYSCAPES_IMAGES,
@@ -69,7 +70,8 @@ class Survey:
 NO_LABEL, NO_IMAGE = "images without label", "labels without image"
 UNREADABLE, FOREIGN = "unreadable files", "labels with other values"
 SIZES, NOTHING = "pairs of different size", "empty folders"
-FAULTS = (NO_LABEL, NO_IMAGE, UNREADABLE, FOREIGN, SIZES, NOTHING)
+IGNORED = "mostly ignored labels"
+FAULTS = (NO_LABEL, NO_IMAGE, UNREADABLE, FOREIGN, SIZES, IGNORED, NOTHING)
 """The kinds of faults."""
 
 
@@ -127,6 +129,12 @@ def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = 
         if pair.image_size and pair.label_size and pair.image_size != pair.label_size:
             sizes = f"image {size_text(pair.image_size)}, label {size_text(pair.label_size)}"
             differing.append(f"{name} ({sizes})")
+    ignored = share(found.counts)[labels.IGNORE]
+    if ignored > MOSTLY_IGNORED:
+        found.faults[IGNORED] = [
+            f"{100 * ignored:.1f} % of the pixels in {part.folders[1]}, as where train ids were "
+            "taken for original labels; make them again from the published files"
+        ]
     if differing and part.sizes_agree:
         found.faults[SIZES] = differing
     elif differing:

@@ -33,7 +33,7 @@ def count(
 
     Names are paths below the folder. Pixels of value 255 count for no class. update: called with
     the number of files done. Raises UserError naming the file that is unreadable or holds another
-    value.
+    value, and where no file holds a class.
     """
     paths = sorted(p for p in folder.rglob("*.png") if not p.name.startswith("."))
     if not paths:
@@ -49,8 +49,13 @@ def count(
             )
         return counts[:num_classes]
 
-    counts = in_threads(count_file, paths, jobs, update)
-    return tuple(path.relative_to(folder).as_posix() for path in paths), np.stack(counts)
+    counts = np.stack(in_threads(count_file, paths, jobs, update))
+    if not counts.any():
+        raise UserError(
+            f"none of the {len(paths)} label files in {folder} holds a pixel of a class, all are "
+            f"{labels.IGNORE}: give predicted label maps of train ids"
+        )
+    return tuple(path.relative_to(folder).as_posix() for path in paths), counts
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

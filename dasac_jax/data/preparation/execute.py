@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dasac_jax.data.decoding import DECODE_ERRORS
+from dasac_jax.data.preparation import original_labels
 from dasac_jax.data.preparation.plan import Original, Plan
 from dasac_jax.data.preparation.train_ids import (
     CannotWriteError,
@@ -191,7 +192,7 @@ def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | Non
 
 def _read(original: Original, plan: Plan) -> tuple[np.ndarray, str | None]:
     """Train ids (h, w) uint8 to be stored, and the sizes in words where image and label differ."""
-    train_ids = plan.read_label(original.label)
+    train_ids = original_labels.read(original.label, plan.kind)
     try:
         with Image.open(original.image) as image:
             size = image.height, image.width

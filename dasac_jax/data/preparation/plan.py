@@ -5,11 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from dasac_jax.data import labels
-from dasac_jax.data.decoding import read_ids
-from dasac_jax.data.png16 import read_sixteen_bits
+from dasac_jax.data.preparation import original_labels
+from dasac_jax.data.preparation.original_labels import Kind
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, cityscapes_label
 
@@ -45,14 +42,14 @@ class Original:
 class Plan:
     """What is to be prepared: `originals`, sorted.
 
-    read_label: reads a label file as (h, w) uint8 train ids. label_size: (h, w) that labels are
+    kind: how the label files are stored. label_size: (h, w) that labels are
     resized to which differ in size from their image; None where this is an error. notes: what else
     was found, in words.
     """
 
     name: str
     originals: tuple[Original, ...]
-    read_label: Callable[[Path], np.ndarray]
+    kind: Kind
     label_size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
@@ -94,7 +91,7 @@ def plan_cityscapes(source: Path) -> Plan:
         notes += _left_over(f"{split}: labels without image, left out", [p.name for p in ids])
     if not originals:
         raise UserError(f"{images} holds no {{train,val,test}}/<city>/*_leftImg8bit.png")
-    return Plan("cityscapes", tuple(originals), read_cityscapes, notes=tuple(notes))
+    return Plan("cityscapes", tuple(originals), original_labels.CITYSCAPES, notes=tuple(notes))
 
 
 def plan_gta5(source: Path) -> Plan:
@@ -110,7 +107,7 @@ def plan_gta5(source: Path) -> Plan:
         "game/images",
         GTA5_NUMBERS,
         digits=5,
-        read_label=read_cityscapes,
+        kind=original_labels.GTA5,
         label_size=GTA5_SIZE,
     )
 
@@ -131,7 +128,7 @@ def plan_synthia(source: Path) -> Plan:
         "synthia/RGB",
         SYNTHIA_NUMBERS,
         digits=7,
-        read_label=read_synthia,
+        kind=original_labels.SYNTHIA,
     )
 
 
@@ -141,16 +138,6 @@ PLANS: Mapping[str, Callable[[Path], Plan]] = {
     "synthia": plan_synthia,
 }
 """Finds the originals of each set in the folder of its unpacked archives."""
-
-
-def read_cityscapes(path: Path) -> np.ndarray:
-    """A label file of Cityscapes or GTA5 -> (h, w) uint8 train ids. Raises UserError."""
-    return labels.train_ids(read_ids(path))
-
-
-def read_synthia(path: Path) -> np.ndarray:
-    """A 16-bit label file of SYNTHIA -> (h, w) uint8 train ids. Raises UserError."""
-    return labels.synthia_train_ids(read_sixteen_bits(path)[:, :, 0])
 
 
 def ranges(numbers: Iterable[int], digits: int) -> str:
@@ -186,7 +173,7 @@ def _numbered(
     published: range,
     *,
     digits: int,
-    read_label: Callable[[Path], np.ndarray],
+    kind: Kind,
     label_size: tuple[int, int] | None = None,
 ) -> Plan:
     """The plan for a set in which an image and its label have the same number as their names."""
@@ -211,7 +198,7 @@ def _numbered(
         )
         for stem in both
     )
-    return Plan(name, originals, read_label, label_size, tuple(notes))
+    return Plan(name, originals, kind, label_size, tuple(notes))
 
 
 def _by_number(folders: Sequence[Path], digits: int) -> tuple[dict[str, Path], list[str]]:
