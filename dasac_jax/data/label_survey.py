@@ -47,18 +47,15 @@ class Meaning(NamedTuple):
     """What label values are taken for.
 
     id_map: (value, class) pairs, empty where values are train ids. class_names: in the order of the
-    train ids. own: whether the data are the user's own. is_source: whether they are to train on.
+    train ids. own: whether the data are the user's own. key: the configuration's, of the id map.
+    is_trained_on: whether they have to show all classes.
     """
 
     id_map: IdMap
     class_names: tuple[str, ...]
     own: bool
-    is_source: bool
-
-    @property
-    def key(self) -> str:
-        """The configuration's key of the id map."""
-        return f"data.classes.{'source' if self.is_source else 'target'}_ids"
+    key: str = ""
+    is_trained_on: bool = False
 
     @property
     def names_classes(self) -> bool:
@@ -121,9 +118,9 @@ def check(found: Survey, where: str, meaning: Meaning, names: Sequence[str] = ()
 
     - no pixel stands for a class,
     - own data without an id map hold 0 and 255 alone,
-    - all files were counted and a class that the configuration names does not occur: in the source
-      always; in labelled target images, which may simply show no such thing, only where a value
-      occurs that no class claims,
+    - all files were counted and a class that the configuration names does not occur: always where
+      they are trained on; else, as they may simply show no such thing, only where a value occurs
+      that no class claims,
     - the files are the placeholders of Cityscapes' test split.
     """
     if not found.counts.any():
@@ -140,7 +137,7 @@ def check(found: Survey, where: str, meaning: Meaning, names: Sequence[str] = ()
         return []
     absent = sorted(set(meaning.train_ids.values()) - present)
     unnamed = values - meaning.train_ids.keys()
-    suspicious = meaning.is_source or unnamed - {IGNORE} or values == {0, IGNORE}
+    suspicious = meaning.is_trained_on or unnamed - {IGNORE} or values == {0, IGNORE}
     if absent and found.is_whole and suspicious:
         raise _error(found, where, meaning, _class_missing(absent[0], meaning))
     return absent
@@ -218,7 +215,7 @@ def _class_missing(train_id: int, meaning: Meaning) -> tuple[str, str]:
     values = [value for value, known in meaning.train_ids.items() if known == train_id]
     listed = ", ".join(map(str, values))
     what = f"class {name!r}, label value {listed}, does not occur"
-    if meaning.is_source:
+    if meaning.is_trained_on:
         advice = "so nothing could teach it: name its true value"
         return what, f"{advice} in {meaning.key}, or leave the class out of data.classes.names"
     return what, (

@@ -74,7 +74,8 @@ def _check_role(run: Run, role: str) -> list[int]:
         pairs.id_map,
         tuple(entry.name for entry in run.classes),
         own=data.source == classes.CUSTOM,
-        is_source=role.startswith("source"),
+        key=f"data.classes.{'source' if role == 'source_train' else 'target'}_ids",
+        is_trained_on=role == "source_train",
     )
     found = label_survey.survey(pairs)
     absent = label_survey.check(found, role, meaning, [label for _, label in pairs.pairs if label])

@@ -19,6 +19,7 @@ from dasac_jax import models
 from dasac_jax.checkpoints import store
 from dasac_jax.data.labels import CLASS_NAMES, CLASSES, train_ids
 from dasac_jax.errors import UserError
+from dasac_jax.evaluation import scored_data
 from dasac_jax.evaluation import scores as evaluation
 from dasac_jax.evaluation.scores import Result, means, scores
 from dasac_jax.image.normalise import normalise
@@ -138,7 +139,7 @@ def test_scores_worked_out_by_hand():
     assert values["means"]["all"]["recall"] == pytest.approx((6 / 10 + 3 / 4) / 2)
     assert values["means"]["all"]["classes"] == 2
     assert values["means"]["b"] == {
-        "iou": 0.5, "precision": 0.6, "recall": 0.75, "classes": 1,
+        "iou": 0.5, "precision": 0.6, "recall": 0.75, "classes": 1, "of": 1, "title": "b",
     }  # fmt: skip
     nothing = scores(Result("x", 0 * counts, ("a", "b", "c"), 1, {}), {"all": ()})
     assert math.isnan(nothing["means"]["all"]["iou"]) and math.isnan(nothing["pixel_accuracy"])
@@ -222,7 +223,7 @@ def images(tmp_path, reads_red):
 
 def opened(folder: Path, **changes):
     options = {"root": folder / "data", "split": "val", "list_file": folder / "list.txt"}
-    return evaluation.open_pairs(folder / "run", **options | changes)
+    return scored_data.open_pairs(folder / "run", **options | changes)
 
 
 def test_a_checkpoint_is_scored_on_images_of_any_size(images):
@@ -292,19 +293,19 @@ def test_data_of_other_classes_than_the_checkpoints(images):
 def test_a_split_is_that_of_the_checkpoints_run(whole, tmp_path):
     run = whole.folder
     for path in (run, run / "adapt", run / "adapt/checkpoints", run / "adapt/checkpoints/6"):
-        pairs = evaluation.open_pairs(path, root=None, split="val", list_file=None)
+        pairs = scored_data.open_pairs(path, root=None, split="val", list_file=None)
         assert len(pairs) == 5 and Path(pairs.root) == run / "data"
-    pairs = evaluation.open_pairs(run, root=None, split="selection", list_file=None)
+    pairs = scored_data.open_pairs(run, root=None, split="selection", list_file=None)
     assert len(pairs) == 4
-    assert evaluation.left_out(run) == ()
+    assert scored_data.left_out(run) == ()
     (tmp_path / "moved").symlink_to(run / "data")
-    moved = evaluation.open_pairs(run, root=tmp_path / "moved", split="val", list_file=None)
+    moved = scored_data.open_pairs(run, root=tmp_path / "moved", split="val", list_file=None)
     assert Path(moved.root) == tmp_path / "moved" and len(moved) == 5
 
 
 def test_outside_of_runs_the_data_has_to_be_there(tmp_path):
     with pytest.raises(UserError, match=r"folder .*leftImg8bit/val is missing"):
-        evaluation.open_pairs(tmp_path, root=tmp_path / "data", split="val", list_file=None)
+        scored_data.open_pairs(tmp_path, root=tmp_path / "data", split="val", list_file=None)
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(UserError, match=r"config.json cannot be read"):
-        evaluation.open_pairs(tmp_path / "adapt", root=None, split="val", list_file=None)
+        scored_data.open_pairs(tmp_path / "adapt", root=None, split="val", list_file=None)

@@ -126,7 +126,7 @@ def _check_labels(root: Path, name: str, pairs: Sequence[sets.Pair]) -> None:
     if all(label is None for _, label in pairs):
         return
     source = PairSource(str(root), tuple(pairs), (1, 1), name)
-    meaning = label_survey.Meaning((), labels.CLASS_NAMES, own=False, is_source=True)
+    meaning = label_survey.Meaning((), labels.CLASS_NAMES, own=False)
     found = label_survey.survey(source)
     label_survey.check(found, name, meaning)
     if label_survey.ignored_share(found.counts, meaning) > label_survey.MOSTLY_IGNORED:
