@@ -88,11 +88,16 @@ def survey(pairs: PairSource, most: int = MOST_FILES) -> Survey:
     return Survey(counts, len(chosen), len(labelled))
 
 
-def shares(counts: np.ndarray, names: dict[int, str] | None = None, total: int = 0) -> str:
+def shares(
+    counts: np.ndarray,
+    names: dict[int, str] | None = None,
+    total: int = 0,
+    most: int = _MOST_VALUES,
+) -> str:
     """The values and their shares as in "0 sky (62.5 %), 255 (37.5 %)", the largest first.
 
     counts: (256,) pixels by value. names: what to call the values. total: the pixels of which these
-    are shares, by default all of `counts`.
+    are shares, by default all of `counts`. most: how many are listed.
     """
     total, names = max(total or int(counts.sum()), 1), names or {}
     values = [int(v) for v in np.argsort(-counts, kind="stable") if counts[v]]
@@ -100,8 +105,8 @@ def shares(counts: np.ndarray, names: dict[int, str] | None = None, total: int =
         " ".join(filter(None, [str(v), names.get(v), f"({_percent(counts[v] / total)})"]))
         for v in values
     ]
-    more = len(words) - _MOST_VALUES
-    return ", ".join(words[:_MOST_VALUES]) + (f" and {more} more" if more > 0 else "")
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def ignored_share(counts: np.ndarray, meaning: Meaning) -> float:

@@ -25,6 +25,7 @@ LARGEST_LABEL_ID = max(entry.label_id for entry in labels.CLASSES)
 _LARGEST_BORDER = 3  # Cityscapes ids 0 to 3 are unlabelled, the car itself, borders
 _CLASS_IDS = {entry.label_id for entry in labels.CLASSES}
 _WORDS = {TRAIN: "train ids", CITYSCAPES: "Cityscapes ids"}
+_LISTED = 5  # values of either side, where both are listed
 # Shares of right pixels between which no prediction comes to lie by being bad.
 _CLEARLY_RIGHT, _CLEARLY_WRONG = 0.5, 0.1
 
@@ -89,9 +90,10 @@ def _better(together: np.ndarray, kinds: Kinds, num_classes: int, right: float) 
             )
             return (
                 f"{100 * right:.1f} % of the scored pixels are right if predictions hold {said}, "
-                f"but {100 * then:.1f} % if they hold {instead}; there are "
-                f"{shares(together.sum(0))} in the predictions, {shares(together.sum(1))} in the "
-                f"truth: give --ids {other.ids} --truth-ids {other.truth_ids}"
+                f"but {100 * then:.1f} % if they hold {instead}: give --ids {other.ids} "
+                f"--truth-ids {other.truth_ids}; there are "
+                f"{shares(together.sum(0), most=_LISTED)} in the predictions, "
+                f"{shares(together.sum(1), most=_LISTED)} in the truth"
             )
     return None
 

@@ -134,14 +134,14 @@ def totals(result: Mapping[str, Any]) -> dict[str, Scores]:
     }
 
 
-def mean_title(result: Mapping[str, Any]) -> str:
-    """The name of the mean IoU, with over how many classes it is where some are absent.
+def mean_title(result: Mapping[str, Any], name: str = "mean IoU") -> str:
+    """A mean's name, with over how many classes it is where some are absent.
 
     Absent is a class without an IoU: it is neither in the truth nor predicted.
     """
     found = evaluations(result).values()
     counted = [_counted(scores["iou"], result["left_out"]) for scores in found]
-    return tables.mean_title("mean IoU", [n for n, _ in counted], counted[0][1] if counted else 0)
+    return tables.mean_title(name, [n for n, _ in counted], counted[0][1] if counted else 0)
 
 
 def absent(result: Mapping[str, Any]) -> list[str]:
@@ -159,7 +159,7 @@ def absent_note(result: Mapping[str, Any]) -> str:
     if not names:
         return ""
     return (
-        f"{mean_title(result)}: {', '.join(names)} "
+        f"{mean_title(result, 'mean')}: {', '.join(names)} "
         f"{'is' if len(names) == 1 else 'are'} neither in the truth nor predicted."
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from dasac_jax.checkpoints import store
 from dasac_jax.data import sources
+from dasac_jax.errors import UserError
 from dasac_jax.evaluation import scoring
 from dasac_jax.evaluation.metrics import summarise
 from dasac_jax.files import PAGE_FILE
@@ -66,6 +67,11 @@ def _score(run: Run, reached: dict[str, int]) -> None:
             counts, kept[name] = scoring.confusion(
                 score, variables, pairs, batch=run.config.validation_batch, keep=PICTURED
             )
+            if not counts.any():
+                raise UserError(
+                    f"val: no label pixel of {images} images stands for a class, so nothing can be "
+                    "scored: mend the labels or data.classes.target_ids; all networks are kept"
+                )
             rows[name] = summarise(counts, run.config.left_out)
     else:
         _LOG.info("nothing is scored: %s has no list of labelled images", run.config.data.lists)
