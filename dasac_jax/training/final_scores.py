@@ -19,7 +19,7 @@ from dasac_jax.method import state as states
 from dasac_jax.reporting import metrics_log, summary
 from dasac_jax.reporting.label_pictures import colourise, panel
 from dasac_jax.runtime import data_parallel, processes
-from dasac_jax.training import from_config, initial_state, stages
+from dasac_jax.training import from_config, initial_state, lists_record, stages
 from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)
@@ -87,6 +87,8 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
     }
+    if changes := lists_record.changes(run):
+        facts["images changed on the way"] = changes
     # So that no page of an earlier result outlives a stop before the new one is written.
     (run.folder / PAGE_FILE).unlink(missing_ok=True)
     summary.write(
