@@ -81,21 +81,23 @@ def check(together: np.ndarray, kinds: Kinds, num_classes: int, truth_names: Seq
 
 def _better(together: np.ndarray, kinds: Kinds, num_classes: int, right: float) -> str | None:
     """What to say where other kinds of ids explain the numbers, and these do not."""
-    for other in _others(together, kinds, num_classes):
-        then = _right(counts(together, other, num_classes))
-        clear = then > _CLEARLY_RIGHT and right < _CLEARLY_WRONG
-        if clear or (then > right and _are_train_ids(together, kinds, other)):
-            said, instead = (
-                f"{_WORDS[x.ids]}, the truth {_WORDS[x.truth_ids]}" for x in (kinds, other)
-            )
-            return (
-                f"{100 * right:.1f} % of the scored pixels are right if predictions hold {said}, "
-                f"but {100 * then:.1f} % if they hold {instead}: give --ids {other.ids} "
-                f"--truth-ids {other.truth_ids}; there are "
-                f"{shares(together.sum(0), most=_LISTED)} in the predictions, "
-                f"{shares(together.sum(1), most=_LISTED)} in the truth"
-            )
-    return None
+    shares_right = {
+        other: _right(counts(together, other, num_classes))
+        for other in _others(together, kinds, num_classes)
+    }
+    other = max(shares_right, key=shares_right.get, default=kinds)
+    then = shares_right.get(other, 0.0)
+    clear = then > _CLEARLY_RIGHT and right < _CLEARLY_WRONG
+    # Where both sides are train ids said to be others, they agree in the wrong classes as well.
+    if not clear and not (then and then >= right and _are_train_ids(together, kinds, other)):
+        return None
+    said, instead = (f"{_WORDS[x.ids]}, the truth {_WORDS[x.truth_ids]}" for x in (kinds, other))
+    return (
+        f"{100 * right:.1f} % of the scored pixels are right if predictions hold {said}, but "
+        f"{100 * then:.1f} % if they hold {instead}: give --ids {other.ids} "
+        f"--truth-ids {other.truth_ids}; there are {shares(together.sum(0), most=_LISTED)} in the "
+        f"predictions, {shares(together.sum(1), most=_LISTED)} in the truth"
+    )
 
 
 def _others(together: np.ndarray, kinds: Kinds, num_classes: int) -> Iterator[Kinds]:
@@ -115,19 +117,19 @@ def _others(together: np.ndarray, kinds: Kinds, num_classes: int) -> Iterator[Ki
             yield Kinds(*pair)
 
 
-def _are_train_ids(together: np.ndarray, kinds: Kinds, other: Kinds) -> bool:
-    """Whether a side said to hold Cityscapes ids has values which only train ids would have.
+def _are_train_ids(together: np.ndarray, said: Kinds, instead: Kinds) -> bool:
+    """Whether the sides that differ are said to hold Cityscapes ids, and look like train ids.
 
-    These are below 19 alone, and some are those of no class: where nothing but streets without
-    sky, vegetation and cars is shown, predictions of a network still hold classes.
+    That is, the values are below 19 alone, and some are those of no class. Cityscapes ids would be
+    so only in streets without sky, plants and cars, and in predictions without any meaning.
     """
-    for said, instead, axis in zip(kinds, other, (0, 1), strict=True):
+    for before, after, axis in zip(said, instead, (0, 1), strict=True):
         values = set(np.flatnonzero(together.sum(axis)).tolist())
-        no_class = {v for v in values - _CLASS_IDS if v > _LARGEST_BORDER}
+        no_class = {value for value in values - _CLASS_IDS if value > _LARGEST_BORDER}
         below = max(values) < len(labels.CLASSES)
-        if (said, instead) == (CITYSCAPES, TRAIN) and no_class and below:
-            return True
-    return False
+        if before != after and not (before == CITYSCAPES and no_class and below):
+            return False
+    return said != instead
 
 
 def _right(found: np.ndarray) -> float:
