@@ -90,3 +90,11 @@ def test_mistakes_end_with_one_line_and_write_nothing(run, folder, tmp_path, cap
     assert not (tmp_path / "run").exists()
     (tmp_path / "weights.tsv").write_text("mine")
     assert "is there already" in error(folder, "weights.tsv")
+
+
+def test_predictions_of_no_class_are_no_weights(run, tmp_path, capsys):
+    for number in (1, 2):
+        save(tmp_path / f"none/{number}.png", [[255, 255]])
+    assert run(tmp_path / "none")[0] == 2
+    assert "none of the 2 label files" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
