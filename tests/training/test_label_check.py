@@ -96,7 +96,7 @@ def test_a_class_that_a_sample_lacks_is_only_warned_of(run, caplog, monkeypatch)
 def test_a_class_that_a_whole_epoch_lacks_ends_the_run(run, first_step):
     job = run()
     assert watch(job, first_step, 1) == 1  # no whole epoch yet
-    with pytest.raises(UserError, match=r"none of the 10 labels, .* 'lamp', so nothing could teach"):
+    with pytest.raises(UserError, match=r"none of the 10 labels, .* 'lamp', so nothing could"):
         watch(job, first_step, 4)
     assert watch(job, first_step, 4, unseen=()) == 4
 
