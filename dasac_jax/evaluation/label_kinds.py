@@ -55,7 +55,8 @@ def check(together: np.ndarray, kinds: Kinds, num_classes: int, truth_names: Seq
 
     together: (256, 256) pixels of all files by true and predicted value. truth_names: of the true
     files. That is where no true pixel stands for a class, or no predicted one; where the truth is
-    the placeholders of Cityscapes' test split; and where the numbers fit another kind of ids.
+    the placeholders of Cityscapes' test split; where label maps of other classes are masks of 0 and
+    255; and where the numbers fit another kind of ids.
     """
     truth, predicted = together.sum(1), together.sum(0)
     values = set(np.flatnonzero(truth).tolist())
@@ -65,6 +66,13 @@ def check(together: np.ndarray, kinds: Kinds, num_classes: int, truth_names: Seq
     found = counts(together, kinds, num_classes)
     if num_classes == len(labels.CLASSES) and as_shipped and (problem := placeholders(values)):
         raise UserError(f"truth: {problem[0]}; they hold {shares(truth)}: {problem[1]}")
+    for side, pixels in (("truth", truth), ("predictions", predicted)):
+        # 255 is no class, so that of a mask of 0 and 255 one class alone would be scored.
+        if num_classes != len(labels.CLASSES) and set(np.flatnonzero(pixels)) == {0, labels.IGNORE}:
+            raise UserError(
+                f"{side}: they hold 0 and 255 alone, {shares(pixels)}, and 255 stands for no "
+                "class: if these are masks, store 1 instead of 255"
+            )
     if not found.sum():
         raise UserError(
             f"truth: no pixel stands for a class, read as {_WORDS[kinds.truth_ids]}; the label "

@@ -94,21 +94,21 @@ def _data_config(checkpoint: Path, root: Path | None, facts: Mapping[str, Any]) 
     config = recipe.base()
     run = _run_config(checkpoint)
     stored = {key: value for key, value in run.items() if key.startswith("data.")}
-    is_trained = "origin" not in facts  # and not converted from a file
+    names = tuple(facts.get("class_names", ()))
     if "data" in facts:
+        own = facts["data"]["source"] == classes.CUSTOM
         stored |= {
             "data.source": facts["data"]["source"],
             **{f"data.classes.{key}": facts["data"][key] for key in ("source_ids", "target_ids")},
-            "data.classes.names": facts["class_names"],
-            "data.classes.palette": facts["palette"],
+            "data.classes.names": names if own else (),
+            "data.classes.palette": facts["palette"] if own else (),
         }
-        if facts["data"]["source"] != classes.CUSTOM:
-            stored |= {"data.classes.names": (), "data.classes.palette": ()}
-    elif not run and is_trained and tuple(facts.get("class_names", CLASS_NAMES)) != CLASS_NAMES:
+    elif names and names != (tuple(run.get("data.classes.names", ())) or CLASS_NAMES):
+        stored = {key: x for key, x in stored.items() if not key.startswith("data.classes.")}
         _LOG.warning(
-            "checkpoint %s does not say what label values mean and lies in no run: they are taken "
-            "for train ids, 0 for %s; if this is wrong, score it in its run's folder",
-            checkpoint, facts["class_names"][0],
+            "checkpoint %s does not say what label values mean, nor does a run that it lies in: "
+            "they are taken for train ids, 0 for %s",
+            checkpoint, names[0],
         )  # fmt: skip
     with config.ignore_type():  # JSON has lists for tuples
         config.update_from_flattened_dict(stored)

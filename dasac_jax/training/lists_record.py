@@ -55,21 +55,23 @@ def check(run: Run, *, accept: bool) -> list[str]:
 def write(run: Run, changes: list[str]) -> None:
     """Note the images of the run, and what of them changed; make way for what has to be made anew.
 
-    That is weights.tsv, where its images are others, and the scores. Raises UserError where a file
+    That is weights.tsv, where its images are others, and the scores, also where there were no
+    labelled images to score before. Raises UserError where a file
     cannot be written.
     """
     before = _read(run)
     for line in changes:
         _LOG.warning("going on with other images: %s", line)
-    if changes:
-        if _has_stale_weights(run):
-            kept = run.weights_file.with_suffix(".old.tsv")
-            run.weights_file.replace(kept)
-            _LOG.warning("%s was of other images: kept as %s", run.weights_file.name, kept)
+    if changes and _has_stale_weights(run):
+        kept = run.weights_file.with_suffix(".old.tsv")
+        run.weights_file.replace(kept)
+        _LOG.warning("%s was of other images: kept as %s", run.weights_file.name, kept)
+    roles = _roles(run)
+    if changes or (before["roles"] and roles.keys() - before["roles"].keys()):
         (run.folder / METRICS_FILE).unlink(missing_ok=True)
     steps = ", ".join(f"{stage} step {step}" for stage, step in _steps(run).items())
     noted = [f"{line}, at {steps or 'the start'}" for line in changes]
-    content = {"roles": _roles(run), "changes": [*before["changes"], *noted]}
+    content = {"roles": roles, "changes": [*before["changes"], *noted]}
     write_file(run.folder / LISTS_FILE, json.dumps(content, indent=1) + "\n")
 
 

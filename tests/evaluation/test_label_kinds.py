@@ -71,8 +71,10 @@ def test_cityscapes_ids_below_19_said_to_be_train_ids(tmp_path):
     ("predictions", "truth", "classes", "words"),
     [
         ([[0, 1]], [[255, 255]], 2, ["truth: no pixel stands for a class", "255 (100.0 %)"]),
+        ([[0, 1]], [[0, 255]], 2, ["truth: they hold 0 and 255 alone", "store 1 instead"]),
+        ([[0, 255]], [[0, 1]], 2, ["predictions: they hold 0 and 255 alone", "0 (50.0 %)"]),
         ([[255, 255]], [[0, 1]], 2, ["predictions: no scored pixel is predicted", "255 (100.0 %)"]),
-        ([[255, 1]], [[0, 255]], 2, ["predictions: no scored pixel is predicted"]),
+        ([[255, 1]], [[1, 255]], 2, ["predictions: no scored pixel is predicted"]),
     ],
 )
 def test_nothing_to_score(tmp_path, predictions, truth, classes, words):

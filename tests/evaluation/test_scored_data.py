@@ -76,6 +76,20 @@ def test_a_checkpoint_that_does_not_say_says_so(masks, capsys, save):
     assert "data.classes.target_ids=((0, 'background'), (255, 'road'))" in said
 
 
+@pytest.mark.parametrize("names", [NAMES, ("sky", "road")])
+def test_a_run_says_for_its_own_checkpoints_alone(masks, capsys, save, names):
+    """A checkpoint of an earlier version that lies in another run's folder is none of that run."""
+    config = {
+        "data.root": "x", "data.source": "custom", "data.classes.names": names,
+        "data.classes.palette": PALETTE, "data.classes.target_ids": [[0, names[0]], [255, "road"]],
+    }  # fmt: skip
+    path = save(masks / "run/adapt", classes=2, class_names=list(NAMES), palette=PALETTE)
+    (masks / "run/config.json").write_text(json.dumps(config))
+    code, _, _, said = scored(masks, capsys, path)
+    own = names == NAMES
+    assert code == (0 if own else 2) and ("nor does a run that it lies in" in said) != own
+
+
 def test_classes_in_another_order_are_compared_by_name(masks, capsys, save):
     swapped = FACTS | {"class_names": ["road", "background"], "palette": PALETTE[::-1]}
     first = save(masks / "first", classes=2, **FACTS)

@@ -124,6 +124,17 @@ def test_a_change_that_is_taken_is_noted_and_makes_way(run, data, caplog):
     assert lists_record.check(run(), accept=False) == []
 
 
+def test_labelled_images_that_came_later_are_scored(run, data):
+    lists = run().folder.parent / "data/lists"
+    (lists / "val.txt").unlink()
+    lists_record.write(run(), [])
+    begin(run())
+    (run().folder / "metrics.json").write_text("{}")
+    data("val", range(3))
+    lists_record.write(run(), lists_record.check(run(), accept=False))
+    assert not (run().folder / "metrics.json").exists()
+
+
 def test_weights_that_fit_the_new_list_are_kept(run, data):
     lists_record.write(run(), [])
     begin(run())
