@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
-from dasac_jax.data import loader, sampling, sources
+from dasac_jax.data import label_survey, loader, sampling, sources
 from dasac_jax.data.preparation import tfds_builders as builders
 from dasac_jax.data.preparation.build_tfds import main
 from dasac_jax.data.tfds import records
@@ -60,6 +60,14 @@ def test_stored_as_is_samples_and_order_are_those_of_the_folders(config, both, r
     found = sources.open_source(without_folders(both), role)
     assert_same(found, sources.open_source(config, role))
     assert found.records is not None
+
+
+@pytest.mark.parametrize("role", ["source_train", "selection", "val"])
+def test_label_values_are_counted_in_stored_files(config, both, role):
+    found = label_survey.survey(sources.open_source(without_folders(both), role))
+    expected = label_survey.survey(sources.open_source(config, role))
+    assert found.files == expected.files > 0 and found.counts.any()
+    np.testing.assert_array_equal(found.counts, expected.counts)
 
 
 @pytest.mark.parametrize("role", ["target_train", "selection"])
