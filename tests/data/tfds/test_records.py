@@ -57,17 +57,11 @@ def without_folders(config):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_stored_as_is_samples_and_order_are_those_of_the_folders(config, both, role):
-    found = sources.open_source(without_folders(both), role)
-    assert_same(found, sources.open_source(config, role))
+    found, expected = (sources.open_source(x, role) for x in (without_folders(both), config))
+    assert_same(found, expected)
     assert found.records is not None
-
-
-@pytest.mark.parametrize("role", ["source_train", "selection", "val"])
-def test_label_values_are_counted_in_stored_files(config, both, role):
-    found = label_survey.survey(sources.open_source(without_folders(both), role))
-    expected = label_survey.survey(sources.open_source(config, role))
-    assert found.files == expected.files > 0 and found.counts.any()
-    np.testing.assert_array_equal(found.counts, expected.counts)
+    if role != "target_train":  # whose labels are not opened
+        assert str(label_survey.survey(found)) == str(label_survey.survey(expected))
 
 
 @pytest.mark.parametrize("role", ["target_train", "selection"])
