@@ -72,7 +72,8 @@ def write(run: Run, changes: list[str]) -> None:
     steps = ", ".join(f"{stage} step {step}" for stage, step in _steps(run).items())
     noted = [f"{line}, at {steps or 'the start'}" for line in changes]
     content = {"roles": roles, "changes": [*before["changes"], *noted]}
-    write_file(run.folder / LISTS_FILE, json.dumps(content, indent=1) + "\n")
+    if content != before:
+        write_file(run.folder / LISTS_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def changes(run: Run) -> list[str]:
