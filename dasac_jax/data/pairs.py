@@ -78,6 +78,20 @@ class PairSource:
         """What to open for one of the pairs' paths: a path, or a stored file in memory."""
         return self.records.open(path) if self.records else os.path.join(self.root, path)
 
+    def label_values(self, index: int) -> np.ndarray:
+        """(256,) int64: how many pixels of a pair's label file hold each value, before any id map.
+
+        Raises UserError as reading the item does; the image is not opened.
+        """
+        path = self.file(self.pairs[index][1])
+        try:
+            ids = read_ids(path, self.palettes)
+            if not self.id_map:
+                self._check_train_ids(path, ids)
+        except UserError as error:
+            raise UserError(f"{error} (item {index} of {self.name})") from error
+        return np.bincount(ids.ravel(), minlength=256)
+
     def _check_proportions(self, image, size, label, label_size) -> None:
         if not same_proportions(size, label_size, self.stretch):
             (height, width), (other_height, other_width) = size, label_size
@@ -93,6 +107,11 @@ class PairSource:
         ids = read_ids(path, self.palettes)
         if self.id_map:
             ids = labels.table(dict(self.id_map))[ids]
+        self._check_train_ids(path, ids)
+        return ids
+
+    def _check_train_ids(self, path: Any, ids: np.ndarray) -> None:
+        """Raise UserError where a label file holds another value than a train id or 255."""
         # In uint8, 255 + 1 is 0: one comparison covers the classes and the ignored pixels.
         if ids.size and (ids + np.uint8(1)).max() > self.num_classes:
             value = int(ids[(ids >= self.num_classes) & (ids != labels.IGNORE)][0])
@@ -101,4 +120,3 @@ class PairSource:
                 f"(0..{self.num_classes - 1} or {labels.IGNORE}): are these unprepared labels? "
                 f"({PREPARED}; data.classes.*_ids map those of your own data)"
             )
-        return ids

@@ -23,7 +23,7 @@ from dasac_jax.method import microbatches
 from dasac_jax.method import state as states
 from dasac_jax.reporting.recorder import Recorder
 from dasac_jax.runtime import data_parallel, logs, processes
-from dasac_jax.training import from_config, initial_state, loop, validation
+from dasac_jax.training import from_config, initial_state, label_check, loop, validation
 from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)
@@ -40,9 +40,13 @@ def check_devices(config: ConfigDict) -> None:
 
 
 def check_data(run: Run) -> None:
-    """Raise UserError where a stage's source batch is larger than the source."""
+    """Raise UserError where a stage's source batch is larger than the source, or labels are wrong.
+
+    What they hold is logged; see `label_check.check`.
+    """
     for stage in _trained(run.config):
         run.steps_per_epoch(stage)
+    run.unseen_classes[:] = label_check.check(run)
 
 
 def run_baseline(run: Run) -> None:
@@ -172,7 +176,11 @@ def _train(run, stage, state, progress, step, weights) -> None:
     with Recorder(
         run.folder, stage, recorded, run.classes, enabled=processes.is_first()
     ) as recorder:
-        make_batches = partial(batches, run, plan.layout, weights)
+
+        def make_batches(first_step: int, num_steps: int) -> Iterator[dict[str, Any]]:
+            read = batches(run, plan.layout, weights, first_step, num_steps)
+            return label_check.watched(read, run, stage, first_step, run.unseen_classes)
+
         loop.train(state, step, make_batches, plan, recorder, progress)
 
 

@@ -44,7 +44,7 @@ def test_programs_of_many_sizes_do_not_pile_up(tmp_path, monkeypatch):
 
     monkeypatch.setattr(scores.scoring, "confusion", counted)
     network = scores.Network(
-        Path("run"), Always(), {"params": {"weight": np.float32(0)}}, ("a", "b"), {}
+        Path("run"), Always(), {"params": {"weight": np.float32(0)}}, ("a", "b"), {}, {}
     )
     result = scores.of_network("many", network, source)
     assert result.counts[1, 1] == sum(height * width for height, width in sizes)

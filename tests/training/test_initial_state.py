@@ -286,6 +286,33 @@ def test_given_weights_of_other_classes_are_refused(run, tmp_path):
     assert values(state.params["layer1"]) == {7} and values(state.params["layer5"]) == {-1}
 
 
+OWN = {"data.source": "custom", "data.lists": "lists", "stages": "adapt"}
+OWN |= {"data.classes.names": tuple("abcd"), "data.classes.palette": ((1, 2, 3),) * 4}
+
+
+@pytest.mark.parametrize(("names", "words"), [("bacd", "b, a, .* order"), ("abce", "e, .*without")])
+@pytest.mark.parametrize("kind", ["own", "baseline", "adapt"])
+def test_given_weights_of_classes_with_other_names_are_refused(run, tmp_path, names, words, kind):
+    facts = {} if kind == "own" else converted(kind, 4)
+    save(tmp_path / "given", 7.0, 0, num_classes=4, class_names=list(names), **facts)
+    job = run(init=str(tmp_path / "given"), **OWN)
+    for begin in (initial_state.of_baseline, initial_state.of_adapt):
+        with pytest.raises(UserError, match=words):
+            begin(job, fresh)
+    save(tmp_path / "baseline/checkpoints", 7.0, 3, class_names=list(names))  # of another run
+    with pytest.raises(UserError, match="has class_names"):
+        initial_state.of_baseline(job, fresh)
+
+
+def test_given_weights_of_the_same_classes_are_taken(run, tmp_path, caplog):
+    job = run(init=str(tmp_path / "given"), **OWN)
+    save(tmp_path / "given", 7.0, 0, num_classes=4, class_names=list("abcd"))
+    assert initial_state.of_baseline(job, fresh) and not caplog.records
+    save(tmp_path / "given", 8.0, 1, num_classes=4)  # which does not say its classes
+    assert values(initial_state.of_baseline(job, fresh)[0].params) == {8}
+    assert "does not name its 4 classes" in caplog.text
+
+
 def test_a_checkpoint_of_another_network_is_refused(run, tmp_path):
     state = state_of(3.0, 4)
     state = state.replace(params={"layer1": state.params["layer1"]})
