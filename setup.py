@@ -48,6 +48,7 @@ setup(
         "test": [
             *TFDS,
             "cityscapesscripts>=2.3",
+            "filelock>=3.12",
             "imageio-ffmpeg>=0.8.1",
             "pytest>=8",
             "pytest-xdist>=3.8",

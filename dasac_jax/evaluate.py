@@ -70,8 +70,7 @@ def run(flags: argparse.Namespace, console: Console | None = None) -> None:
             facts, without = {"truth": str(flags.truth)}, ()
             results = _of_folders(flags, names)
         else:
-            facts, results = _of_checkpoints(flags, names)
-            without = scores.left_out(flags.inputs[0])
+            facts, results, without = _of_checkpoints(flags, names)
     facts |= {"versions": {"dasac-jax": version("dasac-jax"), "jax": version("jax")}}
     means = scores.means(results[0].class_names, without)
     console = console or Console()
@@ -142,29 +141,48 @@ def _class_names(flags: argparse.Namespace) -> tuple[str, ...] | None:
 def _of_folders(flags, names):
     from dasac_jax.evaluation import scores
 
-    classes = _class_names(flags)
-    ids = flags.ids or "train"
-    return [
-        scores.of_folder(
-            name, path, flags.truth, class_names=classes, ids=ids, truth_ids=flags.truth_ids
-        )
-        for name, path in names.items()
-    ]
+    classes, results = _class_names(flags), []
+    for name, path in names.items():
+        result = scores.of_folder(
+            name, path, flags.truth,
+            class_names=classes, ids=flags.ids or "train", truth_ids=flags.truth_ids,
+        )  # fmt: skip
+        results.append(result)
+        classes = result.class_names  # in which the others are compared
+    return results
 
 
 def _of_checkpoints(flags, names):
-    from dasac_jax.evaluation import scores
+    """Facts for the report, the results, and the train ids that the first one's run leaves out."""
+    from dasac_jax.evaluation import scored_data, scores
 
-    classes, pairs, results = _class_names(flags), None, []
+    classes, pairs, results, without = _class_names(flags), None, [], ()
     split = flags.split or "val"
     for name, path in names.items():
         network = scores.open_network(path, teacher=bool(flags.teacher), class_names=classes)
-        classes = network.class_names  # the others have to have as many
-        pairs = pairs or scores.open_pairs(
-            path, root=flags.data_root, split=split, list_file=flags.list
+        if pairs is None:
+            pairs = scored_data.open_pairs(
+                path, root=flags.data_root, split=split, list_file=flags.list, facts=network.stored
+            )
+            _check_order(flags, network, pairs, classes)
+            classes = classes or network.class_names  # of the data; the others compare by name
+            scored_data.check_labels(pairs, classes, split)
+            out = scored_data.left_out(path, network.stored)
+            without = tuple(classes.index(network.class_names[i]) for i in out)
+        results.append(
+            scores.of_network(name, network, pairs, class_names=classes, batch=flags.batch)
         )
-        results.append(scores.of_network(name, network, pairs, batch=flags.batch))
-    return {"data": f"{pairs.name} in {pairs.root}"}, results
+    return {"data": f"{pairs.name} in {pairs.root}"}, results, without
+
+
+def _check_order(flags, network, pairs, classes) -> None:
+    """Raise UserError where --class-names contradicts what is known of the labels' classes."""
+    is_known = pairs.id_map or (flags.data_root is None and flags.list is None)
+    if classes and is_known and classes != network.class_names:
+        raise UserError(
+            f"--class-names gives {', '.join(classes)}, but the labels of checkpoint "
+            f"{network.path} have the order {', '.join(network.class_names)}: leave the flag out"
+        )
 
 
 if __name__ == "__main__":

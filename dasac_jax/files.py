@@ -26,6 +26,7 @@ UNFINISHED = ".part"
 
 # What lies where in a run's folder, which --workdir names.
 CONFIG_FILE = "config.json"  # the configuration that the folder belongs to, by its flat keys
+LISTS_FILE = "lists.json"  # how many images the run was begun with, and which
 START_LOG = "runs.jsonl"  # a line for each start of the run
 LOG_FILE = "train.log"
 METRICS_LOG = "metrics.jsonl"  # a line for each logged or validated step

@@ -18,19 +18,23 @@ from dasac_jax.training import workdir
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
+_CHANGED_DATA = flags.DEFINE_bool(
+    "changed_data", False, "Go on although the images are not those that the run was begun with."
+)
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many train as one.", 1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
 
 
-def run(config: ConfigDict, folder: Path) -> None:
+def run(config: ConfigDict, folder: Path, *, changed_data: bool = False) -> None:
     """Run a configuration's stages in a work directory and report.
 
+    changed_data: whether to go on where the images are not those that the run was begun with.
     Raises UserError, and Stopped where a stop was requested: all is saved then.
     """
     # Imported late: a mistake on the command line is answered at once.
     from dasac_jax.runtime import program_cache
-    from dasac_jax.training import final_scores, stages
+    from dasac_jax.training import final_scores, lists_record, stages
 
     recipe.check(config)
     processes.check_alike(json.dumps(recipe.flatten(config)), "configuration")
@@ -47,10 +51,12 @@ def run(config: ConfigDict, folder: Path) -> None:
             start_log.append(folder, config)
         processes.check_shared(folder)
         processes.from_first(lambda: workdir.make_demo(job))
+        changes = processes.from_first(lambda: lists_record.check(job, accept=changed_data))
         stages.check_data(job)
         # Only now, so that the folder can be used again once a mistake found above is mended.
         if primary:
             workdir.claim(job, config)
+            lists_record.write(job, changes)
         for stage in recipe.stages(config):
             stages.RUNNERS[stage](job)
         final_scores.report_run(job)
@@ -67,7 +73,7 @@ def main(argv: list[str]) -> None:
                 raise UserError(f"--{name} is missing: give --config FILE and --workdir FOLDER")
         processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         with stop_requests.on_signals():
-            run(_CONFIG.value, Path(_WORKDIR.value))
+            run(_CONFIG.value, Path(_WORKDIR.value), changed_data=_CHANGED_DATA.value)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_MISTAKE)

@@ -69,8 +69,8 @@ def record(path: str) -> None:
     ConfigDict.__getitem__ = getitem
     recipe.flatten, recipe.check = unseen(flatten, True), unseen(check, True)
 
-    def recorded(config, folder):
-        unseen(run, False)(config, folder)
+    def recorded(config, folder, *, changed_data):
+        unseen(lambda *given: run(*given, changed_data=changed_data), False)(config, folder)
         Path(path).write_text("\n".join(sorted(read)), encoding="utf-8")
 
     main.run = recorded

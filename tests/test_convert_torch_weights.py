@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 SNAPSHOTS = SimpleNamespace(
     **runpy.run_path(str(ROOT / "tests" / "interop" / "snapshots.py")),
 )
+OTHERS = runpy.run_path(str(ROOT / "tests/interop/files/foreign_networks.py"))
 DEMO = "deeplabv2_demo"
 
 
@@ -126,6 +127,20 @@ class TestTable:
         assert code == 0 and f"{DEMO}, imagenet, 19 classes" in text
         assert rows["dropped", "fc.weight, fc.bias"] == ("2", "45")
         assert any(what == "new layers" and "drawn" in remark for what, remark in rows)
+
+    def test_tells_how_a_network_of_others_was_changed(self, called, tmp_path):
+        theirs = OTHERS["state_dict"](branches=2, early_head=True)
+        save_torch_file(tmp_path / "others.pth", theirs)
+        code, text = called(tmp_path / "others.pth", tmp_path / "out")
+        assert code == 0 and f"{DEMO}, weights, 19 classes" in text
+        assert "note: branches 2 and 3 of the head were never trained" in text
+        assert "note: its inputs are BGR levels minus Caffe's mean" in text
+        notes = store.facts(tmp_path / "out")["origin"]["notes"]
+        assert len(notes) == 2 and "folded into the first convolution" in notes[1]
+        names = {name for name in theirs if name.startswith("layer5.")}
+        count = sum(theirs[name].size for name in names)
+        (dropped,) = (cells for (what, _), cells in self.rows(text).items() if what == "dropped")
+        assert dropped == (f"{len(names)}", f"{count:,}")
 
     def test_tells_a_known_name_with_a_wrong_sum(self, called, tmp_path):
         path = tmp_path / "resnet101_gta" / "final_e136.pth"

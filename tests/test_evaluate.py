@@ -49,7 +49,7 @@ def test_label_maps_are_scored_and_reported(maps, capsys):
         capsys, maps / "p", "--truth", maps / "t", "--output", maps / "out"
     )  # fmt: skip
     assert (code, err) == (0, "")
-    assert "mean over 13 classes" in out and "50.00" in out and "nan" in out
+    assert "mean over 2 of 13 classes" in out and "50.00" in out and "nan" in out
     assert str(maps / "out" / "evaluation.md") in out
     assert {path.name for path in (maps / "out").iterdir()} == FILES | {"confusion.png"}
     stored = json.loads((maps / "out/evaluation.json").read_text())

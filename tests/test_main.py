@@ -95,7 +95,10 @@ def test_again_prints_the_report_at_once(whole, command, tiny, tmp_path):
     assert ended.code == 0, ended.err
     assert "mean IoU" in ended.out and "teacher" in ended.out
     added = (folder / "train.log").read_text().removeprefix(before)
-    assert [line.split(" INFO ")[1] for line in added.splitlines()] == [
+    lines = [line.split(" INFO ")[1] for line in added.splitlines()]
+    roles = [line.partition(": its ")[0] for line in lines[:3]]
+    assert roles == ["source_train", "selection", "val"]  # what the labels hold
+    assert lines[3:] == [
         "baseline: resuming after step 12",
         "baseline: complete at step 12",
         "adapt: resuming after step 6",
@@ -208,7 +211,7 @@ def test_ctrl_c_twice_ends_at_once(tiny, tmp_path):
         "import os, signal, sys, threading, time\n"
         "from absl import app\n"
         "from dasac_jax import main, recipe_flags\n"
-        "def run(*_):\n"
+        "def run(*_, **options):\n"
         "    threading.Thread(target=time.sleep, args=(60,)).start()\n"  # a checkpoint, say
         "    for _ in range(2):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"

@@ -70,6 +70,23 @@ def check_facts(path: Path, metadata: Mapping[str, Any], needs: Mapping[str, Any
     _refuse(path, differing, _ADVICE)
 
 
+def check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise UserError naming those of a checkpoint's arrays with which nothing can be computed.
+
+    That is where a number is not finite, or a variance is negative. A network of such weights
+    predicts class 0 everywhere, without an error.
+    """
+    bad = []
+    for name, array in arrays.items():
+        # A sum in float64 is finite where all float32 numbers are, and needs no memory.
+        if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
+            wrong = np.count_nonzero(~np.isfinite(array))
+            bad.append(f"holds {name} with {wrong} of {array.size} numbers not finite")
+        elif "batch_stats/" in name and name.endswith("/var") and array.min(initial=0) < 0:
+            bad.append(f"holds {name} with a negative variance")
+    _refuse(path, bad, "its training had diverged, or it was changed; take an earlier checkpoint")
+
+
 def filled(path: Path, arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     """A tree as `like` of a checkpoint's arrays. Raises UserError naming what does not fit."""
     needed = named_leaves(like)
@@ -82,7 +99,8 @@ def networks(
 ) -> dict[str, Any]:
     """Student, teacher and class prior (C,) out of a checkpoint's named arrays.
 
-    Raises UserError where the arrays are not those of the network that the metadata name.
+    Raises UserError where the arrays are not those of the network that the metadata name, or are
+    not finite.
     """
     for key in ("arch", "num_classes"):
         if key not in metadata:
@@ -101,6 +119,7 @@ def networks(
     }
     problem = f"it is not {metadata['arch']} for {classes} classes"
     _refuse(path, _described_with_dtypes(found, needed), problem)
+    check_finite(path, found)
     tree = traverse_util.unflatten_dict(found, sep="/")
     return {
         "student": {name: tree[name] for name in ("params", "batch_stats")},

@@ -39,11 +39,10 @@ def read_ids(path: Any, palettes: Palettes | None = None) -> np.ndarray:
     """Read the label values (h, w) uint8 of a PNG or TIFF of one channel, just as they are stored.
 
     Grey of 1, 2, 4, 8 and 16 bits gives the numbers in the file, a palette its indices, turned as
-    an EXIF orientation in the file says, like an image. palettes:
-    what the palettes of the set's other files are compared with, see `Palettes.check`. Raises
-    UserError naming the file where it cannot be read, has another pixel format or a value above
-    255, is in a format that may change values, or has a palette which says that its indices are
-    no label values.
+    an EXIF orientation in the file says, like an image. palettes: what the palettes of the set's
+    other files are compared with, see `Palettes.check`. Raises UserError naming the file where it
+    cannot be read, has another pixel format or a value above 255, is in a format that may change
+    values, or has a palette which says that its indices are no label values.
     """
     values, palette = png.read_single(path) or _read_label_by_pillow(path, colours=False)
     if palette is not None:

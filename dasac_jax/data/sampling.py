@@ -151,11 +151,14 @@ def load_weights(
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read importance weights {path}: {error}") from error
     if len(lines) < 2 or lines[0] not in (_FILE_COMMENT, _SHARES_COMMENT):
-        raise UserError(f"{path} is no file of importance weights: make it again (stage weights)")
+        raise UserError(
+            f"{path} is no file of importance weights: remove it, and stage weights makes it again"
+        )
     header = lines[1].split("\t")
     if header != ["image", *class_names]:
         raise UserError(
-            f"importance weights {path} are for the classes {header[1:]}, not {list(class_names)}"
+            f"importance weights {path} are for the classes {header[1:]}, not {list(class_names)}: "
+            "remove the file, and stage weights makes it again"
         )
     kind = (_COUNT, int, "pixel counts")
     if lines[0] == _SHARES_COMMENT:
@@ -216,5 +219,5 @@ def _check_names(path, counts: dict[str, list[float]], names: Sequence[str]) -> 
         problem = f"lack {len(absent)} of the {len(names)} target training images"
         raise UserError(
             f"importance weights {path} {problem} and hold {len(extra)} others "
-            f"(first: {(absent + extra)[0]}): make them again for this list (stage weights)"
+            f"(first: {(absent + extra)[0]}): remove the file, and stage weights makes it again"
         )

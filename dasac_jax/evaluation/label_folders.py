@@ -17,14 +17,12 @@ from dasac_jax.data import finding, labels
 from dasac_jax.data.decoding import read_ids
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.errors import UserError
-from dasac_jax.evaluation.metrics import confusion_on_host
+from dasac_jax.evaluation import label_kinds
+from dasac_jax.evaluation.label_kinds import CITYSCAPES, LARGEST_LABEL_ID, TRAIN
+from dasac_jax.evaluation.metrics import values_together
 from dasac_jax.files import CITYSCAPES_LABEL
 
-TRAIN, CITYSCAPES = "train", "cityscapes"
-IDS = (TRAIN, CITYSCAPES)
-
 _FRAME = re.compile(r"([^_]+_\d{6}_\d{6})(?:_.*)?")
-_LARGEST_LABEL_ID = max(entry.label_id for entry in labels.CLASSES)
 # Cityscapes ships several files for a frame. The first of these endings that a folder has is that
 # of its true label maps.
 _TRUTH = {
@@ -84,7 +82,8 @@ def confusion(
 
     A few images are in memory at a time, however many there are. Raises UserError naming the
     first file that cannot be read as a label map (see `decoding.read_ids`), holds another value, or
-    differs from its partner in size.
+    differs from its partner in size; and where `label_kinds.check` finds that a score would mean
+    nothing.
     """
 
     palettes, true_palettes = Palettes(), Palettes()
@@ -97,16 +96,18 @@ def confusion(
                 f"prediction {pair.prediction} has {_size(predicted)} pixels, "
                 f"its truth {pair.truth} has {_size(truth)}: sizes have to agree"
             )
-        return confusion_on_host(truth, predicted, num_classes)
+        return values_together(truth, predicted)
 
-    total = np.zeros((num_classes, num_classes + 1), np.int64)
+    total = np.zeros((256, 256), np.int64)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         # In order, so that of several bad files it is always the same that is named.
         for done, counts in enumerate(pool.map(count, pairs), start=1):
             total += counts
             if update is not None:
                 update(done)
-    return total
+    kinds = label_kinds.Kinds(ids, truth_ids)
+    label_kinds.check(total, kinds, num_classes, [pair.truth.name for pair in pairs])
+    return label_kinds.counts(total, kinds, num_classes)
 
 
 def _keyed(paths: Sequence[Path], folder: Path, by_path: bool, kind: str) -> dict[str, Path]:
@@ -134,15 +135,15 @@ def _check_partners(
 
 
 def _read(path: Path, ids: str, num_classes: int, flag: str, palettes: Palettes) -> np.ndarray:
-    """A label file's train ids, (h, w) uint8; 255 is no class."""
+    """A label file's values, (h, w) uint8, all of them possible ones."""
     stored = read_ids(path, palettes)
     if ids == CITYSCAPES:
-        if stored.max() > _LARGEST_LABEL_ID:
+        if stored.max() > LARGEST_LABEL_ID:
             raise UserError(
                 f"label file {path} holds {stored.max()}, which is no Cityscapes id "
-                f"(0..{_LARGEST_LABEL_ID}); if these are train ids, give {flag} train"
+                f"(0..{LARGEST_LABEL_ID}); if these are train ids, give {flag} train"
             )
-        return labels.train_ids(stored)
+        return stored
     beyond = stored[(stored >= num_classes) & (stored != labels.IGNORE)]
     if beyond.size:
         raise UserError(

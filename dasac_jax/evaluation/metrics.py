@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasac_jax.data.labels import IGNORE
 from dasac_jax.errors import UserError
 
 
@@ -46,28 +45,33 @@ def confusion(labels: Any, predictions: Any, num_classes: int) -> jax.Array:
     return counts.reshape(num_classes, num_classes).astype(jnp.int32)
 
 
-def confusion_on_host(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """The counts of `confusion` by numpy, with one more column: pixels predicted as no class.
+def values_together(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """(256, 256) int64: how many pixels have each pair of a true and a predicted value.
 
-    labels, predictions: uint8 train ids 0..C-1 of one shape, C at most 254; labels of 255 are not
-    scored, predictions of 255 name no class. Returns (C, C + 1) int64. Label maps from disk are
-    counted with this: a device would only add copies, and here threads can share the work.
-    Raises UserError for shapes that differ and for other values, naming which of the two.
+    labels, predictions: uint8 of one shape. Label maps from disk are counted with this: a device
+    would only add copies, and here threads can share the work. What the values stand for can be
+    decided afterwards, see `folded`. Raises UserError for shapes that differ.
     """
     if labels.shape != predictions.shape:
         raise UserError(
             f"labels {labels.shape} and predictions {predictions.shape} differ in shape"
         )
-    for name, ids in (("labels", labels), ("predictions", predictions)):
-        # In uint8, 255 + 1 is 0: one comparison covers the classes and 255.
-        if ids.size and (ids + np.uint8(1)).max() > num_classes:
-            value = int(ids[(ids >= num_classes) & (ids != IGNORE)][0])
-            raise UserError(f"{name} hold {value}, which is no class: 0..{num_classes - 1} or 255")
-    # Two 8-bit ids in one 16-bit cell: the largest is 254 * 255 + 254.
-    cell = np.minimum(labels, num_classes).astype(np.uint16) * np.uint16(num_classes + 1)
-    cell += np.minimum(predictions, num_classes)
-    counts = np.bincount(cell.reshape(-1), minlength=(num_classes + 1) ** 2)
-    return counts.reshape(num_classes + 1, num_classes + 1)[:-1].astype(np.int64)
+    cell = labels.astype(np.uint16) * np.uint16(256) + predictions
+    return np.bincount(cell.reshape(-1), minlength=256 * 256).reshape(256, 256)
+
+
+def folded(
+    together: np.ndarray, label_ids: np.ndarray, prediction_ids: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """The counts of `confusion`, with one more column for pixels predicted as no class.
+
+    together: counts of `values_together`. label_ids, prediction_ids: (256,) the class of each
+    value; labels of no class, 255, are not scored. Returns (C, C + 1) int64.
+    """
+    by_class = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    rows, columns = (np.minimum(ids, num_classes) for ids in (label_ids, prediction_ids))
+    np.add.at(by_class, (rows[:, None], columns[None, :]), together)
+    return by_class[:-1]
 
 
 def summarise(confusion: Any, ignore: Iterable[int] = ()) -> dict[str, Any]:

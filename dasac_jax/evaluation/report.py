@@ -107,6 +107,7 @@ def _document(
                 "confusion": plain(result.counts[:, :-1]),
                 "predicted_as_no_class": plain(result.counts[:, -1]),
                 "facts": plain(result.facts),
+                "notes": list(result.notes),
             }
             for result in results
         },
@@ -119,9 +120,10 @@ def _document(
 
 
 def _minus(later: Any, earlier: Any) -> Any:
-    """Differences of scores, entry by entry; of how many classes a mean is over there is none."""
+    """Differences of scores, entry by entry; of what a mean is over there is none."""
     if isinstance(later, Mapping):
-        return {key: _minus(later[key], earlier[key]) for key in later if key != "classes"}
+        kept = later.keys() - {"classes", "of", "title"}
+        return {key: _minus(later[key], earlier[key]) for key in later if key in kept}
     return later - earlier
 
 
@@ -136,8 +138,8 @@ def _csv(results: Sequence[Result], by_name: Mapping[str, Any]) -> str:
         for index, name in enumerate(result.class_names):
             numbers = [float(values[key][index]) for key in _KEYS]
             writer.writerow([result.name, name, *numbers, truth[index], predicted[index]])
-        for name, mean in values["means"].items():
-            writer.writerow([result.name, name, *(mean[key] for key in _KEYS), "", ""])
+        for mean in values["means"].values():
+            writer.writerow([result.name, mean["title"], *(mean[key] for key in _KEYS), "", ""])
         writer.writerow([result.name, _ACCURACY, values["pixel_accuracy"], "", "", "", ""])
     return lines.getvalue()
 
@@ -172,7 +174,7 @@ def _table(
     totals = []
     for name in first["means"]:
         counted = [values["means"][name]["classes"] for values in (first, *others)]
-        label = name + _with_a_value(name, counted)
+        label = tables.mean_title(name, counted, first["means"][name]["of"])
         totals.append(line(label, lambda values, key, mean=name: values["means"][mean][key]))
     accuracy = line(_ACCURACY, lambda values, _: values["pixel_accuracy"])
     width = len(accuracy) - 1
@@ -195,14 +197,9 @@ def _letters_explained(results: Sequence[Result]) -> list[str]:
     return [f"{letter}: {result.name}" for letter, result in zip(letters, results, strict=True)]
 
 
-def _with_a_value(name: str, counted: Sequence[int]) -> str:
-    """How many classes a mean is over, where these are fewer than its name says.
-
-    counted: how many have a value, by result.
-    """
-    if all(f" {count} classes" in name for count in counted):
-        return ""
-    return f", {' / '.join(map(str, counted))} with a value"
+def _notes(results: Sequence[Result]) -> list[str]:
+    """What the results' numbers do not say, in lines."""
+    return [f"{result.name}: {note}" for result in results for note in result.notes]
 
 
 def _markdown(
@@ -214,6 +211,7 @@ def _markdown(
     """The text of evaluation.md."""
     parts = ["# Evaluation", "\n".join(f"- {line}" for line in _letters_explained(results))]
     parts += [*_tables_in_markdown(results, by_name), _NOTE]
+    parts.append("\n".join(f"- {line}" for line in _notes(results)))
     parts += [f"![{file.removesuffix('.png')}]({file})" for file in pictures]
     of_results = {result.name: {"images": result.images, **result.facts} for result in results}
     everything = [*of_results.items(), *facts.items()]
@@ -243,5 +241,7 @@ def _show(console: Console, results: Sequence[Result], by_name: Mapping[str, Any
     console.print(tables.terminal(_table(results, by_name, keys), Text(f"{title}, in %")))
     for line in _letters_explained(results):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in _notes(results):
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     if any(np.isnan(values["iou"]).any() for values in by_name.values()):
         console.print(_NOTE, markup=False, highlight=False)

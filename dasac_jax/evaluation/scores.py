@@ -17,25 +17,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from dasac_jax import config as recipe
 from dasac_jax.data import sources
 from dasac_jax.data.decoding import displayed_size, turned_hint
 from dasac_jax.data.labels import CLASS_NAMES, SYNTHIA_LEFT_OUT, SYNTHIA_LEFT_OUT_13
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.errors import UserError
-from dasac_jax.evaluation import label_folders, scoring
+from dasac_jax.evaluation import class_order, label_folders, scoring
 from dasac_jax.evaluation.metrics import summarise
-from dasac_jax.files import (
-    CONFIG_FILE,
-    DATA,
-    PREDICTED_CITYSCAPES_IDS,
-    PREDICTED_LABELS,
-    PREDICTION_RECORD,
-)
+from dasac_jax.files import PREDICTED_CITYSCAPES_IDS, PREDICTED_LABELS, PREDICTION_RECORD
 from dasac_jax.inference import trained_network
-from dasac_jax.runtime import data_parallel, logs
+from dasac_jax.reporting import tables
+from dasac_jax.runtime import compiled_sizes, data_parallel, logs
 
 # The folders in which `dasac_jax.predict` puts label maps of train ids and of Cityscapes ids.
 _PREDICTED = {
@@ -45,13 +38,15 @@ _PREDICTED = {
 _HEADER_THREADS = 8  # that read the sizes of images
 # Several checkpoints of one network are scored by one compiled program.
 _scorer = functools.lru_cache(maxsize=1)(scoring.scorer)
+_make_room = compiled_sizes.limiter()
 
 
 @dataclass(frozen=True)
 class Result:
     """What was counted for one network or one folder of predictions.
 
-    counts: (C, C + 1) int64 pixels, rows truth, columns prediction, the last of them no class.
+    counts: (C, C + 1) int64 pixels, rows truth, columns prediction, the last of them no class; in
+    the order of class_names. notes: what the numbers do not say, in words.
     """
 
     name: str
@@ -59,6 +54,7 @@ class Result:
     class_names: tuple[str, ...]
     images: int
     facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def of_folder(
@@ -73,17 +69,21 @@ def of_folder(
     """Score a folder of predicted label maps against a folder of true ones.
 
     predictions: a folder of label maps, or one that `dasac_jax.predict` wrote, which holds the
-    class names too. class_names: by default those, or Cityscapes'. ids, truth_ids: what the label
-    maps hold, see `label_folders.confusion`; truth_ids is by default `ids`. Raises UserError as
-    `label_folders.match` and `label_folders.confusion` do, and for Cityscapes ids of other
-    classes than Cityscapes'.
+    class names too. class_names: the truth's, in the order of its train ids; by default the
+    predictions', or Cityscapes'. Predictions of the same classes in another order are compared by
+    name. ids, truth_ids: what the label maps hold, see `label_folders.confusion`; truth_ids is by
+    default `ids`. Raises UserError as `label_folders.match` and `label_folders.confusion` do, for
+    predictions of other classes, and for Cityscapes ids of other classes than Cityscapes'.
     """
     truth_ids = truth_ids or ids
-    folder = predictions
+    folder, own = predictions, None
     if (predictions / PREDICTION_RECORD).is_file():
         folder = predictions / _PREDICTED[ids]
-        class_names = class_names or _recorded_classes(predictions / PREDICTION_RECORD)
-    names = tuple(class_names or CLASS_NAMES)
+        own = _recorded_classes(predictions / PREDICTION_RECORD)
+    names = tuple(class_names or own or CLASS_NAMES)
+    # Cityscapes ids name the classes themselves.
+    own = names if own is None or ids == label_folders.CITYSCAPES else own
+    class_order.check_same(predictions, own, names)
     if label_folders.CITYSCAPES in (ids, truth_ids) and names != CLASS_NAMES:
         raise UserError(
             f"Cityscapes ids stand for its {len(CLASS_NAMES)} classes, not for the {len(names)} "
@@ -94,18 +94,22 @@ def of_folder(
         counts = label_folders.confusion(
             pairs, len(names), ids=ids, truth_ids=truth_ids, update=update
         )
-    return Result(name, counts, names, len(pairs), {"predictions": str(folder)})
+    return _result(name, counts, own, names, len(pairs), {"predictions": str(folder)})
 
 
 @dataclass(frozen=True)
 class Network:
-    """A checkpoint's network with its weights, and what is known of it."""
+    """A checkpoint's network with its weights, and what is known of it.
+
+    class_names: in the order of what it predicts. facts: for reports. stored: all its metadata.
+    """
 
     path: Path
     model: nn.Module
     variables: dict[str, Any]
     class_names: tuple[str, ...]
     facts: dict[str, Any]
+    stored: dict[str, Any]
 
 
 def open_network(
@@ -113,8 +117,9 @@ def open_network(
 ) -> Network:
     """A checkpoint's student, or its teacher; see `trained_network.open_checkpoint` for the path.
 
-    class_names: those of the data; they have to be as many as the checkpoint's classes.
-    Raises UserError for checkpoints without such a network and for class counts that differ.
+    class_names: those of the data. A checkpoint that does not say its own has these, in this
+    order; one that does has to have the same in any order. Raises UserError for checkpoints
+    without such a network and for other classes.
     """
     model, networks, facts = trained_network.open_checkpoint(path)
     names = tuple(class_names or trained_network.class_names(facts))
@@ -123,19 +128,29 @@ def open_network(
             f"checkpoint {path} has {model.num_classes} classes, but {len(names)} are to be "
             f"scored: {', '.join(names)}"
         )
+    if facts.get("class_names"):
+        class_order.check_same(path, facts["class_names"], names)
+        names = tuple(facts["class_names"])
     variables = trained_network.choose(networks, path, teacher=teacher)
     stored = {key: facts[key] for key in ("arch", "stage", "step") if key in facts}
     about = {"checkpoint": str(path), "network": "teacher" if teacher else "student", **stored}
-    return Network(path, model, variables, names, about)
+    return Network(path, model, variables, names, about, dict(facts))
 
 
 def of_network(
-    name: str, network: Network, pairs: PairSource, *, batch: int | None = None
+    name: str,
+    network: Network,
+    pairs: PairSource,
+    *,
+    class_names: Sequence[str] | None = None,
+    batch: int | None = None,
 ) -> Result:
     """Score a network on labelled images at their full size.
 
-    batch: images at a time over all local devices, by default one for each. Raises UserError for
-    files that cannot be read or hold labels that are no classes of the network.
+    class_names: those that the labels' train ids stand for, the network's in any order; by default
+    in its own. batch: images at a time over all local devices, by default one for each. Raises
+    UserError for files that cannot be read or hold labels that are no classes of the network, and
+    where no pixel has a label.
     """
     classes, batch = len(network.class_names), batch or jax.local_device_count()
     if pairs.id_map and pairs.num_classes != classes:
@@ -149,6 +164,7 @@ def of_network(
     with logs.progress(name, len(pairs)) as update:
         try:
             for group in by_size(pairs, classes):
+                _make_room((network.model, group.size))
                 counts, _ = scoring.confusion(
                     score, variables, group, batch=batch,
                     update=lambda scored, before=done: update(before + scored),
@@ -160,27 +176,10 @@ def of_network(
             ) from error
     none = np.zeros((classes, 1), np.int64)  # a network predicts a class everywhere
     counts = np.concatenate([total, none], axis=1)
-    return Result(name, counts, network.class_names, len(pairs), network.facts)
-
-
-def open_pairs(
-    checkpoint: Path, *, root: Path | None, split: str, list_file: Path | None
-) -> PairSource:
-    """The labelled images to score a checkpoint on, none of them decoded yet.
-
-    They are those of a list file (`image label` in each line, relative to the data root), or a
-    split of a prepared root (a role of `sources.open_source`). root: by default the data of the
-    run that the checkpoint lies in, and "data" where it lies in none. The images may differ in
-    size, see `by_size`. Raises UserError for bad lists, lines without a label, and missing
-    folders and files.
-    """
-    data = _data_config(checkpoint, root)
-    return sources.open_source(data, split, list_file)
-
-
-def left_out(checkpoint: Path) -> tuple[int, ...]:
-    """The train ids that a checkpoint's run leaves out of its mean; none if it lies in no run."""
-    return tuple(_run_config(checkpoint).get("left_out", ()))
+    if not total.any():
+        raise UserError(f"{pairs.name}: no label pixel stands for a class, so nothing is scored")
+    names = tuple(class_names or network.class_names)
+    return _result(name, counts, network.class_names, names, len(pairs), network.facts)
 
 
 def by_size(pairs: PairSource, num_classes: int) -> list[PairSource]:
@@ -238,8 +237,9 @@ def scores(result: Result, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, A
 
     iou, precision, recall: (C,) float64, nan where there is nothing to divide by.
     pixel_accuracy: float. means: for each of `wanted` a dictionary of iou, precision and recall
-    over the classes that have a value, and "classes", how many have an IoU. Pixels predicted as
-    no class are missed ones of their true class, as in the official evaluation.
+    over the classes that have a value; "classes", how many have an IoU, "of" how many; and "title",
+    which says so. Pixels predicted as no class are missed ones of their true class, as in the
+    official evaluation.
     """
     classes = len(result.counts)
     # Pixels predicted as no class go to one more class, which is never true and is cut off below.
@@ -249,14 +249,37 @@ def scores(result: Result, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, A
     return {
         **values,
         "pixel_accuracy": summary["pixel_accuracy"],
-        "means": {
-            name: {
-                **{key: _mean(np.delete(value, ids)) for key, value in values.items()},
-                "classes": int((~np.isnan(np.delete(values["iou"], ids))).sum()),
-            }
-            for name, ids in ((name, list(ids)) for name, ids in wanted.items())
-        },
+        "means": {name: _mean_scores(name, values, ids) for name, ids in wanted.items()},
     }
+
+
+def _mean_scores(name: str, values: Mapping[str, np.ndarray], without: Sequence[int]) -> Any:
+    """The means of scores by class, over the classes that have a value, and over how many."""
+    kept = {key: np.delete(value, list(without)) for key, value in values.items()}
+    present, of = int((~np.isnan(kept["iou"])).sum()), len(kept["iou"])
+    return {
+        **{key: _mean(value) for key, value in kept.items()},
+        "classes": present,
+        "of": of,
+        "title": tables.mean_title(name, [present], of),
+    }
+
+
+def _result(name, counts, own, names, images, facts) -> Result:
+    """The result of counts whose columns are in the order `own` of what was predicted.
+
+    names: the classes in the order of the truth, which the result has.
+    """
+    notes = []
+    if own != names:
+        counts = class_order.by_name(counts, own, names)
+        notes.append(f"it predicts the classes in the order {', '.join(own)}: compared by name")
+    if not np.trace(counts[:, :-1]):
+        notes.append(
+            f"not one of {counts.sum()} scored pixels is right: are these the same classes, "
+            "images and ids?"
+        )
+    return Result(name, counts, names, images, facts, tuple(notes))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -270,29 +293,3 @@ def _recorded_classes(path: Path) -> tuple[str, ...]:
         return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error!r}; give a folder of label maps") from error
-
-
-def _run_config(checkpoint: Path) -> dict[str, Any]:
-    """The configuration of the run that a checkpoint lies in; empty where it lies in none."""
-    # The checkpoint may be RUN, RUN/stage, RUN/stage/best or RUN/stage/best/step.
-    for folder in [checkpoint, *checkpoint.absolute().parents][:4]:
-        path = folder / CONFIG_FILE
-        if path.is_file():
-            try:
-                config = json.loads(path.read_text(encoding="utf-8"))
-                return {**config, "data.root": config["data.root"] or str(folder / DATA)}
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path} cannot be read: {error}") from error
-    return {}
-
-
-def _data_config(checkpoint: Path, root: Path | None) -> ConfigDict:
-    """The `data` section of the checkpoint's run, or the base recipe's where it lies in none."""
-    config = recipe.base()
-    run = _run_config(checkpoint)
-    stored = {key: value for key, value in run.items() if key.startswith("data.")}
-    with config.ignore_type():  # JSON has lists for tuples
-        config.update_from_flattened_dict(stored)
-    if root is not None:
-        config.data.root = str(root)
-    return config.data

@@ -12,6 +12,7 @@ import numpy as np
 
 from dasac_jax.data import loader
 from dasac_jax.data.pairs import PairSource
+from dasac_jax.errors import UserError
 from dasac_jax.evaluation import metrics
 from dasac_jax.image.normalise import normalise
 from dasac_jax.image.resize import resize_image
@@ -23,6 +24,7 @@ Predict = Callable[[Any, np.ndarray], tuple[jax.Array, jax.Array]]
 Score = Callable[[Any, Any], tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]]
 
 FULL, RESIZE, CENTRE = "full", "resize", "centre"
+_NOT_FINITE = -1  # in place of a count
 
 
 def predictor(model: nn.Module) -> Predict:
@@ -37,25 +39,30 @@ def predictor(model: nn.Module) -> Predict:
 def class_counts(
     predict: Predict, variables: Any, pairs: PairSource, num_classes: int, *, batch: int
 ) -> Iterator[np.ndarray]:
-    """(C,) int64 for each image in order: how many of its pixels are predicted as each class.
+    """(B, C) int64 for each batch in order: how many pixels of its images are of each class.
 
-    Full resolution, single scale; labels are not read. Of several processes each gives the
-    images of its part. Raises Stopped where a stop is requested.
+    The classes are the predicted ones, at full resolution and a single scale; labels are not read.
+    The last batch may have fewer images. Of several processes each gives the
+    images of its part. Raises Stopped where a stop is requested, and UserError where the network's
+    results are not finite.
     """
     variables = data_parallel.replicate_locally(variables)
     for items in _batches(pairs, processes.part_of(len(pairs)), batch):
         stop_requests.check()
-        labels = jax.device_get(predict(variables, _to_devices(items["image"]))[0])
-        for image in labels.reshape(-1, *labels.shape[2:])[items["valid"]]:
-            yield np.bincount(image.ravel(), minlength=num_classes)
+        found = predict(variables, _to_devices(items["image"]))
+        labels, confidence = jax.device_get(found)
+        _check_finite(np.isfinite(confidence).all(), items)
+        images = labels.reshape(-1, *labels.shape[2:])[items["valid"]]
+        yield np.stack([np.bincount(image.ravel(), minlength=num_classes) for image in images])
 
 
 def scorer(model: nn.Module, *, mode: str = FULL, size: Size | None = None) -> Score:
     """variables, (images, labels) with a leading axis of devices → counts, and what was scored.
 
     mode: "full" scores images at their size, "resize" resizes image and label to `size` first,
-    "centre" cuts `size` out of the middle. Counts are (D, C, C) int32; what was scored: images
-    (D, B, H, W, 3), labels and predictions (D, B, H, W).
+    "centre" cuts `size` out of the middle. Counts are (D, C, C) int32, -1 where a result of the
+    network is not finite; what was scored: images (D, B, H, W, 3), labels and predictions
+    (D, B, H, W).
     """
 
     def score(variables, batch):
@@ -64,8 +71,9 @@ def scorer(model: nn.Module, *, mode: str = FULL, size: Size | None = None) -> S
             images, labels = _resized(images, labels, size)
         elif mode == CENTRE:
             images, labels = _centre(images, size), _centre(labels, size)
-        predictions, _ = predict_step(variables, normalise(images), model=model)
+        predictions, confidence = predict_step(variables, normalise(images), model=model)
         counts = metrics.confusion(labels, predictions, model.num_classes)
+        counts = jnp.where(jnp.isfinite(confidence).all(), counts, _NOT_FINITE)
         return counts, (images, labels, predictions)
 
     return data_parallel.over_local_devices(score)
@@ -84,7 +92,7 @@ def confusion(
 
     Of several processes each scores a part of the images, all get the sum, and the first one what
     is kept. update: called after each batch with how many images this process has scored. Raises
-    Stopped where a stop is requested.
+    Stopped where a stop is requested, and UserError where the network's results are not finite.
     """
     variables = data_parallel.replicate_locally(variables)
     total, kept, done = np.int64(0), [], 0
@@ -92,7 +100,9 @@ def confusion(
         stop_requests.check()
         # Padding repeats an image with every label ignored, so it counts nothing.
         counts, shown = score(variables, (_to_devices(items["image"]), _to_devices(items["label"])))
-        total = total + jax.device_get(counts).astype(np.int64).sum(0)
+        counts = jax.device_get(counts).astype(np.int64)
+        _check_finite((counts != _NOT_FINITE).all(), items)
+        total = total + counts.sum(0)
         done += int(items["valid"].sum())
         if update is not None:
             update(done)
@@ -126,6 +136,14 @@ def _batches(pairs, rows, batch):
     size = -(-batch // jax.device_count()) * devices
     # With fewer images read ahead than there are threads, some of these would idle.
     return loader.evaluation_batches(pairs, size, prefetch=max(2, -(-loader.NUM_THREADS // size)))
+
+
+def _check_finite(is_finite, items):
+    if not is_finite:
+        raise UserError(
+            f"the network's results for {items['names'][0]}, or an image of the same batch, are "
+            "not finite: its weights are too large to compute with; take another checkpoint"
+        )
 
 
 def _to_devices(array):

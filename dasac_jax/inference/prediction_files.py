@@ -26,7 +26,7 @@ from dasac_jax.files import (
 )
 from dasac_jax.inference.image_files import ImageFile
 from dasac_jax.inference.origins import Compared, Origins
-from dasac_jax.inference.predictor import AsyncPredict, Prediction
+from dasac_jax.inference.predictor import AsyncPredict, Prediction, check_finite
 from dasac_jax.inference.streaming import stream
 from dasac_jax.reporting import label_pictures
 
@@ -155,9 +155,9 @@ def predict_files(
     predict: as `predictor.create` makes it. classes: the network's, with names and colours.
     batch: the number of images that `predict` takes at a time. All files of a changed image are
     replaced; those of an image without record are kept if their labels are what is predicted.
-    Yields the number of images done so far. Raises UserError for an image that cannot be read, a
-    file that cannot be written, and labels without record that are another image's; every file is
-    complete or absent.
+    Yields the number of images done so far after each batch. Raises UserError for an image that
+    cannot be read, for results that are not finite, a file that cannot be written, and labels
+    without record that are another image's; every file is complete or absent.
     """
 
     def read(image: ImageFile) -> np.ndarray:
@@ -165,6 +165,7 @@ def predict_files(
         return read_rgb(image.path)
 
     def write(image: ImageFile, pixels: np.ndarray, found: Prediction, index: int) -> None:
+        check_finite(found.confidence[index], f"image {image.path}")
         if image.name in work.compared.changed:
             for kind in PREDICTIONS:
                 output_path(folder, image, kind).unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,15 +19,12 @@ from dasac_jax.image.normalise import normalise
 from dasac_jax.image.resize import resize_image
 from dasac_jax.inference.streaming import prefetch
 from dasac_jax.models.layers import corner_aligned_matrix, upsample
-from dasac_jax.runtime import data_parallel
+from dasac_jax.runtime import compiled_sizes, data_parallel
 
 Size = tuple[int, int]
 
 SMALLEST = 32
 """The smallest side in pixels: below it the poolings of a network of stride 8 have no input."""
-
-# Compiled programs that are kept, one per size of image: many sizes would fill the memory.
-_SIZES_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,19 @@ class Prediction(NamedTuple):
     labels: np.ndarray
     confidence: np.ndarray
     probabilities: np.ndarray | None
+
+
+def check_finite(confidence: np.ndarray, what: str) -> None:
+    """Raise UserError where confidences are not finite: the labels then are 0 and mean nothing.
+
+    what: the image or images that were predicted, as the message is to call them.
+    """
+    if not np.isfinite(confidence).all():
+        share = 100 * np.mean(~np.isfinite(confidence))
+        raise UserError(
+            f"the network's results for {what} are not finite ({share:.0f} % of the pixels): its "
+            "weights are too large to compute with; take another checkpoint"
+        )
 
 
 AsyncPredict = Callable[[np.ndarray], Callable[[], Prediction]]
@@ -121,16 +130,7 @@ def _whole_images(model: nn.Module, variables: Any, options: Options) -> AsyncPr
         return labels, probs.max(-1), kept
 
     program = data_parallel.over_local_devices(run)
-    sizes: set[Size] = set()
-    lock = threading.Lock()
-
-    def make_room(size: Size) -> None:
-        with lock:
-            if size not in sizes and len(sizes) >= _SIZES_KEPT:
-                sizes.clear()
-                jax.clear_caches()  # only this frees the programs that pmap has compiled
-            sizes.add(size)
-
+    make_room = compiled_sizes.limiter()
     smallest = math.ceil(SMALLEST / min(options.scales))
 
     def start(images: np.ndarray) -> Callable[[], Prediction]:

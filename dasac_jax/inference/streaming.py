@@ -33,27 +33,31 @@ def stream(
     in threads while the next batch is computed. A batch has fewer images at the end, and when too
     many images of other sizes wait. At most about 7 batches and 3 · threads images are in memory.
 
-    Yields the number of items written so far. The first exception of any part ends it; what was
-    handed to the writing threads by then is still written.
+    Yields the number of items written so far, each time that all of a batch are written. The first
+    exception of any part ends it; what was handed to the writing threads by then is still written.
     """
     with ExitStack() as stack:
         readers = ThreadPoolExecutor(threads, thread_name_prefix="read")
         stack.callback(readers.shutdown, cancel_futures=True)
         writers = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="write"))
-        writing: deque[Future] = deque()
+        writing: deque[tuple[Future, bool]] = deque()  # and whether it is its batch's last one
         done = 0
         for members, wait in prefetch(_batches(items, readers, read, predict, batch, threads)):
             result = wait()
             for index, (item, image) in enumerate(members):
                 if len(writing) >= 2 * threads:
-                    writing.popleft().result()
+                    future, completes_batch = writing.popleft()
+                    future.result()
                     done += 1
-                    yield done
-                writing.append(writers.submit(write, item, image, result, index))
-        for future in writing:
+                    if completes_batch:
+                        yield done
+                future = writers.submit(write, item, image, result, index)
+                writing.append((future, index == len(members) - 1))
+        for future, completes_batch in writing:
             future.result()
             done += 1
-            yield done
+            if completes_batch:
+                yield done
 
 
 def _batches(items, readers, read, predict, batch, threads) -> Iterator[tuple[list, Callable]]:

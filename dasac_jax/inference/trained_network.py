@@ -40,8 +40,8 @@ def open_checkpoint(path: Path | str) -> tuple[nn.Module, Networks, Facts]:
 
     Returns the module, {"student": variables} with "teacher" where the checkpoint has one that was
     trained, and the stored metadata with "step" added. Variables are {"params", "batch_stats"} of
-    numpy arrays. Raises UserError where there is no checkpoint, where its network is unknown, and
-    where its arrays are not that network's.
+    numpy arrays. Raises UserError where there is no checkpoint, where its network is unknown, where
+    its arrays are not that network's, and where they are not finite.
     """
     path = Path(path)
     arrays, facts = _read(path)
@@ -134,7 +134,7 @@ class Network:
 
         images: (H, W, 3) or (B, H, W, 3) uint8 RGB of any size; each size is compiled once. As
         many images as there are devices are predicted at a time. Raises UserError for another
-        shape or type.
+        shape or type, and for results that are not finite.
         """
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
@@ -150,6 +150,7 @@ class Network:
         found = [wait() for wait in prefetch(started)]
         labels = np.concatenate([part.labels for part in found])
         confidence = np.concatenate([part.confidence for part in found])
+        predictor.check_finite(confidence, f"{len(batch)} images")
         return (labels, confidence) if images.ndim == 4 else (labels[0], confidence[0])
 
 
@@ -191,7 +192,10 @@ def _in_order(stage: Path) -> tuple[Path, Path]:
 def _fitted(
     path: Path, name: str, given: dict[str, Any], needed: dict[str, tuple[int, ...]]
 ) -> Variables:
-    """The network's collections out of `given`. Raises UserError where names or shapes differ."""
+    """The network's collections out of `given`.
+
+    Raises UserError where names or shapes differ, and where numbers are not finite.
+    """
     stored = flatten_dict({key: given.get(key, {}) for key in _COLLECTIONS}, sep="/")
     phrases = matching.described(stored, needed, needs="needed is")
     if phrases:
@@ -199,4 +203,5 @@ def _fitted(
             f"the {name} in checkpoint {path} is not of the network that it names: it "
             + matching.shortened(phrases)
         )
+    matching.check_finite(path, {f"{name}'s {key}": array for key, array in stored.items()})
     return {key: given.get(key, {}) for key in _COLLECTIONS}

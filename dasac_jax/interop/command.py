@@ -54,6 +54,8 @@ def _run(options: argparse.Namespace, console: Console) -> None:
             ) from None
         raise
     console.print(convert.table(done))
+    for note in done.contents.notes:
+        _print(console, f"note: {note}")
     _print(console, f"{options.input}: {done.identity.text}")
     _print(console, f"checkpoint: {done.output}")
 

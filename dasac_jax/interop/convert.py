@@ -112,6 +112,8 @@ def facts(contents: Contents, name: str, sums: published.Digests) -> dict[str, A
         "stage": "adapt" if contents.kind == "final" else "baseline",
         "origin": {"file": name, "kind": contents.kind, "md5": sums.md5, "sha256": sums.sha256},
     }
+    if contents.notes:
+        found["origin"]["notes"] = contents.notes
     if contents.epoch is not None:
         found |= {"epoch": contents.epoch, "best_score": contents.score or 0.0}
     if contents.missing:

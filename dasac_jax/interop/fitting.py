@@ -144,7 +144,8 @@ def fitted(
     if words:
         hint = "; --allow-missing makes new heads" if missing and missing == new else ""
         raise UserError(f"it does not fit {arch}: {'; '.join(words)}{hint}")
-    return {name: arrays[name].astype(np.float32, copy=False) for name in shapes if name in arrays}
+    with np.errstate(over="ignore"):  # the result is not finite then, which is checked later
+        return {n: arrays[n].astype(np.float32, copy=False) for n in shapes if n in arrays}
 
 
 def is_floating(array: np.ndarray) -> bool:

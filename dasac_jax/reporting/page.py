@@ -102,7 +102,8 @@ def _mean_scores(result: Mapping[str, Any]) -> Iterator[str]:
         )
     yield (
         f'<ul class="tiles" aria-label="Mean IoU in percent">\n{"".join(tiles)}</ul>\n'
-        '<p class="soft">Mean IoU in % on the target validation set.</p>\n'
+        '<p class="soft">Mean IoU in % on the target validation set.'
+        f" {html.escape(summary.absent_note(result))}</p>\n"
     )
 
 
@@ -136,8 +137,9 @@ def _class_scores(result: Mapping[str, Any]) -> Iterator[str]:
         left_out = name in result["left_out"]
         note = f"<small>{summary.NOT_IN_MEAN}</small>" if left_out else ""
         body += _row(f"{dot}{html.escape(name)}{note}", scores, compared)
+    titles = {"mean IoU": summary.mean_title(result)}
     totals = summary.totals(result).items()
-    foot = "".join(_row(title, scores, compared) for title, scores in totals)
+    foot = "".join(_row(titles.get(title, title), scores, compared) for title, scores in totals)
     content = (
         '<div class="scroll" tabindex="0" role="group" aria-label="Table">\n'
         f'<table class="scores">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n'

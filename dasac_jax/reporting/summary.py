@@ -54,11 +54,12 @@ def write(
     """
     workdir = Path(workdir)
     class_names = [entry.name for entry in classes]
+    left_out = [class_names[index] for index in ignore]
     result: dict[str, Any] = {
-        name: _by_name(summary, class_names) for name, summary in rows.items()
+        name: _by_name(summary, class_names, left_out) for name, summary in rows.items()
     }
     result["classes"] = {entry.name: list(entry.color) for entry in classes}
-    result["left_out"] = [class_names[index] for index in ignore]
+    result["left_out"] = left_out
     result["facts"] = plain(facts)
     if picture is not None:
         write_file(workdir / PICTURE_FILE, png(picture))
@@ -96,7 +97,7 @@ def show(workdir: Path | str, *, console: Console | None = None) -> None:
     console = console or Console()
     if evaluations(result):
         console.print(tables.terminal(_table(result), "IoU in %, target validation set"))
-    for line in gains(result):
+    for line in filter(None, [absent_note(result), *gains(result)]):
         console.print(line, markup=False, highlight=False)
     for name in (PAGE_FILE, REPORT_FILE, PICTURE_FILE):
         if (Path(workdir) / name).exists():
@@ -133,6 +134,36 @@ def totals(result: Mapping[str, Any]) -> dict[str, Scores]:
     }
 
 
+def mean_title(result: Mapping[str, Any], name: str = "mean IoU") -> str:
+    """A mean's name, with over how many classes it is where some are absent.
+
+    Absent is a class without an IoU: it is neither in the truth nor predicted.
+    """
+    found = evaluations(result).values()
+    counted = [_counted(scores["iou"], result["left_out"]) for scores in found]
+    return tables.mean_title(name, [n for n, _ in counted], counted[0][1] if counted else 0)
+
+
+def absent(result: Mapping[str, Any]) -> list[str]:
+    """The classes of the mean that have no IoU in some evaluation."""
+    return [
+        name
+        for name, scores in ious(result).items()
+        if None in scores.values() and name not in result["left_out"]
+    ]
+
+
+def absent_note(result: Mapping[str, Any]) -> str:
+    """A sentence on the classes that the mean lacks; empty where it lacks none."""
+    names = absent(result)
+    if not names:
+        return ""
+    return (
+        f"{mean_title(result, 'mean')}: {', '.join(names)} "
+        f"{'is' if len(names) == 1 else 'are'} neither in the truth nor predicted."
+    )
+
+
 def gains(result: Mapping[str, Any]) -> list[str]:
     """What each stage brought in points of mean IoU, where both sides were evaluated."""
     miou = totals(result)["mean IoU"]
@@ -146,11 +177,21 @@ def gains(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _by_name(summary: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
-    """A summary with scores by class name, and None for nan."""
+def _counted(iou: Mapping[str, float | None], left_out: Sequence[str]) -> tuple[int, int]:
+    """How many classes of the mean have an IoU, and how many there are."""
+    values = [value for name, value in iou.items() if name not in left_out]
+    return sum(value is not None for value in values), len(values)
+
+
+def _by_name(
+    summary: Mapping[str, Any], class_names: Sequence[str], left_out: Sequence[str]
+) -> dict[str, Any]:
+    """A summary with scores by class name, and None for nan; and what its mean is over."""
     scores: dict[str, Any] = {key: plain(summary[key]) for key in ("miou", "pixel_accuracy")}
     for key in ("iou", "precision", "recall"):
         scores[key] = dict(zip(class_names, plain(summary[key]), strict=True))
+    present, of = _counted(scores["iou"], left_out)
+    scores["mean"] = tables.mean_title(f"mean over {of} classes", [present], of)
     return scores
 
 
@@ -164,7 +205,8 @@ def _table(result: Mapping[str, Any]) -> tables.Table:
         line(f"{name} {NOT_IN_MEAN}" if name in result["left_out"] else name, scores)
         for name, scores in ious(result).items()
     ]
-    last = [line(title, scores) for title, scores in totals(result).items()]
+    titles = {"mean IoU": mean_title(result)}
+    last = [line(titles.get(title, title), scores) for title, scores in totals(result).items()]
     return tables.Table(["class", *evaluations(result)], lines, last)
 
 
@@ -176,6 +218,7 @@ def _markdown(result: Mapping[str, Any], with_picture: bool) -> str:
         parts.append(f"![Image, truth and predictions]({PICTURE_FILE})")
     if scored:
         parts.append(tables.markdown(_table(result)))
+        parts.append(absent_note(result))
     parts.append("\n".join(f"- {line}" for line in gains(result)))
     facts = result["facts"].items()
     parts.append("\n".join(f"- {name}: {tables.one_line(fact)}" for name, fact in facts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import rich.table
@@ -31,6 +31,20 @@ def percent(
     if score is None or math.isnan(score):
         return missing
     return f"{100 * score:{sign}.{digits}f}"
+
+
+def mean_title(name: str, present: Sequence[int], of: int) -> str:
+    """A mean's name with over how many classes it is: "mean over 1 of 2 classes".
+
+    name: such as "mean over 2 classes" or "mean IoU". present: how many classes have a value, of
+    one result or of several. of: of how many; where all have one, the name stays as it is.
+    """
+    if all(count == of for count in present):
+        return name
+    shown = present[:1] if len(set(present)) == 1 else present
+    what = f"over {' / '.join(map(str, shown))} of {of} classes"
+    whole = f"over {of} classes"
+    return name.replace(whole, what) if whole in name else f"{name} {what}"
 
 
 def markdown(table: Table) -> str:

@@ -95,10 +95,13 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Follow a loop of `total` steps of which `initial` are done.
 
-    Yields update(step, values={}): call it after each step with the number of steps done and
-    scalars by name. They are read on every `log_every`-th and the last step only, so they may be
-    arrays still being computed. Those steps give a line in the log; on a terminal a bar shows
-    the same and the log's lines go to the file alone.
+    Yields update(step, values={}): call it with the number of steps done and scalars by name after
+    each step, or after each batch where several are done at once: within a batch there is no rate
+    to measure. The values are read on every `log_every`-th and the last step only, so they may be
+    arrays still being computed. Those steps, or the first batch that ends behind them, give a line
+    in the log; on a terminal a bar shows the same and the log's lines go to the file alone. A line
+    has the rate since the line before, the last one that of the whole loop, and none has a rate
+    where nothing was done yet.
     """
     console = _console()
     bar = Progress(
@@ -109,18 +112,24 @@ def progress(
         console=console,
     )
     task = bar.add_task(description, total=total, completed=initial, status="")
-    last_step, last_time = initial, time.monotonic()
+    began = last_time = time.monotonic()
+    last_step = initial
 
     def update(step: int, values: Mapping[str, Any] | None = None) -> None:
         nonlocal last_step, last_time
-        if step % log_every and step != total:
+        passed = step // log_every > last_step // log_every
+        if not passed and step % log_every and step != total:
             bar.update(task, completed=step)
             return
         # Reading the values waits until the device has computed them. The clock is read after
         # that: before, it would measure how fast steps are started.
         numbers = {name: float(value) for name, value in (values or {}).items()}
         now = time.monotonic()
-        status = _status(step - last_step, now - last_time, total - step, numbers)
+        if step == total:  # the few steps since the line before would give a rate of chance
+            rate = _rate(step - initial, now - began)
+        else:
+            rate = _rate(step - last_step, now - last_time)
+        status = _status(rate, total - step, numbers)
         last_step, last_time = step, now
         bar.update(task, completed=step, status=status)
         _LOGGER.info(
@@ -144,9 +153,16 @@ def _console() -> Console:
     return Console(quiet=True)
 
 
-def _status(done: int, seconds: float, left: int, values: Mapping[str, float]) -> str:
-    """Rate, time to go and values, as in "3.9 it/s  eta 0:02:03  loss_source 1.234"."""
-    rate = done / seconds if done > 0 and seconds > 0 else 0.0
-    eta = str(datetime.timedelta(seconds=round(left / rate))) if rate else "unknown"
-    numbers = [f"{name} {value:.4g}" for name, value in values.items()]
-    return "  ".join([f"{rate:.3g} it/s", f"eta {eta}", *numbers])
+def _rate(done: int, seconds: float) -> float | None:
+    return done / seconds if done > 0 and seconds > 0 else None
+
+
+def _status(rate: float | None, left: int, values: Mapping[str, float]) -> str:
+    """Rate, time to go and values, as in "3.9 it/s  eta 0:02:03  loss_source 1.234".
+
+    Where there is no rate yet, the values alone.
+    """
+    times = []
+    if rate:
+        times = [f"{rate:.3g} it/s", f"eta {datetime.timedelta(seconds=round(left / rate))}"]
+    return "  ".join([*times, *(f"{name} {value:.4g}" for name, value in values.items())])

@@ -11,6 +11,7 @@ import numpy as np
 
 from dasac_jax.checkpoints import store
 from dasac_jax.data import sources
+from dasac_jax.errors import UserError
 from dasac_jax.evaluation import scoring
 from dasac_jax.evaluation.metrics import summarise
 from dasac_jax.files import PAGE_FILE
@@ -18,7 +19,7 @@ from dasac_jax.method import state as states
 from dasac_jax.reporting import metrics_log, summary
 from dasac_jax.reporting.label_pictures import colourise, panel
 from dasac_jax.runtime import data_parallel, processes
-from dasac_jax.training import from_config, initial_state, stages
+from dasac_jax.training import from_config, initial_state, lists_record, stages
 from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)
@@ -66,6 +67,11 @@ def _score(run: Run, reached: dict[str, int]) -> None:
             counts, kept[name] = scoring.confusion(
                 score, variables, pairs, batch=run.config.validation_batch, keep=PICTURED
             )
+            if not counts.any():
+                raise UserError(
+                    f"val: no label pixel of {images} images stands for a class, so nothing can be "
+                    "scored: mend the labels or data.classes.target_ids; all networks are kept"
+                )
             rows[name] = summarise(counts, run.config.left_out)
     else:
         _LOG.info("nothing is scored: %s has no list of labelled images", run.config.data.lists)
@@ -81,6 +87,8 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
     }
+    if changes := lists_record.changes(run):
+        facts["images changed on the way"] = changes
     # So that no page of an earlier result outlives a stop before the new one is written.
     (run.folder / PAGE_FILE).unlink(missing_ok=True)
     summary.write(

@@ -16,6 +16,7 @@ since drawing the weights of a large network takes half a minute to compile.
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dasac_jax.checkpoints import matching, store
+from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.method.state import TrainState
 from dasac_jax.models import NEW_LAYERS
@@ -45,7 +47,7 @@ def of_baseline(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
     if _snapshot_of(run.config.init, "baseline"):
         return _continued(run, "baseline", fresh)
     if run.config.init:
-        return _given(run.config.init, fresh), {}
+        return _given(run, fresh), {}
     return fresh(), {}
 
 
@@ -86,9 +88,9 @@ def handed_on(run: Run, fresh: Fresh, stage: str) -> tuple[TrainState, Facts]:
     if run.config.init and stage == "baseline":
         _LOG.info("no %s in %s: taking %s for it", stage, run.folder, run.config.init)
         if _snapshot_of(run.config.init, "baseline"):
-            _check_classes(run.config.init, store.facts(run.config.init), fresh)
+            _check_classes(run, store.facts(run.config.init), fresh)
             return _restored(run, run.config.init, fresh)
-        return _given(run.config.init, fresh), {}
+        return _given(run, fresh), {}
     raise UserError(
         f"there is no checkpoint in {run.newest(stage)}: run stage {stage} first "
         f"(--config.stages={stage}), or give --config.init=CHECKPOINT"
@@ -96,9 +98,14 @@ def handed_on(run: Run, fresh: Fresh, stage: str) -> tuple[TrainState, Facts]:
 
 
 def _restored(run, path, fresh):
-    """A whole state of the run's network. Raises UserError naming what is another one's."""
-    needs = {key: run.network()[key] for key in ("arch", "num_classes")}
-    return store.restore(path, jax.eval_shape(fresh), needs=needs)
+    """A whole state of the run's network.
+
+    Raises UserError naming what is another one's, and what is not finite.
+    """
+    needs = {key: run.network()[key] for key in ("arch", "num_classes", "class_names")}
+    state, facts = store.restore(path, jax.eval_shape(fresh), needs=needs)
+    matching.check_finite(Path(path), matching.named_leaves(state))
+    return state, facts
 
 
 # Metadata of checkpoints that earlier versions wrote, by today's names.
@@ -129,7 +136,7 @@ def _snapshot_of(path: str, stage: str) -> bool:
 def _continued(run, stage, fresh):
     """A converted snapshot as a whole, at the first step of its epoch."""
     path, epochs = run.config.init, run.config[stage].epochs
-    _check_classes(path, store.facts(path), fresh)
+    _check_classes(run, store.facts(path), fresh)
     state, facts = _restored(run, path, fresh)
     if facts["epoch"] >= epochs:
         raise UserError(
@@ -142,22 +149,45 @@ def _continued(run, stage, fresh):
     return state, {"first_epoch": 0, "best_score": facts["best_score"]}
 
 
-def _check_classes(path: str, facts: Facts, fresh: Fresh) -> None:
-    """Raise UserError where a checkpoint's last layers were trained for other classes than ours."""
-    there, here = facts.get("num_classes"), len(jax.eval_shape(fresh).class_prior)
-    if there not in (None, here) and not facts.get("drawn"):
+def _check_classes(run: Run, facts: Facts, fresh: Fresh) -> None:
+    """Raise UserError where `config.init`'s last layers were trained for other classes than ours.
+
+    Classes are compared by name and order where the checkpoint says them; where it does not, they
+    have to be as many, and are taken in the order of ours.
+    """
+    path, names = run.config.init, [entry.name for entry in run.classes]
+    if facts.get("drawn") or "num_classes" not in facts:
+        return
+    there, here = facts["num_classes"], len(jax.eval_shape(fresh).class_prior)
+    stored = facts.get("class_names")
+    without = "give weights without last layers, such as ImageNet's, or leave config.init empty"
+    if there != here:
         raise UserError(
             f"config.init: checkpoint {path} has {there} classes, this configuration has {here}: "
-            "give weights without last layers, such as ImageNet's, or leave config.init empty"
+            f"{without}"
         )
+    if stored and stored != names:
+        advice = without
+        if sorted(stored) == sorted(names):
+            advice = "give data.classes.names and data.classes.palette in the checkpoint's order"
+        raise UserError(
+            f"config.init: checkpoint {path} has the classes {', '.join(stored)}, this "
+            f"configuration {', '.join(names)}: {advice}"
+        )
+    if not stored and run.classes != CLASSES:
+        _LOG.warning(
+            "config.init: checkpoint %s does not name its %d classes: its last layers are taken "
+            "for those of %s, in this order", path, there, ", ".join(names),
+        )  # fmt: skip
 
 
-def _given(path: str, fresh: Fresh) -> TrainState:
-    """A fresh state with a checkpoint's weights and statistics, which may lack new layers."""
+def _given(run: Run, fresh: Fresh) -> TrainState:
+    """A fresh state with the weights of `config.init`, which may lack new layers."""
+    path = run.config.init
     arrays, facts = store.read(path)
     whose = f" (of {facts['arch']})" if "arch" in facts else ""
     drawn = set(facts.get("drawn", ()))  # by the converter: the run's own seed shall decide
-    _check_classes(path, facts, fresh)
+    _check_classes(run, facts, fresh)
     state = fresh()
     own = flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")
     stored = {name: arrays.get(name, {}) for name in ("params", "batch_stats")}
@@ -173,5 +203,6 @@ def _given(path: str, fresh: Fresh) -> TrainState:
     }
     for difference in matching.described(given, needed)[:1]:
         raise UserError(f"config.init: checkpoint {path}{whose} {difference}")
+    matching.check_finite(Path(path), given)
     filled = {key: np.asarray(given.get(key, leaf)) for key, leaf in own.items()}
     return state.replace(**unflatten_dict(filled, sep="/"))

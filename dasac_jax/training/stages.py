@@ -63,16 +63,16 @@ def run_weights(run: Run) -> None:
     class_names = [entry.name for entry in run.classes]
     handed_on = partial(initial_state.handed_on, stage="baseline")
     state, _ = shared_state(run, "baseline", handed_on)
-    rows = scoring.class_counts(
+    counted = scoring.class_counts(
         scoring.predictor(from_config.create_model(run.config)), state.student, pairs,
         len(class_names), batch=run.config.validation_batch,
     )  # fmt: skip
-    counts = []
+    counts: list[np.ndarray] = []
     part = processes.part_of(len(pairs))
     with logs.progress("weights", len(part), log_every=run.config.log_every_steps) as update:
-        for done, row in enumerate(rows, start=1):
-            counts.append(row)
-            update(done)
+        for of_batch in counted:
+            counts.extend(of_batch)
+            update(len(counts))
     found = np.array(counts, np.int64).reshape(len(part), len(class_names))
     found = processes.gather(found, len(pairs))
     if processes.is_first():

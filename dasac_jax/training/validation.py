@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from dasac_jax.errors import UserError
 from dasac_jax.evaluation import scoring
 from dasac_jax.evaluation.metrics import summarise
 from dasac_jax.method.state import TrainState
@@ -108,4 +109,10 @@ def _score(run, score, state, pairs) -> tuple[float, list[Any]]:
     counts, kept = scoring.confusion(
         score, state.student, pairs, batch=run.config.validation_batch, keep=PICTURED
     )
-    return summarise(counts, run.config.left_out)["miou"], kept
+    found = summarise(counts, run.config.left_out)
+    if np.isnan(found["miou"]):
+        raise UserError(
+            "selection: no scored pixel stands for a class, so no snapshot can be selected: mend "
+            "the labels, or set config.data.selection_images to 0 and config.select to last"
+        )
+    return found["miou"], kept

@@ -99,13 +99,21 @@ class Run:
         return classes.of(self.config.data)
 
     def network(self) -> dict[str, Any]:
-        """What a checkpoint says of the network that it holds, for JSON."""
+        """What a checkpoint says of its network and of what its labels meant, for JSON."""
+        data = self.config.data
+        names = [entry.name for entry in self.classes]
         return {
             "arch": self.config.arch,
             "dtype": self.config.dtype,
             "num_classes": len(self.classes),
-            "class_names": [entry.name for entry in self.classes],
+            "class_names": names,
             "palette": [list(entry.color) for entry in self.classes],
+            "data": {
+                "source": data.source,
+                "source_ids": [list(pair) for pair in data.classes.source_ids],
+                "target_ids": [list(pair) for pair in data.classes.target_ids],
+                "left_out": [names[i] for i in self.config.left_out],
+            },
         }
 
 

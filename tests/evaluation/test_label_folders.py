@@ -13,7 +13,8 @@ from dasac_jax.data.labels import label_ids
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import label_folders
 from dasac_jax.evaluation.label_folders import confusion, match
-from dasac_jax.evaluation.metrics import confusion_on_host
+from dasac_jax.evaluation.label_kinds import Kinds, counts
+from dasac_jax.evaluation.metrics import values_together
 
 RNG = np.random.default_rng(0)
 
@@ -131,7 +132,7 @@ def maps(tmp_path):
         truth = RNG.integers(0, 20, (9, 13)).astype(np.uint8)
         truth[truth == 19] = 255
         guess = np.where(RNG.random(truth.shape) < 0.3, 255 * (truth % 2), truth).astype(np.uint8)
-        total = total + confusion_on_host(truth, guess, 19)
+        total = total + counts(values_together(truth, guess), Kinds("train", "train"), 19)
         write(tmp_path / "p" / f"{index:02}.png", guess)
         write(tmp_path / "t" / f"{index:02}.png", truth)
     return match(tmp_path / "p", tmp_path / "t"), total
@@ -141,9 +142,9 @@ def maps(tmp_path):
 def test_counts_are_the_sum_over_the_pairs(maps, threads):
     pairs, total = maps
     told = []
-    counts = confusion(pairs, 19, threads=threads, update=told.append)
-    np.testing.assert_array_equal(counts, total)
-    assert counts.dtype == np.int64 and counts[:, -1].any() and told == list(range(1, 13))
+    found = confusion(pairs, 19, threads=threads, update=told.append)
+    np.testing.assert_array_equal(found, total)
+    assert found.dtype == np.int64 and found[:, -1].any() and told == list(range(1, 13))
 
 
 def test_cityscapes_ids_give_the_same_counts(maps):
@@ -151,8 +152,8 @@ def test_cityscapes_ids_give_the_same_counts(maps):
     for pair in pairs:
         for path in pair:
             write(path, label_ids(np.asarray(Image.open(path))))
-    counts = confusion(pairs, 19, ids="cityscapes", truth_ids="cityscapes")
-    np.testing.assert_array_equal(counts, total)
+    found = confusion(pairs, 19, ids="cityscapes", truth_ids="cityscapes")
+    np.testing.assert_array_equal(found, total)
 
 
 def test_predictions_and_truth_may_hold_different_ids(maps):
@@ -175,9 +176,9 @@ def test_palette_predictions_are_read_by_index(maps):
 
 def test_sums_exceed_32_bits(maps, monkeypatch):
     """As 500 images of 2 megapixels and more do, without making them."""
-    counts = np.full((19, 20), 2**31 - 1, np.int64)
-    monkeypatch.setattr(label_folders, "confusion_on_host", lambda *_: counts)
-    assert (confusion(maps[0], 19) == 12 * (2**31 - 1)).all()
+    together = np.full((256, 256), 2**31 - 1, np.int64)
+    monkeypatch.setattr(label_folders, "values_together", lambda *_: together)
+    assert (confusion(maps[0], 19)[:, :19] == 12 * (2**31 - 1)).all()
 
 
 def test_few_images_are_in_memory_at_a_time(tmp_path, monkeypatch):

@@ -46,8 +46,8 @@ def test_one_result_has_all_its_scores(tmp_path, where):
     assert ["road", "50.00", "75.00", "60.00"] in rows
     assert ["sky", "60.00", "75.00", "75.00"] in rows
     assert ["train", "nan", "nan", "nan"] in rows
-    assert ["mean over 3 classes, 2 with a value", "55.00", "75.00", "67.50"] in rows
-    assert ["mean over 2 classes, 1 with a value", "50.00", "75.00", "60.00"] in rows
+    assert ["mean over 2 of 3 classes", "55.00", "75.00", "67.50"] in rows
+    assert ["mean over 1 of 2 classes", "50.00", "75.00", "60.00"] in rows
     assert [cell for cell in rows[[r[0] for r in rows].index("pixel accuracy")] if cell] == [
         "pixel accuracy",
         "66.67",
@@ -68,7 +68,7 @@ def test_several_results_stand_side_by_side_with_differences(tmp_path, where):
     assert ["class", "A", "B", "B − A"] in rows
     assert ["road", "50.00", "80.00", "+30.00"] in rows
     assert ["train", "nan", "0.00", "nan"] in rows
-    assert ["mean over 3 classes, 2 / 3 with a value", "55.00", "56.30", "+1.30"] in rows
+    assert ["mean over 2 / 3 of 3 classes", "55.00", "56.30", "+1.30"] in rows
     assert ["pixel accuracy", "66.67", "88.89", "+22.22"] in rows
     assert "A: weak" in text and "B: strong" in text
 
@@ -84,6 +84,8 @@ def test_json_has_every_number_and_null_for_nan(tmp_path):
     assert weak["predicted_as_no_class"] == [2, 0, 0]
     assert weak["images"] == 4 and weak["facts"] == {"step": 7}
     assert strong["means"]["mean over 3 classes"]["classes"] == 3
+    assert weak["means"]["mean over 3 classes"]["title"] == "mean over 2 of 3 classes"
+    assert "title" not in stored["differences"]["strong"]["means"]["mean over 3 classes"]
     assert strong["pixel_accuracy"] == pytest.approx(16 / 18)
     assert stored["differences"]["to"] == "weak" and "weak" not in stored["differences"]
     change = stored["differences"]["strong"]
@@ -100,7 +102,7 @@ def test_csv_has_a_line_for_each_result_and_class_with_all_digits(tmp_path):
     assert float(sky["iou"]) == scores(STRONG, {})["iou"][1] == 8 / 9
     assert (sky["true_pixels"], sky["predicted_pixels"]) == ("8", "9")
     assert by_key["weak", "train"]["iou"] == "nan"
-    assert float(by_key["weak", "mean over 3 classes"]["recall"]) == pytest.approx(0.675)
+    assert float(by_key["weak", "mean over 2 of 3 classes"]["recall"]) == pytest.approx(0.675)
     assert float(by_key["weak", "pixel accuracy"]["iou"]) == pytest.approx(12 / 18)
 
 

@@ -8,20 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling as official  # noqa: N813
-import flax.linen as nn
-import flax.struct
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from dasac_jax import models
-from dasac_jax.checkpoints import store
 from dasac_jax.data.labels import CLASS_NAMES, CLASSES, train_ids
 from dasac_jax.errors import UserError
+from dasac_jax.evaluation import scored_data
 from dasac_jax.evaluation import scores as evaluation
 from dasac_jax.evaluation.scores import Result, means, scores
-from dasac_jax.image.normalise import normalise
 
 RNG = np.random.default_rng(0)
 BUS, TRAIN, BICYCLE, TRUCK = 28, 31, 33, 27  # Cityscapes ids
@@ -138,7 +133,7 @@ def test_scores_worked_out_by_hand():
     assert values["means"]["all"]["recall"] == pytest.approx((6 / 10 + 3 / 4) / 2)
     assert values["means"]["all"]["classes"] == 2
     assert values["means"]["b"] == {
-        "iou": 0.5, "precision": 0.6, "recall": 0.75, "classes": 1,
+        "iou": 0.5, "precision": 0.6, "recall": 0.75, "classes": 1, "of": 1, "title": "b",
     }  # fmt: skip
     nothing = scores(Result("x", 0 * counts, ("a", "b", "c"), 1, {}), {"all": ()})
     assert math.isnan(nothing["means"]["all"]["iou"]) and math.isnan(nothing["pixel_accuracy"])
@@ -159,53 +154,11 @@ def test_means_of_19_16_and_13_classes_and_of_other_data():
     )
 
 
-# Checkpoints: of a network whose predictions are known beforehand.
-
-
-class ReadsRed(nn.Module):
-    """Predicts class k where the red channel is 10 k; `shift` classes further on."""
-
-    num_classes: int = 19
-    dtype: type = jnp.float32
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        shift = self.param("shift", nn.initializers.zeros, ())
-        self.variable("batch_stats", "unused", jnp.zeros, ())
-        codes = normalise(jnp.arange(self.num_classes)[:, None] * jnp.full((1, 3), 10.0))[:, 0]
-        distance = jnp.abs(x[..., :1] - codes)
-        return -100 * jnp.roll(distance, shift.astype(int), axis=-1)
-
-
-@flax.struct.dataclass
-class State:
-    """What a checkpoint of it holds."""
-
-    params: dict
-    batch_stats: dict
-    teacher: dict
-    step: np.ndarray
-
-
-def save(folder: Path, classes: int = 19) -> Path:
-    """A checkpoint: the student predicts what red says, the teacher one class further on."""
-    stats = {"unused": np.zeros((), np.float32)}
-    right, shifted = ({"shift": np.float32(shift)} for shift in (0, 1))
-    state = State(right, stats, {"params": shifted, "batch_stats": stats}, np.int32(7))
-    manager = store.open_manager(folder)
-    facts = {"arch": "reads_red", "num_classes": classes, "stage": "adapt"}
-    store.save(manager, state, metadata=facts)
-    store.finish(manager)
-    return folder
+# Checkpoints: of a network whose predictions are known beforehand, see conftest.py.
 
 
 @pytest.fixture
-def reads_red(monkeypatch):
-    monkeypatch.setitem(models.ARCHITECTURES, "reads_red", ReadsRed)
-
-
-@pytest.fixture
-def images(tmp_path, reads_red):
+def images(tmp_path):
     """A list of images of two sizes, with labels; the sum of what should be counted."""
     lines, total = [], np.zeros((19, 19), int)
     for index, size in enumerate([(6, 8), (5, 7), (6, 8), (6, 8), (5, 7)]):
@@ -222,10 +175,10 @@ def images(tmp_path, reads_red):
 
 def opened(folder: Path, **changes):
     options = {"root": folder / "data", "split": "val", "list_file": folder / "list.txt"}
-    return evaluation.open_pairs(folder / "run", **options | changes)
+    return scored_data.open_pairs(folder / "run", **options | changes)
 
 
-def test_a_checkpoint_is_scored_on_images_of_any_size(images):
+def test_a_checkpoint_is_scored_on_images_of_any_size(images, save):
     folder, total = images
     network = evaluation.open_network(save(folder / "run"))
     result = evaluation.of_network("student", network, opened(folder))
@@ -237,7 +190,7 @@ def test_a_checkpoint_is_scored_on_images_of_any_size(images):
     np.testing.assert_array_equal(again.counts, result.counts)
 
 
-def test_a_teacher_is_scored_when_asked_for(images):
+def test_a_teacher_is_scored_when_asked_for(images, save):
     folder, total = images
     network = evaluation.open_network(save(folder / "run"), teacher=True)
     result = evaluation.of_network("teacher", network, opened(folder))
@@ -245,7 +198,7 @@ def test_a_teacher_is_scored_when_asked_for(images):
     assert result.facts["network"] == "teacher"
 
 
-def test_other_classes_have_their_names_and_count(images, tmp_path):
+def test_other_classes_have_their_names_and_count(images, save):
     folder, _ = images
     path = save(folder / "run", classes=3)
     assert evaluation.open_network(path).class_names == ("class 0", "class 1", "class 2")
@@ -281,7 +234,7 @@ def test_a_list_needs_labels(images):
         opened(folder)
 
 
-def test_data_of_other_classes_than_the_checkpoints(images):
+def test_data_of_other_classes_than_the_checkpoints(images, save):
     folder, _ = images
     network = evaluation.open_network(save(folder / "run"))
     pairs = replace(opened(folder), num_classes=2, id_map=((3, 0), (5, 1)))
@@ -292,19 +245,19 @@ def test_data_of_other_classes_than_the_checkpoints(images):
 def test_a_split_is_that_of_the_checkpoints_run(whole, tmp_path):
     run = whole.folder
     for path in (run, run / "adapt", run / "adapt/checkpoints", run / "adapt/checkpoints/6"):
-        pairs = evaluation.open_pairs(path, root=None, split="val", list_file=None)
+        pairs = scored_data.open_pairs(path, root=None, split="val", list_file=None)
         assert len(pairs) == 5 and Path(pairs.root) == run / "data"
-    pairs = evaluation.open_pairs(run, root=None, split="selection", list_file=None)
+    pairs = scored_data.open_pairs(run, root=None, split="selection", list_file=None)
     assert len(pairs) == 4
-    assert evaluation.left_out(run) == ()
+    assert scored_data.left_out(run) == ()
     (tmp_path / "moved").symlink_to(run / "data")
-    moved = evaluation.open_pairs(run, root=tmp_path / "moved", split="val", list_file=None)
+    moved = scored_data.open_pairs(run, root=tmp_path / "moved", split="val", list_file=None)
     assert Path(moved.root) == tmp_path / "moved" and len(moved) == 5
 
 
 def test_outside_of_runs_the_data_has_to_be_there(tmp_path):
     with pytest.raises(UserError, match=r"folder .*leftImg8bit/val is missing"):
-        evaluation.open_pairs(tmp_path, root=tmp_path / "data", split="val", list_file=None)
+        scored_data.open_pairs(tmp_path, root=tmp_path / "data", split="val", list_file=None)
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(UserError, match=r"config.json cannot be read"):
-        evaluation.open_pairs(tmp_path / "adapt", root=None, split="val", list_file=None)
+        scored_data.open_pairs(tmp_path / "adapt", root=None, split="val", list_file=None)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dasac_jax.errors import UserError
 from dasac_jax.evaluation import scoring
 from dasac_jax.image.normalise import normalise
 from dasac_jax.models.layers import BatchNorm
@@ -28,9 +29,20 @@ class ReadsRed(nn.Module):
         return -10 * jnp.roll(distance, shift.astype(int), axis=-1)
 
 
+class Scales(nn.Module):
+    """Logits that are the image's colours times a factor."""
+
+    num_classes: int = CLASSES
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return x * self.param("factor", nn.initializers.ones, ()) * 1e3
+
+
 MODEL = ReadsRed()
 RIGHT = {"params": {"shift": jnp.zeros(())}}
 SHIFTED = {"params": {"shift": jnp.ones(())}}
+HUGE = {"params": {"factor": jnp.full((), 3e38)}}
 
 
 class Pairs:
@@ -137,12 +149,14 @@ def test_centre_scores_the_middle():
 def test_class_counts_are_those_of_the_predictions(count, batch):
     pairs = random_pairs(count, (3, 4))
     predict = scoring.predictor(MODEL)
-    rows = list(scoring.class_counts(predict, SHIFTED, pairs, CLASSES + 1, batch=batch))
+    found = list(scoring.class_counts(predict, SHIFTED, pairs, CLASSES + 1, batch=batch))
+    size = -(-batch // 8) * 8  # as many for each of the 8 devices
+    assert [len(rows) for rows in found] == [min(size, count - i) for i in range(0, count, size)]
     expected = [
         np.bincount((image.ravel() + 1) % CLASSES, minlength=CLASSES + 1)
         for image in pairs.predicted
     ]
-    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(np.concatenate(found), expected)
 
 
 def test_predictor_gives_labels_and_confidence_by_device():
@@ -192,6 +206,15 @@ def test_sums_exceed_what_a_device_counts_in():
     pairs = random_pairs(24, (3, 4))
     counts, _ = scoring.confusion(lambda *_: (most, None), RIGHT, pairs, batch=8)
     assert (counts == 3 * 8 * (2**31 - 1)).all()
+
+
+def test_results_that_are_not_finite_are_no_score():
+    """A weight that is finite, and still too large to compute with."""
+    pairs = random_pairs(9, (3, 4))
+    with pytest.raises(UserError, match=r"results for 0, or an image of the same batch"):
+        scoring.confusion(scoring.scorer(Scales()), HUGE, pairs, batch=8)
+    with pytest.raises(UserError, match="are not finite"):
+        list(scoring.class_counts(scoring.predictor(Scales()), HUGE, pairs, CLASSES, batch=8))
 
 
 def test_progress_counts_images_without_those_that_fill_up():

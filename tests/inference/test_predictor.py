@@ -15,6 +15,7 @@ from dasac_jax.evaluation import scoring
 from dasac_jax.image.normalise import normalise
 from dasac_jax.inference import predictor
 from dasac_jax.inference.predictor import Options, window_starts
+from dasac_jax.runtime import compiled_sizes
 
 CLASSES = 3
 
@@ -206,7 +207,7 @@ def test_windows_reach_every_pixel_and_overlap_enough():
 
 
 def test_programs_of_many_sizes_do_not_pile_up(monkeypatch):
-    monkeypatch.setattr(predictor, "_SIZES_KEPT", 2)
+    monkeypatch.setattr(compiled_sizes, "KEPT", 2)
     images = [random_images(1, height, 40) for height in (32, 33, 34, 35, 36, 32)]
     start = predictor.create(MODEL, ALL, Options())
     found, alive = [], []

@@ -152,6 +152,28 @@ def test_layers_that_were_never_trained_are_named(tmp_path, save, caplog):
     assert "params/layer5/0/kernel comes from no training" in caplog.text
 
 
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_numbers_that_are_not_finite_are_named(tmp_path, save, variables, which):
+    broken = jax.tree.map(np.copy, variables)
+    broken[which]["params"]["conv1"]["kernel"][0, 0, 0, :3] = np.nan
+    words = rf"holds {which}'s params/conv1/kernel with 3 of \d+ numbers not finite"
+    with pytest.raises(UserError, match=words):
+        trained_network.open_checkpoint(save(tmp_path / "nan", 1, variables=broken))
+    broken = jax.tree.map(np.copy, variables)
+    broken[which]["batch_stats"]["bn1"]["var"][2] = -1
+    with pytest.raises(UserError, match=rf"holds {which}'s batch_stats/bn1/var with a negative"):
+        trained_network.open_checkpoint(save(tmp_path / "negative", 1, variables=broken))
+
+
+def test_results_that_are_not_finite_are_refused(tmp_path, save, variables, images):
+    huge = jax.tree.map(np.copy, variables)
+    for name in ("0", "1"):
+        huge["student"]["params"]["layer5"][name]["kernel"][:] = 3e38
+    network = trained_network.load(save(tmp_path / "huge", 1, variables=huge))
+    with pytest.raises(UserError, match=r"results for 1 images are not finite \(\d+ % of"):
+        network.predict(images[:1])
+
+
 def test_names_or_colours_that_are_not_as_many_as_the_classes(tmp_path, save):
     for key, value in {"class_names": ["sea", "land"], "palette": [[0, 0, 0]]}.items():
         words = rf"has 19 classes, but says {key} of {len(value)}"

@@ -88,6 +88,8 @@ def demo():
     def make(seed):
         rng = np.random.default_rng(seed)
         out = {n: rng.standard_normal(s, np.float32) for n, s in entries(DEMO, 19).items()}
+        for name in [name for name in out if name.endswith("running_var")]:
+            out[name] = np.abs(out[name])
         for name in [name for name in out if name.endswith("running_mean")]:
             counter = name.replace("running_mean", "num_batches_tracked")
             out[counter] = np.asarray(seed + 11, np.int64)
@@ -100,7 +102,7 @@ def demo():
 def checkpoint(demo, tmp_path):
     """A converted checkpoint with a teacher."""
     student, teacher = demo
-    student["model.conv1.weight"].flat[:3] = (np.nan, -0.0, 1e-45)
+    student["model.conv1.weight"].flat[:3] = (3.4e38, -0.0, 1e-45)
     model = SNAPSHOTS.prefixed("backbone.", student) | SNAPSHOTS.prefixed("slow_net.", teacher)
     model |= {"running_conf": np.ones(19, np.float32), "slow_init": np.ones(1, np.float32)}
     save_torch_file(tmp_path / "final.pth", model)

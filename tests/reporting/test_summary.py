@@ -50,6 +50,7 @@ def test_metrics_file_names_classes_and_has_null_for_nan(tmp_path):
     assert stored["adapted"]["precision"]["road"] == pytest.approx(8 / 9)
     assert stored["adapted"]["recall"]["traffic light"] == 0.5
     assert stored["adapted"]["pixel_accuracy"] == pytest.approx(17 / 18)
+    assert stored["baseline"]["mean"] == "mean over 2 of 3 classes"
     assert stored["left_out"] == ["traffic light"]
     assert stored["classes"]["sky"] == [0, 0, 200] and len(stored["classes"]) == 4
     assert stored["facts"] == {
@@ -66,7 +67,8 @@ def test_markdown_has_table_means_gains_facts_and_picture(tmp_path):
     assert "| class | baseline | adapted |\n| --- | ---: | ---: |\n| road | 54.5 | 88.9 |" in text
     assert "| traffic light (not in the mean) | 50.0 | 50.0 |" in text
     assert "| train | – | – |" in text
-    assert "| **mean IoU** | **57.3** | **94.4** |" in text
+    assert "| **mean IoU over 2 of 3 classes** | **57.3** | **94.4** |" in text
+    assert "mean over 2 of 3 classes: train is neither in the truth nor predicted." in text
     assert "- adapted over baseline: +37.2 points" in text
     assert "- seed: 3\n" in text and "- versions: jax 0.10" in text
     assert "(report.png)" in text
@@ -77,8 +79,9 @@ def test_terminal_shows_the_same_and_again_from_the_file(tmp_path):
     shown = _write(tmp_path)
     cells = [re.findall(r"[\w–.]+(?: \w+)*", line) for line in shown.splitlines()]
     assert ["road", "54.5", "88.9"] in cells
-    assert ["mean IoU", "57.3", "94.4"] in cells
+    assert ["mean IoU over 2 of 3 classes", "57.3", "94.4"] in cells
     assert "adapted over baseline: +37.2 points" in shown
+    assert "mean over 2 of 3 classes: train is neither in the truth nor predicted." in shown
     assert shown.index("train") < shown.index("mean IoU")
     again = io.StringIO()
     summary.show(tmp_path, console=Console(file=again, width=100))

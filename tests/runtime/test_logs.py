@@ -68,6 +68,41 @@ def test_rate_and_eta_come_from_the_clock(tmp_path, monkeypatch):
     assert _messages(tmp_path) == ["adapt step 100/600  2 it/s  eta 0:04:10  loss 1.235"]
 
 
+def _clocked(tmp_path, monkeypatch, calls, *progress, **options):
+    """The lines of a loop whose calls of update, (seconds, step), come at these times."""
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    with (
+        logs.logging_to(tmp_path, console=Console(quiet=True)),
+        logs.progress(*progress, **options) as update,
+    ):
+        for seconds, step in calls:
+            now[0] = seconds
+            update(step)
+    return _messages(tmp_path)
+
+
+def test_batches_that_step_over_the_logged_steps_give_lines_and_true_rates(tmp_path, monkeypatch):
+    calls = [(100.0 * i, 4 * i) for i in range(1, 8)]  # 4 at a time, each 100 s
+    assert _clocked(tmp_path, monkeypatch, calls, "weights", 28, log_every=10) == [
+        "weights step 12/28  0.04 it/s  eta 0:06:40",
+        "weights step 20/28  0.04 it/s  eta 0:03:20",
+        "weights step 28/28  0.04 it/s  eta 0:00:00",
+    ]
+
+
+def test_the_last_line_has_the_rate_of_the_whole_loop(tmp_path, monkeypatch):
+    calls = [(50.0, 50), (100.0, 100), (100.001, 101)]
+    found = _clocked(tmp_path, monkeypatch, calls, "predict", 101)
+    assert found[-1] == "predict step 101/101  1.01 it/s  eta 0:00:00"
+
+
+@pytest.mark.parametrize(("total", "line"), [(7, "adapt step 4/7"), (4, "adapt step 4/4")])
+def test_where_nothing_was_done_yet_no_rate_is_claimed(tmp_path, monkeypatch, total, line):
+    found = _clocked(tmp_path, monkeypatch, [(9.0, 4)], "adapt", total, 4, log_every=2)
+    assert [text.strip() for text in found] == [line]
+
+
 def test_values_are_read_on_logged_steps_only():
     class Pending:
         reads = 0

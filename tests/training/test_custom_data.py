@@ -59,7 +59,7 @@ def write(root):
         Image.fromarray(image).save(root / f"source_train/{i}.jpg")
         stored = Image.fromarray(label)
         if i % 2:
-            stored.putpalette([k // 3 * 7 % 256 for k in range(768)])
+            stored.putpalette([k * 7 % 256 for k in range(768)])
             assert stored.mode == "P"
         stored.save(root / f"source_train/{i}_ids.png")
         lists["source_train"].append(f"source_train/{i}.jpg source_train/{i}_ids.png")

@@ -57,6 +57,30 @@ def fresh():
     return state_of(-1.0)
 
 
+class TestNotFinite:
+    """A state of NaN is no start, whatever the door that it comes in by."""
+
+    def broken(self, folder, step, **facts):
+        save(folder, np.nan, step, **facts)
+        return pytest.raises(UserError, match=r"holds \S+ with \d+ of \d+ numbers not finite")
+
+    def test_given_weights(self, run, tmp_path):
+        with self.broken(tmp_path / "given", 9):
+            initial_state.of_baseline(run(init=str(tmp_path / "given")), fresh)
+
+    def test_a_converted_snapshot(self, run, tmp_path):
+        with self.broken(tmp_path / "given", 0, **converted("baseline", 4)):
+            initial_state.of_baseline(run(init=str(tmp_path / "given")), fresh)
+
+    def test_resuming(self, run, tmp_path):
+        with self.broken(run().newest("adapt"), 9):
+            initial_state.of_adapt(run(), fresh)
+
+    def test_what_a_stage_hands_on(self, run, tmp_path):
+        with self.broken(run().newest("baseline"), 9):
+            initial_state.of_adapt(run(), fresh)
+
+
 class TestBaseline:
     def test_from_scratch(self, run):
         state, facts = initial_state.of_baseline(run(), fresh)
@@ -260,6 +284,33 @@ def test_given_weights_of_other_classes_are_refused(run, tmp_path):
     save(tmp_path / "imagenet", 7.0, 0, num_classes=19, drawn=["params/layer5/conv/kernel"])
     state, _ = initial_state.of_baseline(run(init=str(tmp_path / "imagenet")), fresh)
     assert values(state.params["layer1"]) == {7} and values(state.params["layer5"]) == {-1}
+
+
+OWN = {"data.source": "custom", "data.lists": "lists", "stages": "adapt"}
+OWN |= {"data.classes.names": tuple("abcd"), "data.classes.palette": ((1, 2, 3),) * 4}
+
+
+@pytest.mark.parametrize(("names", "words"), [("bacd", "b, a, .* order"), ("abce", "e, .*without")])
+@pytest.mark.parametrize("kind", ["own", "baseline", "adapt"])
+def test_given_weights_of_classes_with_other_names_are_refused(run, tmp_path, names, words, kind):
+    facts = {} if kind == "own" else converted(kind, 4)
+    save(tmp_path / "given", 7.0, 0, num_classes=4, class_names=list(names), **facts)
+    job = run(init=str(tmp_path / "given"), **OWN)
+    for begin in (initial_state.of_baseline, initial_state.of_adapt):
+        with pytest.raises(UserError, match=words):
+            begin(job, fresh)
+    save(tmp_path / "baseline/checkpoints", 7.0, 3, class_names=list(names))  # of another run
+    with pytest.raises(UserError, match="has class_names"):
+        initial_state.of_baseline(job, fresh)
+
+
+def test_given_weights_of_the_same_classes_are_taken(run, tmp_path, caplog):
+    job = run(init=str(tmp_path / "given"), **OWN)
+    save(tmp_path / "given", 7.0, 0, num_classes=4, class_names=list("abcd"))
+    assert initial_state.of_baseline(job, fresh) and not caplog.records
+    save(tmp_path / "given", 8.0, 1, num_classes=4)  # which does not say its classes
+    assert values(initial_state.of_baseline(job, fresh)[0].params) == {8}
+    assert "does not name its 4 classes" in caplog.text
 
 
 def test_a_checkpoint_of_another_network_is_refused(run, tmp_path):

@@ -16,7 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of, jobs
-from dasac_jax.data import layout
+from dasac_jax.data import label_survey, labels, layout
+from dasac_jax.data.pairs import PREPARED, PairSource
 from dasac_jax.data.tfds import sets
 from dasac_jax.data.tfds.records import first_line, load_tfds, quiet
 from dasac_jax.errors import UserError
@@ -85,7 +86,11 @@ def _build(options: argparse.Namespace, console: Console) -> None:
     folder = sets.folder(options.output, options.set, options.size)
     if folder.exists():
         raise UserError(f"{folder} is there already: remove it to build the set anew")
-    counts = {split: len(layout.find_pairs(options.root, options.set, split)) for split in splits}
+    counts = {}
+    for split in splits:
+        pairs = layout.find_pairs(options.root, options.set, split)
+        _check_labels(options.root, f"{options.set} {split}", pairs)
+        counts[split] = len(pairs)
     tfds = load_tfds()
     from dasac_jax.data.preparation.tfds_builders import BUILDERS, storage
 
@@ -115,6 +120,21 @@ def _build(options: argparse.Namespace, console: Console) -> None:
     gigabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e9
     text = f"{options.set}: {found}, {gigabytes:.2f} GB: {folder}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _check_labels(root: Path, name: str, pairs: Sequence[sets.Pair]) -> None:
+    """Raise UserError where a sample of the labels cannot be prepared ones of this set."""
+    if all(label is None for _, label in pairs):
+        return
+    source = PairSource(str(root), tuple(pairs), (1, 1), name)
+    meaning = label_survey.Meaning((), labels.CLASS_NAMES, own=False)
+    found = label_survey.survey(source)
+    label_survey.check(found, name, meaning)
+    if label_survey.ignored_share(found.counts, meaning) > label_survey.MOSTLY_IGNORED:
+        raise UserError(
+            f"{name}: most label pixels are ignored, "
+            f"{label_survey.shares(found.counts)}: are they {PREPARED} from the published files?"
+        )
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dasac_jax.data import finding, labels
 from dasac_jax.data.decoding import DECODE_ERRORS, read_ids, read_rgb, same_proportions
+from dasac_jax.data.label_survey import MOSTLY_IGNORED
 from dasac_jax.data.pairs import STRETCH
 from dasac_jax.data.palettes import Palettes
 from dasac_jax.data.preparation.execute import in_threads
@@ -71,7 +72,8 @@ class Survey:
 NO_LABEL, NO_IMAGE = "images without label", "labels without image"
 UNREADABLE, FOREIGN = "unreadable files", "labels with other values"
 SIZES, NOTHING = "pairs of different size", "empty folders"
-FAULTS = (NO_LABEL, NO_IMAGE, UNREADABLE, FOREIGN, SIZES, NOTHING)
+IGNORED = "mostly ignored labels"
+FAULTS = (NO_LABEL, NO_IMAGE, UNREADABLE, FOREIGN, SIZES, IGNORED, NOTHING)
 """The kinds of faults."""
 
 
@@ -131,6 +133,12 @@ def survey(part: Part, *, jobs: int = 1, update: Callable[[int], None] | None = 
             stretch = 0.0 if part.sizes_agree else STRETCH[part.name]
             fits = same_proportions(pair.image_size, pair.label_size, stretch)
             (faulty if part.sizes_agree or not fits else differing).append(f"{name} ({sizes})")
+    ignored = share(found.counts)[labels.IGNORE]
+    if ignored > MOSTLY_IGNORED:
+        found.faults[IGNORED] = [
+            f"{100 * ignored:.1f} % of the pixels in {part.folders[1]}, as where train ids were "
+            "taken for original labels; make them again from the published files"
+        ]
     if faulty:
         found.faults[SIZES] = faulty
     if differing:

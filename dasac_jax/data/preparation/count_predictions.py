@@ -33,7 +33,7 @@ def count(
 
     Names are the paths below the folder. Pixels of value 255 count for no class. update: called
     with the number of files done. Raises UserError naming the file that is unreadable or holds
-    another value.
+    another value, and where no file holds a class.
     """
     palettes = Palettes()
 
@@ -47,8 +47,13 @@ def count(
             )
         return counts[:num_classes]
 
-    counts = in_threads(count_file, paths, jobs, update)
-    return tuple(path.relative_to(folder).as_posix() for path in paths), np.stack(counts)
+    counts = np.stack(in_threads(count_file, paths, jobs, update))
+    if not counts.any():
+        raise UserError(
+            f"none of the {len(paths)} label files in {folder} holds a pixel of a class, all are "
+            f"{labels.IGNORE}: give predicted label maps of train ids"
+        )
+    return tuple(path.relative_to(folder).as_posix() for path in paths), counts
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from dasac_jax.data.decoding import displayed_size, read_ids, same_proportions, turned_hint
 from dasac_jax.data.pairs import STRETCH
+from dasac_jax.data.preparation import original_labels
 from dasac_jax.data.preparation.plan import Original, Plan
 from dasac_jax.data.preparation.train_ids import (
     CannotWriteError,
@@ -195,7 +196,7 @@ def _actions(original: Original, root: Path, copy: bool) -> tuple[str, str | Non
 def _is_copy(place: Path, image: Path) -> bool:
     """Whether a file has the content of an original: only where their times differ they are read.
 
-    A copy gets its original's time when it is made,.
+    A copy gets its original's time when it is made.
     """
     there, wanted = place.stat(), image.stat()
     if os.path.samestat(there, wanted):
@@ -232,7 +233,7 @@ def _write_label(place: Path, train_ids: np.ndarray, original: Path) -> str:
 
 def _read(original: Original, plan: Plan) -> tuple[np.ndarray, str | None]:
     """Train ids (h, w) uint8 to be stored, and the sizes in words where image and label differ."""
-    train_ids = plan.read_label(original.label)
+    train_ids = original_labels.read(original.label, plan.kind, plan.palettes)
     size = displayed_size(original.image)
     if train_ids.shape == size:
         return train_ids, None

@@ -2,16 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from dasac_jax.data import finding, labels
-from dasac_jax.data.decoding import read_ids
+from dasac_jax.data import finding
 from dasac_jax.data.palettes import Palettes
-from dasac_jax.data.png16 import read_sixteen_bits
+from dasac_jax.data.preparation import original_labels
+from dasac_jax.data.preparation.original_labels import Kind
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_IMAGE, CITYSCAPES_LABEL, cityscapes_label
 
@@ -47,16 +44,17 @@ class Original:
 class Plan:
     """What is to be prepared: `originals`, sorted.
 
-    read_label: reads a label file as (h, w) uint8 train ids. label_size: (h, w) that labels are
-    resized to which differ in size from their image; None where this is an error. notes: what else
-    was found, in words.
+    kind: how the label files are stored. label_size: (h, w) that labels are resized to which differ
+    in size from their image; None where this is an error. notes: what else was found, in words.
+    palettes: of the label files that have been read.
     """
 
     name: str
     originals: tuple[Original, ...]
-    read_label: Callable[[Path], np.ndarray]
+    kind: Kind
     label_size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    palettes: Palettes = field(default_factory=Palettes, compare=False, repr=False)
 
 
 def plan_cityscapes(source: Path) -> Plan:
@@ -98,8 +96,7 @@ def plan_cityscapes(source: Path) -> Plan:
         )
     if not originals:
         raise UserError(f"{images} holds no {{train,val,test}}/<city>/*_leftImg8bit.png")
-    read_label = partial(read_cityscapes, palettes=Palettes())
-    return Plan("cityscapes", tuple(originals), read_label, notes=tuple(notes))
+    return Plan("cityscapes", tuple(originals), original_labels.CITYSCAPES, notes=tuple(notes))
 
 
 def plan_gta5(source: Path) -> Plan:
@@ -115,7 +112,7 @@ def plan_gta5(source: Path) -> Plan:
         "game/images",
         GTA5_NUMBERS,
         digits=5,
-        read_label=partial(read_cityscapes, palettes=Palettes()),
+        kind=original_labels.GTA5,
         label_size=GTA5_SIZE,
     )
 
@@ -136,7 +133,7 @@ def plan_synthia(source: Path) -> Plan:
         "synthia/RGB",
         SYNTHIA_NUMBERS,
         digits=7,
-        read_label=read_synthia,
+        kind=original_labels.SYNTHIA,
     )
 
 
@@ -146,19 +143,6 @@ PLANS: Mapping[str, Callable[[Path], Plan]] = {
     "synthia": plan_synthia,
 }
 """Finds the originals of each set in the folder of its unpacked archives."""
-
-
-def read_cityscapes(path: Path, palettes: Palettes | None = None) -> np.ndarray:
-    """A label file of Cityscapes or GTA5 -> (h, w) uint8 train ids. Raises UserError.
-
-    palettes: those of the set, see `decoding.read_ids`.
-    """
-    return labels.train_ids(read_ids(path, palettes))
-
-
-def read_synthia(path: Path) -> np.ndarray:
-    """A 16-bit label file of SYNTHIA -> (h, w) uint8 train ids. Raises UserError."""
-    return labels.synthia_train_ids(read_sixteen_bits(path)[:, :, 0])
 
 
 def _place(path: Path, folder: Path) -> str:
@@ -199,7 +183,7 @@ def _numbered(
     published: range,
     *,
     digits: int,
-    read_label: Callable[[Path], np.ndarray],
+    kind: Kind,
     label_size: tuple[int, int] | None = None,
 ) -> Plan:
     """The plan for a set in which an image and its label have the same number as their names."""
@@ -224,7 +208,7 @@ def _numbered(
         )
         for stem in both
     )
-    return Plan(name, originals, read_label, label_size, tuple(notes))
+    return Plan(name, originals, kind, label_size, tuple(notes))
 
 
 def _by_number(folders: Sequence[Path], digits: int) -> tuple[dict[str, Path], list[str]]:

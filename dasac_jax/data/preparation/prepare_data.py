@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of, jobs
-from dasac_jax.data.preparation import check, check_report
+from dasac_jax.data.preparation import check, check_report, original_labels
 from dasac_jax.data.preparation.execute import (
     COPIED,
     KEPT,
@@ -126,6 +126,7 @@ def _prepare(options: argparse.Namespace, console: Console) -> int:
     )
     for note in plan.notes:
         _print(console, f"note: {note}")
+    original_labels.check([x.label for x in plan.originals if x.label], plan.kind)
     if options.dry_run:
         summary = dry_run(plan, options.root, copy=options.copy)
     else:

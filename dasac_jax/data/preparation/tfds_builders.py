@@ -165,10 +165,14 @@ BUILDERS = {builder.SET: builder for builder in (PreparedCityscapes, PreparedGta
 
 
 def _unchanged(root: Path, pair: sets.Pair) -> tuple[bytes, bytes]:
-    """The bytes of both files, whose checksums are compared; without a label one of 255 only."""
+    """The bytes of both files, whose checksums are compared; without a label one of 255 only.
+
+    Raises UserError where a label holds another value than a train id or 255.
+    """
     encoded = _checked(root / pair[0])
     if pair[1] is None:
         return encoded, _png(np.full(displayed_size(root / pair[0]), IGNORE, np.uint8))
+    PairSource(str(root), (pair,), (1, 1), "the set").label_values(0)
     return encoded, _checked(root / pair[1], check_label_format)
 
 

@@ -7,7 +7,7 @@ SYNTHIA.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from dasac_jax.data import labels
-from dasac_jax.data.decoding import DECODE_ERRORS, read_ids
+from dasac_jax.data.decoding import DECODE_ERRORS
 from dasac_jax.data.palettes import Palettes
+from dasac_jax.data.preparation import original_labels
 from dasac_jax.errors import UserError
 from dasac_jax.files import CITYSCAPES_LABEL, replacing
 
@@ -94,20 +94,19 @@ def is_current(made: Path, original: Path) -> bool:
     return made.is_file() and made.stat().st_mtime_ns >= original.stat().st_mtime_ns
 
 
-def _convert(
-    source: Path, target: Path, pattern: str, to_train_ids: Callable[[np.ndarray], np.ndarray]
-) -> Prepared:
+def _convert(source: Path, target: Path, pattern: str, kind: original_labels.Kind) -> Prepared:
     """Convert every file `source`/`pattern` to one of the same relative path below `target`."""
     if not source.is_dir():
         raise UserError(f"folder {source} with the original labels is missing")
     paths = sorted(source.glob(pattern))
     if not paths:
         raise UserError(f"folder {source} holds no label files {pattern}")
+    original_labels.check(paths, kind)
     written, palettes = 0, Palettes()
     for path in paths:
         destination = target / path.relative_to(source)
         if not is_current(destination, path):
-            write_train_ids(destination, to_train_ids(read_ids(path, palettes)))
+            write_train_ids(destination, original_labels.read(path, kind, palettes))
             written += 1
     return Prepared(written, len(paths) - written)
 
@@ -119,7 +118,7 @@ def prepare_gta(root: str | os.PathLike) -> Prepared:
     file at fault.
     """
     game = Path(root) / "game"
-    return _convert(game / "labels", game / "labels_cs", "*.png", labels.train_ids)
+    return _convert(game / "labels", game / "labels_cs", "*.png", original_labels.GTA5)
 
 
 def prepare_cityscapes(root: str | os.PathLike) -> Prepared:
@@ -130,4 +129,5 @@ def prepare_cityscapes(root: str | os.PathLike) -> Prepared:
     """
     cityscapes = Path(root) / "cityscapes"
     pattern = f"*/*/*{CITYSCAPES_LABEL}.png"
-    return _convert(cityscapes / "gtFine", cityscapes / "gtFine2", pattern, labels.train_ids)
+    kind = original_labels.CITYSCAPES
+    return _convert(cityscapes / "gtFine", cityscapes / "gtFine2", pattern, kind)

@@ -9,7 +9,7 @@ import numpy as np
 
 from dasac_jax.interop.torch_files.scan import FormatError
 from dasac_jax.interop.torch_files.unpickler import Name
-from dasac_jax.interop.torch_files.values import Array, Dtype, Storage, Tensor, is_dtype
+from dasac_jax.interop.torch_files.values import Array, Dtype, Storage, Tensor, Unused, is_dtype
 
 _MAX_DEPTH = 64
 _SPARE_NODES = 1 << 12
@@ -82,6 +82,8 @@ class _Conversion:
             return node.array.astype(node.array.dtype.newbyteorder("="), copy=False)
         if type(node) is Dtype:
             return node.dtype
+        if type(node) is Unused:
+            return None
         if is_dtype(node):
             return node.meaning
         what = node.path if type(node) is Name else type(node).__name__.lower()

@@ -28,9 +28,10 @@ def load_torch_file(path: str | os.PathLike, *, mmap: bool = True) -> Any:
 
     Both formats are read. OrderedDicts become dictionaries, tensors and Parameters arrays of the
     same shape and dtype (bfloat16 and float8 are ml_dtypes'), torch.Size a tuple, a device a
-    string; tensors that share a storage share memory. The arrays are read-only views: of the mapped
-    file, which must not be changed, or with `mmap=False` of a copy in memory. `release_pages`
-    keeps the resident memory small while a large file is converted.
+    string, a program's arguments (argparse) and paths None; tensors that share a storage share
+    memory. The arrays are read-only views: of the mapped file, which must not be changed, or with
+    `mmap=False` of a copy in memory. `release_pages` keeps the resident memory small while a large
+    file is converted.
 
     Raises UserError where the file cannot be read, is of another kind, or is truncated or
     corrupted. A file whose pickle asks for a name that no file of tensors needs is refused before

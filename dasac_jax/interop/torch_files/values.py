@@ -99,6 +99,17 @@ class Array:
         self.array = array.reshape(shape, order="F" if fortran else "C")
 
 
+class Unused:
+    """Stands for a program's settings, such as its arguments; nothing of them is kept."""
+
+    def build(self, state: Any) -> None:
+        pass
+
+
+def _unused(*_: Any) -> Unused:
+    return Unused()
+
+
 def _are_counts(values: Any) -> bool:
     """Whether `values` are few and plausible enough to be sizes, strides or offsets."""
     return (
@@ -242,6 +253,7 @@ _REBUILD = {
     "tensor": _tensor, "tensor_v2": _tensor_v2, "tensor_v3": _tensor_v3,
     "parameter": _parameter, "parameter_with_state": _parameter,
 }  # fmt: skip
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _BUILTINS = {"set": _set, "bytes": _no_bytes, "complex": _complex, "dict": _mapping}
 NAMES: dict[str, Any] = {
     **{f"torch.{name}": dtype for name, dtype in DTYPES.items()},
@@ -260,6 +272,8 @@ NAMES: dict[str, Any] = {
     "numpy.dtype": _numpy_dtype,
     "numpy.ndarray": None,
     "_codecs.encode": _encode,
+    **{f"pathlib.{m}{n}": _unused for m in ("", "_local.") for n in _PATHS},
+    "argparse.Namespace": _unused,
     "collections.OrderedDict": _mapping,
     "collections.Counter": _mapping,
     "collections.defaultdict": _default_mapping,

@@ -7,10 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from dasac_jax.data import sources
+from dasac_jax.data import label_survey, sources
 from dasac_jax.data.preparation.build_tfds import main
 
 ROOT = Path(__file__).parents[3]
@@ -52,6 +54,30 @@ def test_a_set_is_stored_in_a_folder_of_its_own(build, tmp_path, capsys):
     assert build("cityscapes", "--splits", "test,val", "--size", "6x11")[0] == 0
     names = {path.name.split(".")[0] for path in (tmp_path / "out").glob("*/6x11/*/*array*")}
     assert names == {"prepared_cityscapes-test", "prepared_cityscapes-val"}
+
+
+@pytest.mark.parametrize("flags", [(), ("--size", "6x11")])
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([[255] * 9], "no label pixel stands for a class"),
+        ([[255] * 9 + [1]], "most label pixels are ignored, 255 (90.0 %), 1 (10.0 %)"),
+        ([[26, 0]], "contains 26, which is no train id"),
+    ],
+)
+def test_labels_of_another_kind_are_not_stored(build, root, tmp_path, capsys, flags, ids, words):
+    for path in (root / "game/labels_cs").iterdir():
+        Image.fromarray(np.array(ids, np.uint8)).save(path)
+    assert build("gta5", *flags)[0] == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert words in error and not list(tmp_path.glob("out/*/*/*"))
+
+
+def test_each_label_is_looked_at_while_a_set_is_stored(build, root, capsys, monkeypatch):
+    monkeypatch.setattr(label_survey, "spread", lambda count, most: [0])  # the sample
+    Image.fromarray(np.array([[26]], np.uint8)).save(root / "game/labels_cs/00007.png")
+    assert build("gta5")[0] == 2
+    assert "00007.png contains 26" in capsys.readouterr().err
 
 
 def test_a_set_that_is_there_is_kept(build, tmp_path, capsys):

@@ -63,6 +63,16 @@ def row(text, title):
     return line.strip().removeprefix(title).split()
 
 
+def test_labels_that_were_converted_twice_are_a_fault(root):
+    """Nearly all is ignored then, though every value is a train id."""
+    for number in ("00001", "00003"):
+        pair(root, number, [[255] * 9 + [1]])
+    right, text = shown([survey(root, "gta5")])
+    assert not right and row(text, "mostly ignored labels") == ["1"]
+    assert "90.0 % of the pixels" in text and "make them again" in text
+    assert shown([survey(root, "synthia")])[0]
+
+
 def test_counts_sizes_and_histogram(root):
     found = survey(root, "gta5")
     assert (found.images, found.labels) == (2, 2)

@@ -99,3 +99,11 @@ def test_linked_folders_count_and_other_pictures_are_named_once(run, folder, tmp
     code, text = run(folder)
     assert code == 0 and text.startswith("importance weights of 3 images: ")
     assert capsys.readouterr().err.count("1 picture is left out, no PNG (1 .bmp)") == 1
+
+
+def test_predictions_of_no_class_are_no_weights(run, tmp_path, capsys):
+    for number in (1, 2):
+        save(tmp_path / f"none/{number}.png", [[255, 255]])
+    assert run(tmp_path / "none")[0] == 2
+    assert "none of the 2 label files" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

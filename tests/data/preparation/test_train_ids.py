@@ -22,7 +22,7 @@ def load(path):
         return np.array(image)
 
 
-IDS = np.arange(256, dtype=np.uint8).reshape(8, 32)
+IDS = np.arange(34, dtype=np.uint8).reshape(2, 17)
 
 
 def expected_train_ids():
@@ -60,6 +60,22 @@ def test_preparation_goes_on_where_it_stopped(tmp_path):
     assert load(made / "00001.png").shape == (2, 2)
     assert sorted(p.name for p in made.iterdir()) == ["00000.png", "00001.png", "00002.png"]
     assert train_ids.prepare_gta(tmp_path) == (0, 3)
+
+
+@pytest.mark.parametrize("value", [35, 254, 255])
+def test_a_value_that_gta_cannot_hold_is_named_and_leaves_nothing(tmp_path, value):
+    ids = IDS.copy()
+    ids[0, 0] = value
+    save(tmp_path / "game/labels/00001.png", ids)
+    with pytest.raises(UserError, match=rf"00001\.png holds {value}, which is no id of GTA5 "):
+        train_ids.prepare_gta(tmp_path)
+    assert not list(tmp_path.glob("game/labels_cs/*"))
+
+
+def test_a_license_plate_of_gta_is_ignored(tmp_path):
+    save(tmp_path / "game/labels/00001.png", [[7, 34, 26, 23]])
+    train_ids.prepare_gta(tmp_path)
+    assert load(tmp_path / "game/labels_cs/00001.png").tolist() == [[0, 255, 13, 10]]
 
 
 def test_a_damaged_label_is_named_and_leaves_nothing(tmp_path):

@@ -1,7 +1,9 @@
 """Files that PyTorch writes and reads, against what is read and written here without it."""
 
+import argparse
 import io
 from collections import Counter, OrderedDict, defaultdict
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -170,6 +172,17 @@ def test_what_is_not_read_is_named(torch, tmp_path, new, make, asked):
     torch.save({"a": make(torch)}, path, _use_new_zipfile_serialization=new)
     with pytest.raises(UserError, match=asked):
         load_torch_file(path)
+
+
+@FORMATS
+def test_settings_beside_the_tensors_are_passed_over(torch, tmp_path, new):
+    """Arguments and paths are frequent in checkpoints, and nothing of them is needed."""
+    arguments = argparse.Namespace(lr=0.1, out=Path("runs"), classes=[1, 2])
+    saved = {"state_dict": {"a": torch.ones(3)}, "args": arguments, "out": Path("x")}
+    torch.save(saved, tmp_path / "file", _use_new_zipfile_serialization=new)
+    found = load_torch_file(tmp_path / "file")
+    assert (found["args"], found["out"]) == (None, None)
+    np.testing.assert_array_equal(found["state_dict"]["a"], np.ones(3))
 
 
 def test_without_checksums(torch, tmp_path):
