@@ -151,7 +151,8 @@ def _found(contents: Contents) -> Iterator[tuple[str, list[tuple[int, ...]], str
         if arrays is not None:
             stats = {n: x for n, x in arrays.items() if n.endswith(("running_mean", "running_var"))}
             yield which, [x.shape for name, x in arrays.items() if name not in stats], "weights"
-            yield "", [x.shape for x in stats.values()], "running statistics"
+            if stats:
+                yield "", [x.shape for x in stats.values()], "running statistics"
         if which in contents.counters:
             yield "", [()] * len(contents.counters[which]), "batch counters, kept aside"
     if contents.class_prior is not None:

@@ -109,7 +109,7 @@ def from_transformers(arrays: Arrays) -> Arrays:
         part = re.fullmatch(r"(encoder\.layer\.(\d+)\.attention\.attention\.)(\w+)\.(\w+)", name)
         parts = [f"{part[1]}{each}.{part[4]}" for each in _PARTS] if part else []
         if not part or any(each not in arrays for each in parts):
-            found[_original(name)] = array
+            found[name if part else _original(name)] = array
         elif part[3] == _PARTS[0]:
             joined = np.concatenate([arrays[each] for each in parts])
             found[f"blocks.{part[2]}.attn.qkv.{part[4]}"] = joined
