@@ -29,8 +29,8 @@ class Contents:
     entries of new layers that the file lacks. class_prior: (C,). momentum: buffers by parameter,
     without those that the optimiser had not created yet. settings: the optimiser's learning_rate,
     momentum and weight_decay. counters: PyTorch's counts of batches by network and name, which are
-    only kept for writing PyTorch files again. dropped: all other arrays of the file, which are not used. epoch:
-    epochs done, those of earlier stages included. score: best mIoU, 0..1.
+    only kept for writing PyTorch files again. dropped: all other arrays of the file, which are not
+    used. epoch: epochs done, those of earlier stages included. score: best mIoU, 0..1.
     """
 
     arch: str
