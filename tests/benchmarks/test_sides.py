@@ -82,10 +82,11 @@ def test_networks_load_our_weights(torch, network):
 
 
 @pytest.mark.torch
-def test_both_sides_predict_the_same(torch, make_problem):
+@pytest.mark.parametrize("network", ["deeplabv2_demo", "dinov2_demo"])
+def test_both_sides_predict_the_same(torch, transformers, make_problem, network):
     from benchmarks import ours, theirs
 
-    task = make_problem("predict", height=72, width=104)
+    task = make_problem("predict", network, height=72, width=104)
     labels = ours.make(task)()["labels"]
     expected = theirs.settle(theirs.make(task, tuned=False)())["labels"]
     assert len(np.unique(expected)) > 2

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import os
-import sys
-from unittest import mock
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,58 +10,13 @@ import pytest
 from dasac_jax import interop
 from dasac_jax.interop import convert, dinov2_names, load_torch_file
 from dasac_jax.interop.contents import recognise
-from dasac_jax.models import create_model, dinov2
+from dasac_jax.models import create_model, dinov2, logits_at
 from dasac_jax.models.positions import resized_positions
 
 pytestmark = pytest.mark.torch
 ARCH = "dinov2_vits14"
 # Fewer patches than positions, not square; more of them than positions on one side.
 SIZES = [(28, 56), (70, 42), (14, 560)]
-
-
-class Stub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """In torchvision's place: timm imports it for its data, of which nothing is used here.
-
-    The published torchvision is made for PyTorch with CUDA and does not load beside the CPU's.
-    """
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        return mock.MagicMock(__path__=[], __spec__=spec)
-
-    def exec_module(self, module):
-        pass
-
-
-def required(name):
-    """A module; where it is missing the test is skipped, or fails if DASAC_REQUIRE_TORCH=1."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        if os.environ.get("DASAC_REQUIRE_TORCH") == "1":
-            pytest.fail(f"DASAC_REQUIRE_TORCH=1, but {error}", pytrace=False)
-        pytest.skip(f"install the [torch] extra and timm: {error}")
-
-
-@pytest.fixture(scope="module")
-def transformers(torch):
-    return required("transformers")
-
-
-@pytest.fixture(scope="module")
-def timm(transformers):
-    stub = Stub()
-    sys.meta_path.append(stub)
-    try:
-        yield required("timm")
-    finally:
-        sys.meta_path.remove(stub)
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +148,12 @@ def test_gradients_through_the_whole_encoder_are_pytorchs(torch, theirs, ours, c
 def test_the_head_and_its_resizing_are_pytorchs(torch):
     from torch import nn
 
-    width, size = 48, (45, 70)
-    model = dinov2.DINOv2Segmenter(width=width, depth=1, heads=3, num_classes=5)
-    images = images_of(size)
-    variables = jax.jit(model.init)(jax.random.key(0), images)
-    arrays = dinov2_names.state_dict(variables)
+    size, rng = (45, 70), np.random.default_rng(0)
+    images, tokens = images_of(size), rng.normal(size=(2, 3, 5, 48)).astype(np.float32)
+    head = dinov2.Head(5)
+    shapes = jax.eval_shape(head.init, jax.random.key(0), tokens)["params"]
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    arrays = dinov2_names.state_dict({"params": {"head": params}})
     arrays = {name: torch.tensor(np.array(array)) for name, array in arrays.items()}
 
     resized = nn.functional.interpolate(
@@ -217,18 +167,15 @@ def test_the_head_and_its_resizing_are_pytorchs(torch):
         x = nn.functional.layer_norm(x.permute(0, 2, 3, 1), own[0].shape, *own, 1e-6)
         return x.permute(0, 3, 1, 2)
 
-    tokens = np.random.default_rng(0).normal(size=(2, 3, 5, width)).astype(np.float32)
     x = torch.tensor(tokens.transpose(0, 3, 1, 2))
     x = nn.functional.conv_transpose2d(x, arrays["head.up1.weight"], stride=2)
     x = nn.functional.gelu(norm(x, "norm1"))
     x = norm(nn.functional.conv_transpose2d(x, arrays["head.up2.weight"], stride=2), "norm2")
     x = norm(nn.functional.conv2d(x, arrays["head.conv.weight"], padding=1), "norm3")
     x = nn.functional.conv2d(x, arrays["head.out.weight"])
-    head = dinov2.Head(5)
-    logits = jax.jit(head.apply)({"params": variables["params"]["head"]}, tokens)
+    logits = jax.jit(head.apply)({"params": params}, tokens)
     assert relative(logits, x.permute(0, 2, 3, 1)) < 1e-5
 
-    from dasac_jax.models import logits_at
-
     upsampled = nn.functional.interpolate(x, size=size, mode="bilinear")
+    model = create_model("dinov2_demo", 5)
     assert relative(logits_at(model, logits, size), upsampled.permute(0, 2, 3, 1)) < 1e-5
