@@ -122,7 +122,7 @@ def networks(
     check_finite(path, found)
     tree = traverse_util.unflatten_dict(found, sep="/")
     return {
-        "student": {name: tree[name] for name in ("params", "batch_stats")},
+        "student": {name: tree.get(name, {}) for name in ("params", "batch_stats")},
         "teacher": tree["teacher"],
         "class_prior": tree["class_prior"],
     }
