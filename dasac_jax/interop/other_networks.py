@@ -48,10 +48,6 @@ _FAMILIES = (
         r"(^|\.)(aspp\.aspp1\.|decoder\.last_conv\.)",
         "a DeepLabv3+: its head has a decoder and a pyramid with batch norms",
     ),
-    (
-        r"(^|\.)(patch_embed1\.|segformer\.|encoder\.patch_embeddings\.0\.)",
-        "a Mix Transformer, as in SegFormer and DAFormer",
-    ),
 )  # fmt: skip
 
 _HEAD = "model.layer5.conv2d_list."

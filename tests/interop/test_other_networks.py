@@ -182,7 +182,6 @@ def test_a_teacher_and_momentum_do_not_fit_changed_weights(made):
         ("decode_head.conv_seg.weight", "a network of MMSegmentation"),
         ("layer5.conv2d_list.0.0.weight", "DeepLabv2 of ProDA"),
         ("decoder.last_conv.0.weight", "DeepLabv3+"),
-        ("backbone.patch_embed1.proj.weight", "Mix Transformer"),
     ],
 )
 def test_other_families_are_named(made, entry, what):
