@@ -20,10 +20,9 @@ Size = tuple[int, int]
 
 OPSET = 18
 _IR_VERSION = 8  # the file format that came with this opset; what reads the opset reads it
-_TYPES = {"labels": TensorProto.UINT8}  # of the outputs; the others are float32
 
 
-def model_proto(
+def serialised(
     model: nn.Module,
     variables: Any,
     *,
@@ -31,8 +30,8 @@ def model_proto(
     outputs: tuple[str, ...],
     float16: bool,
     metadata: Mapping[str, str],
-) -> onnx.ModelProto:
-    """A checked ONNX model of a network.
+) -> bytes:
+    """A checked ONNX file of a network.
 
     The input is `images`, (B, H, W, 3) uint8 RGB. Outputs are of the same height and width:
     "labels" (B, H, W) uint8, and "logits" and "probabilities" (B, H, W, C) float32. Batch norms
@@ -52,20 +51,13 @@ def model_proto(
     if graph.unread():
         raise RuntimeError(f"{type(model).__name__}.onnx leaves out {', '.join(graph.unread())}")
     _finish(graph, logits, size, outputs)
-    shape = ["batch", *(size or ("height", "width"))]
-    channels = {"labels": []}
     made = helper.make_graph(
-        [_node(node, outputs) for node in graph.nodes],
-        "dasac_jax",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, [*shape, 3])],
         [
-            helper.make_tensor_value_info(
-                name,
-                _TYPES.get(name, TensorProto.FLOAT),
-                [*shape, *channels.get(name, [model.num_classes])],
-            )
-            for name in outputs
+            helper.make_node(node.op, node.inputs, [node.output], node.output, **node.attributes)
+            for node in graph.nodes
         ],
+        "dasac_jax",
+        *_interface(size, outputs, model.num_classes),
         [numpy_helper.from_array(array, name) for name, array in graph.arrays.items()],
     )
     proto = helper.make_model(
@@ -76,8 +68,21 @@ def model_proto(
         producer_version=__version__,
     )
     helper.set_model_props(proto, dict(metadata))
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+    content = proto.SerializeToString()
+    onnx.checker.check_model(content, full_check=True)
+    return content
+
+
+def _interface(size, outputs, num_classes):
+    """The descriptions of the file's input and of its outputs."""
+    shape = ["batch", *(size or ("height", "width"))]
+    shapes = {name: [*shape, num_classes] for name in outputs} | {"labels": shape}
+    types = dict.fromkeys(outputs, TensorProto.FLOAT) | {"labels": TensorProto.UINT8}
+    value = helper.make_tensor_value_info
+    return (
+        [value("images", TensorProto.UINT8, [*shape, 3])],
+        [value(name, types[name], shapes[name]) for name in outputs],
+    )
 
 
 def _normalised(graph: Graph, images: str) -> str:
@@ -89,7 +94,7 @@ def _normalised(graph: Graph, images: str) -> str:
     x = graph.add("Transpose", images, name="planes", perm=[0, 3, 1, 2])
     x = graph.add("Cast", x, name="planes/float", to=TensorProto.FLOAT)
     x = graph.add("Sub", x, mean, name="centred")
-    x = graph.add("Div", x, deviation := std, name="normalised")
+    x = graph.add("Div", x, std, name="normalised")
     return _cast(graph, x, np.float32, graph.dtype)
 
 
@@ -116,9 +121,3 @@ def _cast(graph: Graph, x: str, given: Any, wanted: Any) -> str:
         return x
     to = helper.np_dtype_to_tensor_dtype(np.dtype(wanted))
     return graph.add("Cast", x, name=f"{x}/{np.dtype(wanted)}", to=to)
-
-
-def _node(node, outputs):
-    return helper.make_node(
-        node.op, node.inputs, [node.output], name=node.output, **node.attributes
-    )
