@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from dasac_jax.cli import Parser, code_of
 from dasac_jax.errors import UserError
 from dasac_jax.files import plain, replacing
 
-SUFFIXES = (".onnx", ".stablehlo")
+# The package of the extra [export] that writes the files with each suffix.
+WRITERS = {".onnx": "onnx", ".stablehlo": "flatbuffers"}
 OUTPUTS = {
     "labels": ("labels",),
     "logits": ("logits",),
@@ -87,15 +89,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _files(output: Path) -> list[Path]:
-    """The files to write. Raises UserError for an unknown suffix and a file that exists."""
-    if output.suffix not in SUFFIXES:
-        raise UserError(f"{output}: a name that ends in {' or '.join(SUFFIXES)} is needed")
+    """The files to write.
+
+    Raises UserError for an unknown suffix, a file that exists and a package that is missing.
+    """
+    if output.suffix not in WRITERS:
+        raise UserError(f"{output}: a name that ends in {' or '.join(WRITERS)} is needed")
     files = [output]
     if output.suffix == ".stablehlo":
         files.append(output.with_name(f"{output.name}.json"))
     for file in files:
         if file.exists():
             raise UserError(f"{file} is there already: give another name, or remove it")
+    writer = WRITERS[output.suffix]
+    try:
+        importlib.import_module(writer)
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{output}: writing it needs {writer}: pip install 'dasac-jax[export]'"
+        ) from None
     return files
 
 
@@ -120,14 +132,8 @@ def _contents(arguments, model, variables, outputs, described) -> list[bytes]:
 
         text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
         return [stablehlo.serialised(model, variables, **options), text.encode()]
-    try:
-        from dasac_jax.export import onnx_file
-    except ModuleNotFoundError as error:
-        if error.name != "onnx":
-            raise
-        raise UserError(
-            "writing ONNX files needs the onnx package: pip install 'dasac-jax[onnx]'"
-        ) from None
+    from dasac_jax.export import onnx_file
+
     metadata = {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in described.items()

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dasac_jax.errors import UserError
+
 
 class Node(NamedTuple):
     """One operation: its ONNX name, the names of its inputs and of its only output."""
@@ -49,8 +51,17 @@ class Graph:
         return name
 
     def weight(self, name: str, value: np.ndarray) -> str:
-        """Keep an array of numbers in the graph's dtype; returns its name."""
-        return self.array(name, np.asarray(value, self.dtype, order="C"))
+        """Keep an array of numbers in the graph's dtype; returns its name.
+
+        Raises UserError for a number that float16 cannot hold.
+        """
+        largest = np.abs(value).max(initial=0)
+        if largest > np.finfo(self.dtype).max:
+            raise UserError(
+                f"{name} holds numbers up to {largest:g}, float16 ends at "
+                f"{np.finfo(self.dtype).max:g}: leave out --float16"
+            )
+        return self.array(name, np.asarray(value, self.dtype))
 
     def variable(self, path: str) -> np.ndarray | None:
         """The network's array at a path, in float32; None where the network has none."""
