@@ -11,6 +11,7 @@ from dasac_jax.data import classes
 from dasac_jax.data.labels import SYNTHIA_LEFT_OUT
 from dasac_jax.errors import UserError
 from dasac_jax.method.settings import Settings
+from dasac_jax.models.dinov2 import PATCH
 
 STAGES = ("baseline", "weights", "adapt")
 
@@ -70,9 +71,15 @@ def _data() -> ConfigDict:
 
 def _optimiser() -> ConfigDict:
     optimiser = ConfigDict()
-    optimiser.kind = "sgd"  # or "adam"
+    optimiser.kind = "sgd"  # or "adam", "adamw"
     optimiser.momentum = 0.9
     optimiser.weight_decay = 5e-4
+    # With "adamw", for vision transformers: a rate that rises for so many steps and then falls to 0
+    # at the end of the stage; the encoder's share of it; and the share that each of its layers has
+    # of the rate of the one behind it.
+    optimiser.warmup_steps = 0
+    optimiser.encoder_rate = 0.1
+    optimiser.layer_decay = 1.0
     return optimiser
 
 
@@ -114,6 +121,34 @@ def vgg16_base() -> ConfigDict:
     config.adapt.target_weight = 2.0
     config.adapt.threshold_lower = 0.1
     return config
+
+
+def dinov2_base() -> ConfigDict:
+    """`base` with what the recipes of DINOv2 share: a vision transformer trained by AdamW.
+
+    Optimiser, rates, schedule and number of steps are those of VFM-UDA (Englert et al., 2024), the
+    method and its settings those of the paper.
+    """
+    config = base()
+    # In bfloat16 a GPU computes attention in one function of cuDNN; on a CPU take float32.
+    config.dtype = "bfloat16"
+    config.optimiser.kind = "adamw"
+    config.optimiser.weight_decay = 0.01
+    config.optimiser.warmup_steps = 1500
+    config.baseline.source_batch = 8
+    config.baseline.learning_rate = 1.41e-4  # 5e-5 · √8
+    config.baseline.epochs = 18  # 20,250 steps of 8 of GTA5's images
+    config.adapt.learning_rate = 1.41e-4
+    config.adapt.epochs = 54  # 40,500 more
+    return config
+
+
+def use_dinov2(config: ConfigDict, arch: str) -> None:
+    """Take a network of DINOv2, and its published weights to start from."""
+    config.arch = arch
+    config.init = f"weights/{arch}"
+    names = {"dinov2_vits14": "small", "dinov2_vitb14": "base", "dinov2_vitl14": "large"}
+    config.init_from = f"model.safetensors of facebook/dinov2-{names[arch]} on huggingface.co"
 
 
 def use_synthia(config: ConfigDict) -> None:
@@ -177,17 +212,20 @@ _CHOICES = {
     "select": ("best", "last"),
     "data.source": ("gta5", "synthia", classes.CUSTOM),
     "data.statistics": ("gta5", "synthia", "none"),
-    "optimiser.kind": ("sgd", "adam"),
+    "optimiser.kind": ("sgd", "adam", "adamw"),
     "adapt.pool": ("average", "minentropy", "none"),
     "adapt.confidence_weighting": ("pixel", "batch", "none"),
 }
 _SIZES = ("baseline.crop", "adapt.crop", "data.source_size", "data.target_size")
 _RANGES = ("baseline.scale", "adapt.source_scale", "adapt.target_scale", "adapt.zoom")
-_SHARES = ("optimiser.momentum", "adapt.teacher_momentum", "adapt.prior_momentum")
+_SHARES = (
+    "optimiser.momentum", "optimiser.encoder_rate", "optimiser.layer_decay",
+    "adapt.teacher_momentum", "adapt.prior_momentum",
+)  # fmt: skip
 _MAY_BE_ZERO = {
     "seed", "checkpoint_every_minutes", "max_minutes",
     "data.source_images", "data.source_held_out", "data.selection_images",
-    "optimiser.momentum", "optimiser.weight_decay",
+    "optimiser.momentum", "optimiser.weight_decay", "optimiser.warmup_steps",
     "baseline.jitter",
     "adapt.jitter", "adapt.target_weight", "adapt.phase_in_steps", "adapt.focal_power",
     "adapt.threshold_lower", "adapt.confidence_images",
@@ -211,6 +249,11 @@ def _problems(config: ConfigDict, flat: dict[str, Any]) -> Iterator[tuple[str, s
         yield "left_out", "no class remains"
     if config.data.source == classes.CUSTOM and not config.data.lists:
         yield "data.lists", "your own data need list files: give their folder"
+    if config.optimiser.warmup_steps and config.optimiser.kind != "adamw":
+        yield "optimiser.warmup_steps", "only adamw has a warm-up: leave it at 0"
+    for key in ("baseline.crop", "adapt.crop"):
+        if config.arch.startswith("dinov2") and min(flat[key]) < PATCH:
+            yield key, f"DINOv2's patches need at least {PATCH} pixels a side"
     if config.seed >= 2**32:
         yield "seed", "a whole number below 2**32 is needed"
     for key in _SHARES:

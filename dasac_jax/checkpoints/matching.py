@@ -103,7 +103,7 @@ def networks(
     _refuse(path, _described_with_dtypes(found, needed), problem)
     tree = traverse_util.unflatten_dict(found, sep="/")
     return {
-        "student": {name: tree[name] for name in ("params", "batch_stats")},
+        "student": {name: tree.get(name, {}) for name in ("params", "batch_stats")},
         "teacher": tree["teacher"],
         "class_prior": tree["class_prior"],
     }

@@ -148,7 +148,8 @@ def batches(
         source_image (b, h, w, 3) uint8, source_label (b, h, w) uint8, source_item (b,) int32,
         target_image (g, h', w', 3) uint8, target_item (g,) int32, names: list of b + g str
 
-    where items are global rows and names are of source and then target images. `prefetch` steps
+    where items are global rows and names are of source and then target images; with g = 0 there is
+    no target_image and no target_item. `prefetch` steps
     are decoded ahead. Close the iterator (`del` or `.close()`) to stop the threads.
 
     Raises UserError at once where the source does not fill a batch or there is no target image,
@@ -202,14 +203,16 @@ def _read_ahead(items, batch: int, collate, num_threads: int, prefetch: int) -> 
 
 def _train_batch(records: Sequence[dict[str, Any]], *, num_source: int) -> Batch:
     source, target = records[:num_source], records[num_source:]
-    return {
+    batch = {
         "source_image": np.stack([r["image"] for r in source]),
         "source_label": np.stack([r["label"] for r in source]),
         "source_item": np.array([r["item"] for r in source], np.int32),
-        "target_image": np.stack([r["image"] for r in target]),
-        "target_item": np.array([r["item"] for r in target], np.int32),
         "names": [r["name"] for r in records],
     }
+    if target:
+        batch["target_image"] = np.stack([r["image"] for r in target])
+        batch["target_item"] = np.array([r["item"] for r in target], np.int32)
+    return batch
 
 
 def _evaluation_batch(records: Sequence[dict[str, Any]], *, batch: int) -> Batch:

@@ -150,16 +150,16 @@ def baseline_views(
     Args:
         key: the step's key.
         raw: source_image (b, h, w, 3) uint8, source_label (b, h, w) uint8, source_item (b,) int32;
-            target_image (n, h', w', 3) uint8, target_item (n,) int32; items are positions in the
-            global batch.
+            target_image (n, h', w', 3) uint8, target_item (n,) int32, which may both be missing;
+            items are positions in the global batch.
         size: (H, W) of the crop.
         scale: range of the factor by which images are scaled.
         jitter: strength of the colour jitter; the hue turns by at most min(0.5, jitter).
         source_mean, source_std: what the source is normalised with, RGB in [0, 1].
 
     Returns:
-        source_image (b, H, W, 3) and target_image (n, H, W, 3) float32 normalised, source_label
-        (b, H, W) int32. Padded pixels are 0, padded labels 255.
+        source_image (b, H, W, 3) and, of a batch that has them, target_image (n, H, W, 3) float32
+        normalised, source_label (b, H, W) int32. Padded pixels are 0, padded labels 255.
     """
 
     def draw(domain, shape, item):
@@ -173,10 +173,12 @@ def baseline_views(
         return crops, inside, windows
 
     source, source_inside, windows = views(SOURCE, raw["source_image"], raw["source_item"])
-    target, target_inside, _ = views(TARGET, raw["target_image"], raw["target_item"])
     labels = jax.vmap(partial(crop_label, size=size))(raw["source_label"], windows)
-    return {
+    batch = {
         "source_image": standardise_inside(source, source_inside, source_mean, source_std),
         "source_label": labels,
-        "target_image": standardise_inside(target, target_inside, IMAGENET_MEAN, IMAGENET_STD),
     }
+    if "target_image" in raw:
+        target, inside, _ = views(TARGET, raw["target_image"], raw["target_item"])
+        batch["target_image"] = standardise_inside(target, inside, IMAGENET_MEAN, IMAGENET_STD)
+    return batch

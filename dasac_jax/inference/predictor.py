@@ -19,7 +19,8 @@ from dasac_jax.errors import UserError
 from dasac_jax.image.normalise import normalise
 from dasac_jax.image.resize import resize_image
 from dasac_jax.inference.streaming import prefetch
-from dasac_jax.models.layers import corner_aligned_matrix, upsample
+from dasac_jax.models import logits_at
+from dasac_jax.models.layers import corner_aligned_matrix
 from dasac_jax.runtime import data_parallel
 
 Size = tuple[int, int]
@@ -207,7 +208,7 @@ def _slide(program, image: np.ndarray, options: Options, *, into: np.ndarray) ->
 
 
 def _logits(model, variables, images, *, size: Size) -> jax.Array:
-    return upsample(model.apply(variables, normalise(images)), size)
+    return logits_at(model, model.apply(variables, normalise(images)), size)
 
 
 def _averaged(logits: Callable[[jax.Array], jax.Array], images: jax.Array, options: Options):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dasac_jax.errors import UserError
-from dasac_jax.interop import fitting, momentum
+from dasac_jax.interop import dinov2_file, fitting, momentum
 from dasac_jax.interop.fitting import Arrays
 from dasac_jax.interop.names import entries
 
@@ -24,13 +24,13 @@ _BUFFERS = ("running_conf", "slow_init")  # the class prior, and whether the tea
 class Contents:
     """A PyTorch file under the authors' names, in the order in which their modules define them.
 
-    Arrays are those of the file, as float32. kind: "imagenet", "weights" (a network alone),
-    "baseline" or "final" (snapshots of the two stages). missing: entries of new layers that the
-    file lacks. class_prior: (C,). momentum: buffers by parameter, without those that the
-    optimiser had not created yet. settings: the optimiser's learning_rate, momentum and
-    weight_decay. counters: PyTorch's counts of batches by network and name, which are only kept for
-    writing PyTorch files again. dropped: all other arrays of the file, which are not used. epoch:
-    epochs done, those of earlier stages included. score: best mIoU, 0..1.
+    Arrays are those of the file, as float32. kind: "imagenet", "dinov2" (an encoder alone),
+    "weights" (a network alone), "baseline" or "final" (snapshots of the two stages). missing:
+    entries of new layers that the file lacks. class_prior: (C,). momentum: buffers by parameter,
+    without those that the optimiser had not created yet. settings: the optimiser's learning_rate,
+    momentum and weight_decay. counters: PyTorch's counts of batches by network and name, which are
+    only kept for writing PyTorch files again. dropped: all other arrays of the file, which are not
+    used. epoch: epochs done, those of earlier stages included. score: best mIoU, 0..1.
     """
 
     arch: str
@@ -55,6 +55,10 @@ def recognise(loaded: Any, arch: str | None = None, allow_missing: bool = False)
     the file fits several. allow_missing: entries of new layers (the heads) may be missing.
     Raises UserError listing what is missing, unexpected, of another shape or of no use here.
     """
+    transformer = dinov2_file.family(loaded)
+    if transformer:
+        dinov2_file.refuse_others(transformer)
+        return Contents(**dinov2_file.recognised(loaded, arch))
     weights, beside = _unwrapped(loaded)
     networks, buffers = _split(weights)
     arch, layout = fitting.network_of(fitting.without_counters(networks["student"])[0], arch)

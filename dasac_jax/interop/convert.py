@@ -17,7 +17,7 @@ from rich.table import Table
 from dasac_jax.checkpoints import store
 from dasac_jax.errors import UserError
 from dasac_jax.files import replacing
-from dasac_jax.interop import published
+from dasac_jax.interop import published, safetensors_file
 from dasac_jax.interop.contents import Contents, recognise
 from dasac_jax.interop.fresh import fresh
 from dasac_jax.interop.names import entries, flax_path, variables_from_state_dict
@@ -25,6 +25,7 @@ from dasac_jax.interop.torch_files.file import load_torch_file, release_pages
 from dasac_jax.method import optim
 from dasac_jax.method.settings import Settings
 from dasac_jax.method.state import TrainState
+from dasac_jax.models import has_batch_norm
 
 # The steps in an epoch of the authors' adaptation: 9000 GTA5 images, 8 in a step. A run that
 # continues from the checkpoint counts by its own data (`dasac_jax.training.initial_state`).
@@ -53,7 +54,8 @@ def convert(
     path, output = Path(path), Path(output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} is there already: give another folder, or remove it")
-    loaded = load_torch_file(path)
+    is_safetensors = safetensors_file.is_safetensors(path)
+    loaded = safetensors_file.load(path) if is_safetensors else load_torch_file(path)
     try:
         contents = recognise(loaded, arch, allow_missing)
     except UserError as error:
@@ -83,8 +85,6 @@ def train_state(contents: Contents, seed: int = 0) -> TrainState:
     teacher = student
     if contents.teacher is not None:
         teacher = variables_from_state_dict(contents.arch, drawn | contents.teacher)
-    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    buffers = variables_from_state_dict(contents.arch, zeros | (contents.momentum or {}))["params"]
     prior = contents.class_prior
     if prior is None:
         prior = np.full(contents.num_classes, Settings.beta, np.float32)
@@ -94,7 +94,7 @@ def train_state(contents: Contents, seed: int = 0) -> TrainState:
         batch_stats=student["batch_stats"],
         teacher=teacher,
         class_prior=prior,
-        opt_state=_optimiser_state(student["params"], buffers),
+        opt_state=_optimiser_state(contents, student["params"]),
         step=np.int32(contents.epoch * STEPS_PER_EPOCH if adapting else 0),
         seed=np.uint32(seed),
     )
@@ -151,7 +151,8 @@ def _found(contents: Contents) -> Iterator[tuple[str, list[tuple[int, ...]], str
         if arrays is not None:
             stats = {n: x for n, x in arrays.items() if n.endswith(("running_mean", "running_var"))}
             yield which, [x.shape for name, x in arrays.items() if name not in stats], "weights"
-            yield "", [x.shape for x in stats.values()], "running statistics"
+            if stats:
+                yield "", [x.shape for x in stats.values()], "running statistics"
         if which in contents.counters:
             yield "", [()] * len(contents.counters[which]), "batch counters, kept aside"
     if contents.class_prior is not None:
@@ -179,8 +180,17 @@ def _some(names: Any) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _optimiser_state(params: Any, buffers: Any) -> Any:
-    """The state of the package's SGD with these momentum buffers."""
+def _optimiser_state(contents: Contents, params: Any) -> Any:
+    """The state of the package's SGD with the file's momentum, zero where there is none.
+
+    Nothing for networks that are not trained with SGD.
+    """
+    arch = contents.arch
+    if not has_batch_norm(arch):
+        return ()
+    shapes = entries(arch, contents.num_classes)
+    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    buffers = variables_from_state_dict(arch, zeros | (contents.momentum or {}))["params"]
     empty = jax.eval_shape(optim.create(0.0).init, params)
     return optax.tree_utils.tree_set(empty, trace=buffers)
 

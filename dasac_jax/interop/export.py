@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from dasac_jax.errors import UserError
 from dasac_jax.files import replacing
 from dasac_jax.inference import trained_network
+from dasac_jax.interop import dinov2_names
 from dasac_jax.interop.names import state_dict_from_variables
 from dasac_jax.interop.torch_files.writer import save_torch_file
 
@@ -30,6 +31,9 @@ def state_dict(
     variables = trained_network.choose(networks, checkpoint, teacher=teacher)
     which = "teacher" if teacher else "student"
     found = state_dict_from_variables(facts["arch"], variables)
+    # A head that nobody trained belongs to no file.
+    for place in facts.get("drawn", ()) if facts["arch"] in dinov2_names.ARCHES else ():
+        found.pop(dinov2_names.original_name(tuple(place.split("/")[1:])), None)
     for name, count in facts.get("batches_counted", {}).get(which, {}).items():
         found[name] = np.asarray(count, np.int64)
     described = {key: str(facts[key]) for key in ("arch", "num_classes", "epoch") if key in facts}
@@ -45,9 +49,15 @@ def to_torch(checkpoint: Path | str, output: Path | str, *, teacher: bool = Fals
 
 
 def to_safetensors(checkpoint: Path | str, output: Path | str, *, teacher: bool = False) -> int:
-    """Write a checkpoint's network as a safetensors file; returns the number of tensors."""
+    """Write a checkpoint's network as a safetensors file; returns the number of tensors.
+
+    DINOv2's encoder gets the names of transformers' files, those of `state_dict` being the original
+    ones.
+    """
     _refuse_existing(output)
     arrays, description = state_dict(checkpoint, teacher=teacher)
+    if description["arch"] in dinov2_names.ARCHES:
+        arrays = dinov2_names.to_transformers(arrays)
     # safetensors writes an array's memory as it is and ignores its strides.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:

@@ -14,7 +14,7 @@ from dasac_jax.checkpoints.matching import differences
 from dasac_jax.data.labels import NUM_CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.interop.names import COUNTER, entries, is_new
-from dasac_jax.models import ARCHITECTURES
+from dasac_jax.models import ARCHITECTURES, has_batch_norm
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,7 +39,7 @@ def network_of(arrays: Arrays, arch: str | None = None) -> tuple[str, str]:
         raise UserError(f"--arch {arch}: choose one of {', '.join(ARCHITECTURES)}")
     fits = {
         (candidate, layout): _fitting(arrays, candidate, layout)
-        for candidate in ([arch] if arch else ARCHITECTURES)
+        for candidate in ([arch] if arch else filter(has_batch_norm, ARCHITECTURES))
         for layout in (AUTHORS, TORCHVISION)
     }
     most = max(fits.values())

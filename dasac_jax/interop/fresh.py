@@ -5,8 +5,9 @@ import re
 import numpy as np
 
 # These convolutions keep PyTorch's default initialisation, U(±1/√fan_in); the kernels of the other
-# new layers are normal with a standard deviation of 0.01.
-_TORCH_DEFAULT = re.compile(r"features\.4[24]\.|vgg_head\.")
+# new layers are normal with a standard deviation of 0.01, or 0.1 behind a vision transformer.
+_TORCH_DEFAULT = re.compile(r"features\.4[24]\.|vgg_head\.|head\.(up[12]|conv)\.")
+_BEHIND_TRANSFORMER = "head."
 
 
 def fresh(
@@ -28,7 +29,7 @@ def _draw(rng: np.random.Generator, name: str, shapes: dict[str, tuple[int, ...]
         return np.full(shape, kind in ("weight", "running_var"), np.float32)
     if kind == "weight" and not _TORCH_DEFAULT.match(name):
         values = rng.standard_normal(shape, np.float32)
-        values *= np.float32(0.01)
+        values *= np.float32(0.1 if name.startswith(_BEHIND_TRANSFORMER) else 0.01)
         return values
     bound = np.float32(np.prod(kernel[1:]) ** -0.5)
     values = rng.random(shape, np.float32)

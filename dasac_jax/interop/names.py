@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dasac_jax.errors import UserError
+from dasac_jax.interop import dinov2_names
 from dasac_jax.models import NEW_LAYERS
 from dasac_jax.models.shapes import variable_shapes
 
@@ -40,6 +41,8 @@ def torch_name(arch: str, path: tuple[str, ...]) -> str:
 
 def flax_path(arch: str, name: str, ndim: int) -> tuple[str, tuple[str, ...]]:
     """(collection, path) of a PyTorch entry; the inverse of `torch_name`."""
+    if arch in dinov2_names.ARCHES:
+        return "params", dinov2_names.flax_path(name, ndim)
     path = re.sub(r"^model\.", "", name) if _is_resnet(arch) else name
     *modules, leaf = path.split(".")
     modules = [module for module in modules if module != "conv2d_list"]
@@ -69,6 +72,8 @@ def entries(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
 
     PyTorch's counts of batches (num_batches_tracked) are left out.
     """
+    if arch in dinov2_names.ARCHES:
+        return dinov2_names.entries(arch, num_classes)
     found = {}
     for path, shape in variable_shapes(arch, num_classes).items():
         name = torch_name(arch, tuple(path.split("/")[1:]))
@@ -87,6 +92,8 @@ def variables_from_state_dict(arch: str, state_dict: dict[str, np.ndarray]) -> d
     PyTorch's counts of batches are left out. Raises UserError for a name that is neither a weight,
     a bias nor a running statistic.
     """
+    if arch in dinov2_names.ARCHES:
+        return dinov2_names.variables(state_dict)
     flat: dict[str, dict] = {"params": {}, "batch_stats": {}}
     for name, array in state_dict.items():
         if name.endswith(COUNTER):
@@ -99,6 +106,8 @@ def variables_from_state_dict(arch: str, state_dict: dict[str, np.ndarray]) -> d
 
 def state_dict_from_variables(arch: str, variables: dict) -> dict[str, np.ndarray]:
     """The inverse of `variables_from_state_dict`, in PyTorch's order, with counts of batches 0."""
+    if arch in dinov2_names.ARCHES:
+        return dinov2_names.state_dict(variables)
     out: dict[str, np.ndarray] = {}
     for collection in ("params", "batch_stats"):
         for path, value in flatten_dict(variables[collection]).items():

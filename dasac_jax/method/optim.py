@@ -1,4 +1,7 @@
-"""SGD (or Adam) with the four parameter groups: weights and biases, of old and of new layers."""
+"""SGD (or Adam) with the four parameter groups: weights and biases, of old and of new layers.
+
+Vision transformers are trained by AdamW instead, with groups and a schedule of its own.
+"""
 
 import re
 from typing import Any
@@ -7,6 +10,7 @@ import jax
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dasac_jax.method import adamw
 from dasac_jax.models import NEW_LAYERS
 
 # Batch-norm scales count as weights, batch-norm shifts as biases.
@@ -36,14 +40,28 @@ def create(
     kind: str = "sgd",
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    total_steps: int = 0,
+    warmup_steps: int = 0,
+    encoder_rate: float = 0.1,
+    layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
     """The optimiser of both stages, with PyTorch's arithmetic.
 
     Gradient + decay · parameter, then the momentum buffer (Adam: its moments, β 0.5 and 0.999),
-    then × learning rate × the group's factor. The rate is constant.
+    then × learning rate × the group's factor. The rate is constant. The kind "adamw" is
+    `adamw.create`, which alone the last four options are of.
     """
+    if kind == "adamw":
+        return adamw.create(
+            learning_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            total_steps=total_steps,
+            encoder_rate=encoder_rate,
+            layer_decay=layer_decay,
+        )
     if kind not in ("sgd", "adam"):
-        raise ValueError(f"kind is {kind!r}; choose sgd or adam")
+        raise ValueError(f"kind is {kind!r}; choose sgd, adam or adamw")
 
     def decayed(params):
         return jax.tree.map(lambda group: GROUPS[group]["decay"], groups(params))

@@ -50,7 +50,9 @@ def create(
         images = jnp.zeros((1, 64, 64, 3))  # parameters do not depend on the image size
         variables = jax.jit(model.init)(jax.random.key(seed), images)
     # Copies: the step donates the state, and no buffer can be donated twice.
-    student = {name: jax.tree.map(jnp.array, variables[name]) for name in ("params", "batch_stats")}
+    # A network without batch norm has no statistics.
+    variables = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
+    student = jax.tree.map(jnp.array, variables)
     return TrainState(
         params=student["params"],
         batch_stats=student["batch_stats"],

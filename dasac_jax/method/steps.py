@@ -23,7 +23,7 @@ from dasac_jax.method import consistency, microbatches, trees
 from dasac_jax.method.losses import cross_entropy, weighted_cross_entropy
 from dasac_jax.method.settings import Settings
 from dasac_jax.method.state import TrainState
-from dasac_jax.models import upsample
+from dasac_jax.models import logits_at
 from dasac_jax.models.layers import computed_once
 
 Metrics = dict[str, jax.Array]
@@ -39,9 +39,11 @@ def baseline_step(
 ) -> tuple[TrainState, Metrics]:
     """One step of supervised training with adaptive batch norm (the paper's baseline).
 
+    Without target images it is supervised training alone, for networks without batch norm.
+
     batch: source_image (B, H, W, 3) float32, source_label (B, H, W) int32,
-    target_image (B', H, W, 3) float32; optionally target_label (B', H, W), for its loss in the
-    metrics only, and random keys source_keys (B,), target_keys (B',) that switch dropout on.
+    target_image (B', H, W, 3) float32 or none; optionally target_label (B', H, W), for its loss in
+    the metrics only, and random keys source_keys (B,), target_keys (B',) that switch dropout on.
     """
 
     def source_loss(params):
@@ -53,26 +55,30 @@ def baseline_step(
             mutable=["batch_stats"],
         )
         labels = batch["source_label"]
-        return cross_entropy(upsample(logits, labels.shape[1:]), labels), updated["batch_stats"]
+        logits = logits_at(model, logits, labels.shape[1:])
+        return cross_entropy(logits, labels), updated.get("batch_stats", {})
 
     (loss, batch_stats), grads = jax.value_and_grad(source_loss, has_aux=True)(state.params)
     grads = _mean_over_devices(grads, axis_name)
     params, opt_state = _update(state, grads, optimiser)
     metrics = {"loss_source": loss}
 
-    # The target passes through the updated network, for its batch statistics alone.
-    logits, updated = model.apply(
-        {"params": params, "batch_stats": batch_stats},
-        batch["target_image"],
-        train=True,
-        dropout_keys=batch.get("target_keys"),
-        mutable=["batch_stats"],
-    )
-    if "target_label" in batch:
-        labels = batch["target_label"]
-        metrics["loss_target"] = cross_entropy(upsample(logits, labels.shape[1:]), labels)
+    if "target_image" in batch:
+        # The target passes through the updated network, for its batch statistics alone.
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["target_image"],
+            train=True,
+            dropout_keys=batch.get("target_keys"),
+            mutable=["batch_stats"],
+        )
+        batch_stats = updated.get("batch_stats", {})
+        if "target_label" in batch:
+            labels = batch["target_label"]
+            logits = logits_at(model, logits, labels.shape[1:])
+            metrics["loss_target"] = cross_entropy(logits, labels)
     metrics = _mean_over_devices(metrics, axis_name)
-    new = {"params": params, "batch_stats": updated["batch_stats"], "opt_state": opt_state}
+    new = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state}
     finite = trees.is_finite(metrics["loss_source"], grads, new["batch_stats"])
     new = trees.select(finite, new, {name: getattr(state, name) for name in new})
     return state.replace(step=state.step + 1, **new), metrics | {"skipped": _skipped(finite)}
@@ -140,7 +146,7 @@ def _teacher_predictions(model, teacher, views, parts):
     """(V, H, W, C): class probabilities of the teacher's views (V, H, W, 3), at their size."""
 
     def predict(views):
-        return jax.nn.softmax(upsample(model.apply(teacher, views), views.shape[1:3]))
+        return jax.nn.softmax(logits_at(model, model.apply(teacher, views), views.shape[1:3]))
 
     return microbatches.map_in_parts(predict, views, parts)
 
@@ -191,12 +197,12 @@ def on_views(
     def run(state, raw):
         key = jax.random.fold_in(jax.random.key(state.seed), stage)
         views_key, source_key, target_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-        target_item = raw["target_view"] if "target_view" in raw else raw["target_item"]
         fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-        batch = make_views(views_key, raw) | {
-            "source_keys": fold_in(source_key, raw["source_item"]),
-            "target_keys": fold_in(target_key, target_item),
-        }
+        batch = make_views(views_key, raw)
+        batch |= {"source_keys": fold_in(source_key, raw["source_item"])}
+        target_items = raw.get("target_view", raw.get("target_item"))
+        if target_items is not None:
+            batch |= {"target_keys": fold_in(target_key, target_items)}
         return step(state, batch)
 
     return run
@@ -213,7 +219,7 @@ def predict_step(
 
     Single scale, at the images' size unless `size` (H, W) says otherwise.
     """
-    logits = upsample(model.apply(variables, images), size or images.shape[1:3])
+    logits = logits_at(model, model.apply(variables, images), size or images.shape[1:3])
     return logits.argmax(-1).astype(jnp.int32), jax.nn.softmax(logits).max(-1)
 
 
@@ -268,7 +274,7 @@ def _student_logits(model, params, batch_stats, batch, with_source):
         train=True,
         dropout_keys=keys,
     )
-    logits = upsample(logits, batch["student_view"].shape[1:3])
+    logits = logits_at(model, logits, batch["student_view"].shape[1:3])
     count = len(batch["source_image"]) if with_source else 0
     return logits[:count], logits[count:]
 

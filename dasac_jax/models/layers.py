@@ -279,14 +279,17 @@ def corner_aligned_matrix(size_in: int, size_out: int) -> np.ndarray:
     return matrix
 
 
-def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear, aligned corners: (B, h, w, C) → (B, H, W, C) float32.
+def upsample(logits: jax.Array, size: tuple[int, int], *, align_corners: bool = True) -> jax.Array:
+    """Bilinear: (B, h, w, C) → (B, H, W, C) float32. What `align_corners` means is PyTorch's.
 
     Two matrix products: their gradients are matrix products too, while that of a gather is a slow
     scatter. Rows come first, since the result between the two is then the smaller one.
     """
+    x = logits.astype(jnp.float32)
+    if not align_corners:
+        shape = (len(x), *size, x.shape[-1])
+        return jax.image.resize(x, shape, "linear", antialias=False)
     rows = corner_aligned_matrix(logits.shape[1], size[0])
     columns = corner_aligned_matrix(logits.shape[2], size[1])
-    x = logits.astype(jnp.float32)
     x = jnp.einsum("Hh,bhwc->bHwc", rows, x, precision=lax.Precision.HIGHEST)
     return jnp.einsum("Ww,bHwc->bHWc", columns, x, precision=lax.Precision.HIGHEST)

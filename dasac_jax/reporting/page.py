@@ -89,12 +89,13 @@ def _mean_scores(result: Mapping[str, Any]) -> Iterator[str]:
     if not mious:
         yield f'<p class="soft">{summary.UNSCORED}</p>\n'
         return
-    reference = mious.get("baseline")
+    name_of_reference = summary.reference(mious)
+    reference = mious.get(name_of_reference)
     tiles = []
     for name, miou in mious.items():
         gain = ""
         if name in ("adapted", "teacher") and None not in (miou, reference):
-            gain = f'<span class="soft">{_signed(miou - reference)} over baseline</span>'
+            gain = f'<span class="soft">{_signed(miou - reference)} over {name_of_reference}</span>'
         chosen = ' class="chosen"' if name == "adapted" else ""
         tiles.append(
             f'<li{chosen}><span class="soft">{html.escape(name)}</span>'
@@ -125,7 +126,8 @@ def _class_scores(result: Mapping[str, Any]) -> Iterator[str]:
     found = summary.evaluations(result)
     if not found:
         return
-    compared = {"baseline", "adapted"} <= found.keys()
+    reference = summary.reference(found)
+    compared = {reference, "adapted"} <= found.keys()
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ("class", *found))
     head += '<th scope="col">gain</th>' if compared else ""
     colours = {x.name: "#{:02x}{:02x}{:02x}".format(*x.color) for x in summary.classes(result)}
@@ -144,7 +146,7 @@ def _class_scores(result: Mapping[str, Any]) -> Iterator[str]:
         f"<tfoot>\n{foot}</tfoot>\n</table></div>\n"
     )
     if compared:
-        content += '<p class="soft">Gain: adapted over baseline, in points.</p>\n'
+        content += f'<p class="soft">Gain: adapted over {reference}, in points.</p>\n'
     yield _section("IoU by class, %", content)
 
 
@@ -156,7 +158,7 @@ def _row(label: str, scores: summary.Scores, compared: bool) -> str:
         best = ' class="best"' if len(known) > 1 and score == max(known) else ""
         row += f"<td{best}>{percent(score)}</td>"
     if compared:
-        after, before = scores["adapted"], scores["baseline"]
+        after, before = scores["adapted"], scores[summary.reference(scores)]
         row += f"<td>{'–' if None in (after, before) else _signed(after - before)}</td>"
     return f"<tr>{row}</tr>\n"
 

@@ -29,6 +29,7 @@ NOT_IN_MEAN = "(not in the mean)"
 _OTHERS = ("facts", "left_out", "classes")
 # Pairs of evaluations whose difference, the first minus the second, says what a stage brought.
 _GAINS = (("baseline", "source only"), ("adapted", "baseline"), ("teacher", "baseline"))
+_GAINS_WITHOUT_BASELINE = (("adapted", "source only"), ("teacher", "source only"))
 
 Scores = dict[str, float | None]
 """A score in 0..1 by evaluation; None where it has no value."""
@@ -108,6 +109,14 @@ def evaluations(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name not in _OTHERS}
 
 
+def reference(found: Iterable[str]) -> str:
+    """Of evaluations, the one that the adaptation started from.
+
+    Networks without batch norm have no baseline of their own beside "source only".
+    """
+    return "baseline" if "baseline" in found else "source only"
+
+
 def classes(result: Mapping[str, Any]) -> tuple[Class, ...]:
     """The classes of a result with their colours; Cityscapes' for one that does not name them."""
     if "classes" not in result:
@@ -137,7 +146,7 @@ def gains(result: Mapping[str, Any]) -> list[str]:
     """What each stage brought in points of mean IoU, where both sides were evaluated."""
     miou = totals(result)["mean IoU"]
     lines = []
-    for later, earlier in _GAINS:
+    for later, earlier in _GAINS if "baseline" in miou else _GAINS_WITHOUT_BASELINE:
         after, before = miou.get(later), miou.get(earlier)
         if after is not None and before is not None:
             lines.append(

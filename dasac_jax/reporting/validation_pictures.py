@@ -17,7 +17,7 @@ from dasac_jax.data.labels import Class
 from dasac_jax.image.label_values import IGNORE
 from dasac_jax.image.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
 from dasac_jax.method import consistency
-from dasac_jax.models import upsample
+from dasac_jax.models import logits_at
 from dasac_jax.reporting import label_pictures
 
 VIEW_COLUMNS = (
@@ -35,7 +35,8 @@ def predictor(model: nn.Module) -> Predict:
 
     @jax.jit
     def predict(variables, images):
-        return jax.nn.softmax(upsample(model.apply(variables, images), images.shape[1:3]))
+        logits = model.apply(variables, images)
+        return jax.nn.softmax(logits_at(model, logits, images.shape[1:3]))
 
     return predict
 

@@ -23,8 +23,8 @@ class Layout:
     """How a global batch is divided among the devices.
 
     source_batch and target_batch count images over all devices; each target image gives
-    `group_size` views (1 in the baseline). devices counts those of all processes, local_devices
-    those of this one, whose number is process.
+    `group_size` views (1 in the baseline). With target_batch 0 steps read no target images. devices
+    counts those of all processes, local_devices those of this one, whose number is process.
     """
 
     source_batch: int
@@ -56,6 +56,8 @@ class Layout:
     def target_rows(self) -> range:
         """Rows of the global target batch that this process reads."""
         groups = self.local_views // self.group_size
+        if not groups.size:
+            return range(0)
         return range(int(groups.min()), int(groups.max()) + 1)
 
 
@@ -100,13 +102,16 @@ def shard(batch: dict[str, Any], plan: Layout) -> dict[str, np.ndarray]:
 
     source_* (b, …) becomes (D, b/D, …), and target_image (g, h, w, 3) becomes (D, n, h, w, 3): for
     each device the n images that its views are of. Added are target_view (D, V) int32, the views'
-    global numbers, and target_item (D, n) int32, the images' numbers in the global batch.
+    global numbers, and target_item (D, n) int32, the images' numbers in the global batch. A batch
+    without target images gets none of these.
     """
     local = plan.local_devices
     out = {
         key: batch[key].reshape(local, -1, *batch[key].shape[1:])
         for key in ("source_image", "source_label", "source_item")
     }
+    if not plan.target_batch:
+        return out
     groups = plan.local_views // plan.group_size
     needed = np.stack([np.unique(row) for row in groups])  # (D, n)
     rows = needed - plan.target_rows.start

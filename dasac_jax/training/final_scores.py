@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dasac_jax import models
 from dasac_jax.checkpoints import store
 from dasac_jax.data import sources
 from dasac_jax.evaluation import scoring
@@ -100,6 +101,9 @@ def _networks(run: Run, reached: dict[str, int]):
     if "baseline" in reached:
         baseline = _handed_on(run, "baseline")
         student = baseline.student
+    if "baseline" in reached and not models.has_batch_norm(run.config.arch):
+        yield "source only", student  # the target has had no part in it
+    elif "baseline" in reached:
         source_only, _ = processes.state_from_first(
             lambda: (_source_only(run, baseline), {}), lambda: student
         )
@@ -141,7 +145,7 @@ def _source_only(run: Run, baseline: states.TrainState) -> dict[str, Any]:
 
 def _picture(kept, classes) -> np.ndarray | None:
     """Image, truth and predictions of the first few images, by network."""
-    names = [name for name in ("baseline", "adapted") if name in kept]
+    names = [name for name in (summary.reference(kept), "adapted") if name in kept]
     rows = []
     for shown in zip(*(kept[name] for name in names), strict=True):
         image, truth, _ = shown[0]

@@ -28,7 +28,7 @@ def create_model(config: ConfigDict, stage: str | None = None) -> nn.Module:
     options = {
         None: {},
         "baseline": {"axis_name": data_parallel.AXIS, "remat": config.remat},
-        "adapt": {"frozen_norm": True, "remat": config.remat},
+        "adapt": {"frozen_norm": models.has_batch_norm(config.arch), "remat": config.remat},
     }
     dtype = jnp.dtype(config.dtype)
     num_classes = len(classes.of(config.data))
@@ -45,12 +45,15 @@ def create_state(config: ConfigDict, stage: str) -> states.TrainState:
     )
 
 
-def baseline_step(config: ConfigDict) -> Callable[..., Any]:
-    """The baseline's whole step on one device: decoded images in, updated state out."""
+def baseline_step(config: ConfigDict, total_steps: int = 0) -> Callable[..., Any]:
+    """The baseline's whole step on one device: decoded images in, updated state out.
+
+    total_steps: of the stage, for a learning rate that falls to 0.
+    """
     step = partial(
         steps.baseline_step,
         model=create_model(config, "baseline"),
-        optimiser=_optimiser(config, "baseline"),
+        optimiser=_optimiser(config, "baseline", total_steps),
         axis_name=data_parallel.AXIS,
     )
     return steps.on_views(step, baseline_views(config), STAGE_NUMBER["baseline"])
@@ -69,14 +72,19 @@ def baseline_views(config: ConfigDict) -> Callable[..., dict[str, jax.Array]]:
     )
 
 
-def adapt_step(config: ConfigDict, steps_per_epoch: int) -> Callable[..., Any]:
-    """The adaptation's whole step on one device: decoded images in, updated state out."""
+def adapt_step(
+    config: ConfigDict, steps_per_epoch: int, total_steps: int = 0
+) -> Callable[..., Any]:
+    """The adaptation's whole step on one device: decoded images in, updated state out.
+
+    total_steps: of the stage, for a learning rate that falls to 0.
+    """
     adapt = config.adapt
     mean, std = source_statistics(config.data.statistics)
     step = partial(
         steps.adapt_step,
         model=create_model(config, "adapt"),
-        optimiser=_optimiser(config, "adapt"),
+        optimiser=_optimiser(config, "adapt", total_steps),
         steps_per_epoch=steps_per_epoch,
         axis_name=data_parallel.AXIS,
         **{field.name: adapt[field.name] for field in dataclasses.fields(Settings)},
@@ -104,5 +112,6 @@ def target_view_settings(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _optimiser(config: ConfigDict, stage: str):
-    return optim.create(config[stage].learning_rate, **config.optimiser)
+def _optimiser(config: ConfigDict, stage: str, total_steps: int = 0):
+    rate = config[stage].learning_rate
+    return optim.create(rate, total_steps=total_steps, **config.optimiser)

@@ -53,8 +53,9 @@ def of_adapt(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
     """The adaptation's state: resumed, or the baseline's, or a PyTorch adaptation's.
 
     The baseline's weights, running statistics, momentum buffers, epochs and best score are kept;
-    step, teacher and class prior are reset. Where the folder has no baseline and `config.init` is a
-    converted snapshot of a PyTorch adaptation, all of that snapshot's state is resumed.
+    step, teacher and class prior are reset. AdamW begins anew, since its warm-up and decay are
+    those of the stage. Where the folder has no baseline and `config.init` is a converted snapshot
+    of a PyTorch adaptation, all of that snapshot's state is resumed.
     """
     if store.latest_step(run.newest("adapt")) is not None:
         return _resumed(run, "adapt", fresh)
@@ -62,7 +63,11 @@ def of_adapt(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
         return _continued(run, "adapt", fresh)
     baseline, facts = handed_on(run, fresh, "baseline")
     student = {"params": baseline.params, "batch_stats": baseline.batch_stats}
+    opt_state = baseline.opt_state
+    if run.config.optimiser.kind == "adamw":
+        opt_state = jax.tree.map(np.zeros_like, opt_state)
     state = baseline.replace(
+        opt_state=opt_state,
         teacher=jax.tree.map(np.array, student),  # as the first step makes it in any case
         class_prior=np.full_like(baseline.class_prior, run.config.adapt.beta),
         step=np.int32(0),

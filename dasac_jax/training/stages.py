@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
+from dasac_jax import models
 from dasac_jax.data import loader, sampling
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import scoring
@@ -46,9 +47,15 @@ def check_data(run: Run) -> None:
 
 
 def run_baseline(run: Run) -> None:
-    """Supervised training on the source, batch statistics of both domains (ABN)."""
+    """Supervised training on the source, batch statistics of both domains (ABN).
+
+    A network without batch norm has none: no target image is read then.
+    """
+    if not models.has_batch_norm(run.config.arch):
+        _LOG.info("baseline: %s has no batch norm to adapt: source alone", run.config.arch)
     state, progress = shared_state(run, "baseline", initial_state.of_baseline)
-    _train(run, "baseline", state, progress, from_config.baseline_step(run.config), weights=None)
+    make_step = partial(from_config.baseline_step, run.config)
+    _train(run, "baseline", state, progress, make_step, weights=None)
 
 
 def run_weights(run: Run) -> None:
@@ -81,8 +88,8 @@ def run_adapt(run: Run) -> None:
     weights = _weights(run)
     if weights is None:
         _LOG.warning("there is no %s: target images are drawn uniformly", run.weights_file)
-    step = from_config.adapt_step(run.config, run.steps_per_epoch("adapt"))
-    _train(run, "adapt", state, progress, step, weights)
+    make_step = partial(from_config.adapt_step, run.config, run.steps_per_epoch("adapt"))
+    _train(run, "adapt", state, progress, make_step, weights)
 
 
 def shared_state(
@@ -137,11 +144,12 @@ def _trained(config: ConfigDict) -> list[str]:
 def _layout(config: ConfigDict, stage: str) -> data_parallel.Layout:
     section = config[stage]
     if stage == "baseline":
-        return data_parallel.layout(stage, section.source_batch, section.target_batch)
+        targets = section.target_batch if models.has_batch_norm(config.arch) else 0
+        return data_parallel.layout(stage, section.source_batch, targets)
     return data_parallel.layout(stage, section.source_batch, section.groups, section.group_size)
 
 
-def _train(run, stage, state, progress, step, weights) -> None:
+def _train(run, stage, state, progress, make_step, weights) -> None:
     config, steps_per_epoch = run.config, run.steps_per_epoch(stage)
     first_epoch = int(progress.get("first_epoch", 0))
     if first_epoch >= config[stage].epochs:
@@ -149,13 +157,19 @@ def _train(run, stage, state, progress, step, weights) -> None:
             f"config.{stage}.epochs is {config[stage].epochs}, but the stages before took "
             f"{first_epoch}, which count too: give more"
         )
+    total_steps = (config[stage].epochs - first_epoch) * steps_per_epoch
+    if config.optimiser.warmup_steps >= total_steps:
+        raise UserError(
+            f"config.optimiser.warmup_steps is {config.optimiser.warmup_steps}, but stage {stage} "
+            f"has {total_steps} steps: give a smaller one"
+        )
     names = [field.name for field in dataclasses.fields(loop.Intervals)]
     plan = loop.Plan(
         name=stage,
         newest=run.newest(stage),
         best=run.best(stage),
         layout=_layout(config, stage),
-        total_steps=(config[stage].epochs - first_epoch) * steps_per_epoch,
+        total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         first_epoch=first_epoch,
         network=run.network(),
@@ -173,6 +187,7 @@ def _train(run, stage, state, progress, step, weights) -> None:
         run.folder, stage, recorded, run.classes, enabled=processes.is_first()
     ) as recorder:
         make_batches = partial(batches, run, plan.layout, weights)
+        step = make_step(total_steps)
         loop.train(state, step, make_batches, plan, recorder, progress)
 
 

@@ -98,5 +98,5 @@ def test_adam_decays_before_its_moments():
 
 
 def test_unknown_kind():
-    with pytest.raises(ValueError, match="kind is 'rmsprop'; choose sgd or adam"):
+    with pytest.raises(ValueError, match="kind is 'rmsprop'; choose sgd, adam or adamw"):
         optim.create(RATE, kind="rmsprop")
