@@ -50,7 +50,7 @@ def serialised(
     logits = model.onnx(graph, _normalised(graph, "images"))
     if graph.unread():
         raise RuntimeError(f"{type(model).__name__}.onnx leaves out {', '.join(graph.unread())}")
-    _finish(graph, logits, size, outputs)
+    _finish(graph, logits, size, outputs, getattr(model, "align_corners", True))
     made = helper.make_graph(
         [
             helper.make_node(node.op, node.inputs, [node.output], node.output, **node.attributes)
@@ -86,7 +86,7 @@ def _interface(size, outputs, num_classes):
 
 
 def _normalised(graph: Graph, images: str) -> str:
-    """As `image.normalise.normalise`: (B, H, W, 3) uint8 → (B, 3, H, W) in the graph's dtype."""
+    """As `image.normalise.normalise`: (B, H, W, 3) uint8 → (B, 3, H, W) float32."""
     mean, std = (
         graph.array(name, 255 * np.array(values, np.float32).reshape(3, 1, 1))
         for name, values in (("mean", IMAGENET_MEAN), ("deviation", IMAGENET_STD))
@@ -94,18 +94,18 @@ def _normalised(graph: Graph, images: str) -> str:
     x = graph.add("Transpose", images, name="planes", perm=[0, 3, 1, 2])
     x = graph.add("Cast", x, name="planes/float", to=TensorProto.FLOAT)
     x = graph.add("Sub", x, mean, name="centred")
-    x = graph.add("Div", x, std, name="normalised")
-    return _cast(graph, x, np.float32, graph.dtype)
+    return graph.add("Div", x, std, name="normalised")
 
 
-def _finish(graph: Graph, logits: str, size: Size | None, outputs: tuple[str, ...]) -> None:
+def _finish(
+    graph: Graph, logits: str, size: Size | None, outputs: tuple[str, ...], align_corners: bool
+) -> None:
     """Upsample logits (B, C, h, w) to the images' size and compute the outputs from them."""
     if size is None:
         full = graph.add("Shape", "images", name="images/size", start=1, end=3)
     else:
         full = graph.array("images/size", np.array(size, np.int64))
-    logits = _cast(graph, logits, graph.dtype, np.float32)
-    upsampled = onnx_layers.upsample(graph, logits, full)
+    upsampled = onnx_layers.upsample(graph, logits, full, align_corners=align_corners)
     scores = None
     if set(outputs) & {"logits", "probabilities"}:
         scores = graph.add("Transpose", upsampled, name="logits", perm=[0, 2, 3, 1])
@@ -114,10 +114,3 @@ def _finish(graph: Graph, logits: str, size: Size | None, outputs: tuple[str, ..
     if "labels" in outputs:
         best = graph.add("ArgMax", upsampled, name="labels/int64", axis=1, keepdims=0)
         graph.add("Cast", best, name="labels", to=TensorProto.UINT8)
-
-
-def _cast(graph: Graph, x: str, given: Any, wanted: Any) -> str:
-    if np.dtype(given) == np.dtype(wanted):
-        return x
-    to = helper.np_dtype_to_tensor_dtype(np.dtype(wanted))
-    return graph.add("Cast", x, name=f"{x}/{np.dtype(wanted)}", to=to)

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export, lax
 
 from dasac_jax.image.normalise import normalise
-from dasac_jax.models import upsample
+from dasac_jax.models import logits_at
 from dasac_jax.models.platform import traced_for
 
 Size = tuple[int, int]
@@ -45,7 +45,8 @@ def serialised(
 
 def _network(model: nn.Module, outputs: tuple[str, ...]) -> Callable[..., dict[str, jax.Array]]:
     def run(variables, images):
-        logits = upsample(model.apply(variables, normalise(images)), images.shape[1:3])
+        logits = model.apply(variables, normalise(images))
+        logits = logits_at(model, logits, images.shape[1:3])
         found = {
             "labels": lambda: logits.argmax(-1).astype(jnp.uint8),
             "logits": lambda: logits,

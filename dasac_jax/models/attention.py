@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dasac_jax.models.platform import platform
+
 # Scores of all pairs of tokens that are held at once, in bytes; and queries taken together where
 # one head alone has more.
 _MOST_BYTES = 1 << 24
@@ -19,7 +21,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     memory. Elsewhere the heads are taken one after another where their scores are large, and the
     scores are computed anew for the gradient.
     """
-    if jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16):
+    if platform() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16):
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     batch, tokens, heads, _ = query.shape
     if 4 * batch * heads * tokens**2 <= _MOST_BYTES:

@@ -46,7 +46,7 @@ class AtrousHead(nn.Module):
 def atrous_head_onnx(graph: Graph, x: str, path: str) -> str:
     """`AtrousHead` as ONNX operations."""
     branches = [
-        onnx_layers.conv(graph, x, f"{path}/{i}", dilation=rate)
+        graph.float32(onnx_layers.conv(graph, x, f"{path}/{i}", dilation=rate))
         for i, rate in enumerate(ATROUS_RATES)
     ]
     return graph.add("Sum", *branches, name=path)
@@ -178,7 +178,7 @@ class DeepLabV2ResNet(nn.Module):
     @nn.nowrap
     def onnx(self, graph: Graph, images: str) -> str:
         """The network as ONNX operations: images (B, 3, H, W) → logits (B, C, h, w)."""
-        x = onnx_layers.conv(graph, images, "conv1", norm="bn1", stride=2)
+        x = onnx_layers.conv(graph, graph.lowered(images), "conv1", norm="bn1", stride=2)
         x = onnx_layers.max_pool_ceil(graph, onnx_layers.relu(graph, x))
         layout = zip(self.blocks, _STRIDES, _DILATIONS, strict=True)
         for i, (blocks, stride, dilation) in enumerate(layout, start=1):
@@ -227,4 +227,5 @@ class DeepLabV2VGG(nn.Module):
     @nn.nowrap
     def onnx(self, graph: Graph, images: str) -> str:
         """The network as ONNX operations: images (B, 3, H, W) → logits (B, C, h, w)."""
-        return atrous_head_onnx(graph, vgg_onnx(graph, images, "features", _VGG), "classifier")
+        x = vgg_onnx(graph, graph.lowered(images), "features", _VGG)
+        return atrous_head_onnx(graph, x, "classifier")

@@ -95,13 +95,14 @@ class FCN8sVGG(nn.Module):
     @nn.nowrap
     def onnx(self, graph: Graph, images: str) -> str:
         """The network as ONNX operations: images (B, 3, H, W) → logits (B, C, h, w)."""
-        x, pools = images, []
+        x, pools = graph.lowered(images), []
         for number, (plan, start) in enumerate(_BLOCKS, start=1):
             x = vgg_onnx(graph, x, f"block{number}", plan, start)
             pools.append(x)
-        score = vgg_head_onnx(graph, x, "vgg_head")
+        score = graph.float32(vgg_head_onnx(graph, x, "vgg_head"))
         for number in (4, 3):
             skip = onnx_layers.conv(graph, pools[number - 3], f"score_pool{number}")
+            skip = graph.float32(skip)
             score = onnx_layers.upsample(graph, score, onnx_layers.size_of(graph, skip))
             score = graph.add("Add", score, skip, name=f"with_pool{number}")
         return score

@@ -13,6 +13,9 @@ import numpy as np
 
 from dasac_jax.errors import UserError
 
+TYPES = {"float32": 1, "uint8": 2, "float16": 10}
+"""ONNX's numbers of the types, as in `onnx.TensorProto`."""
+
 
 class Node(NamedTuple):
     """One operation: its ONNX name, the names of its inputs and of its only output."""
@@ -62,6 +65,18 @@ class Graph:
                 f"{np.finfo(self.dtype).max:g}: leave out --float16"
             )
         return self.array(name, np.asarray(value, self.dtype))
+
+    def lowered(self, x: str) -> str:
+        """x, an array of float32, in the graph's dtype."""
+        if self.dtype == np.float32:
+            return x
+        return self.add("Cast", x, name=f"{x}/{self.dtype}", to=TYPES[self.dtype.name])
+
+    def float32(self, x: str) -> str:
+        """x, an array of the graph's dtype, in float32."""
+        if self.dtype == np.float32:
+            return x
+        return self.add("Cast", x, name=f"{x}/float32", to=TYPES["float32"])
 
     def variable(self, path: str) -> np.ndarray | None:
         """The network's array at a path, in float32; None where the network has none."""

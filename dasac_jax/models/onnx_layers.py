@@ -67,13 +67,13 @@ def max_pool_2x2(graph: Graph, x: str) -> str:
     return graph.add("MaxPool", x, name=f"{x}/pool", kernel_shape=[2, 2], strides=[2, 2])
 
 
-def upsample(graph: Graph, x: str, size: str) -> str:
-    """As `layers.upsample`: bilinear, corners aligned. size: the name of (H, W), int64."""
+def upsample(graph: Graph, x: str, size: str, *, align_corners: bool = True) -> str:
+    """As `layers.upsample`: bilinear, of float32. size: the name of (H, W), int64."""
     kept = graph.add("Shape", x, name=f"{x}/batch_and_channels", end=2)
     sizes = graph.add("Concat", kept, size, name=f"{x}/upsampled_shape", axis=0)
     return graph.add(
         "Resize", x, "", "", sizes, name=f"{x}/upsampled", mode="linear",
-        coordinate_transformation_mode="align_corners",
+        coordinate_transformation_mode="align_corners" if align_corners else "half_pixel",
     )  # fmt: skip
 
 

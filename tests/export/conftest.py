@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,15 +28,12 @@ class State:
     step: Any
 
 
-def drawn(arch: str, seed: int = 0) -> dict[str, Any]:
+def drawn(model: nn.Module, seed: int = 0) -> dict[str, Any]:
     """Variables whose network tells pixels apart and keeps its activations in range."""
     rng = np.random.default_rng(seed)
     ranges = {"var": (0.5, 1.5), "scale": (0.2, 0.6), "kernel": (-1, 1)}
     found = {}
-    # Not the kept shapes of `models.shapes`: a test may have changed a network's size.
-    shapes = jax.eval_shape(
-        models.create_model(arch).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
-    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     for path, entry in flatten_dict(shapes, sep="/").items():
         shape = entry.shape
         low, high = ranges.get(path.rpartition("/")[2], (-0.1, 0.1))
@@ -48,7 +46,7 @@ def drawn(arch: str, seed: int = 0) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., dict[str, Any]]:
-    """draw(arch, seed=0): variables of a network."""
+    """draw(model, seed=0): variables of a network."""
     return drawn
 
 
@@ -71,4 +69,5 @@ def save() -> Callable[..., Path]:
 def demo_checkpoint(draw, save, tmp_path_factory) -> Path:
     """A checkpoint of the demo's network with a teacher that differs."""
     folder = tmp_path_factory.mktemp("demo") / "checkpoint"
-    return save(folder, draw("deeplabv2_demo"), draw("deeplabv2_demo", 1), epoch=3)
+    model = models.create_model("deeplabv2_demo")
+    return save(folder, draw(model), draw(model, 1), epoch=3)

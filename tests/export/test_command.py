@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import dasac_jax
+from dasac_jax import models
 from dasac_jax.data.labels import CLASS_NAMES
 from dasac_jax.export import command
 
@@ -99,8 +100,9 @@ def test_what_the_file_tells(demo_checkpoint, tmp_path, capsys):
 def test_classes_and_licence_of_the_checkpoint(draw, save, tmp_path):
     """What a checkpoint says itself goes before what is known of Cityscapes."""
     names, palette = [f"kind {i}" for i in range(19)], [[i, 0, 255 - i] for i in range(19)]
+    variables = draw(models.create_model("deeplabv2_demo"))
     facts = {"class_names": names, "palette": palette, "licence": "CC BY 4.0"}
-    checkpoint = save(tmp_path / "own", draw("deeplabv2_demo"), draw("deeplabv2_demo"), **facts)
+    checkpoint = save(tmp_path / "own", variables, variables, **facts)
     assert call(checkpoint, tmp_path / "own.stablehlo", "--size", 32, 32) == 0
     told = json.loads((tmp_path / "own.stablehlo.json").read_text(encoding="utf-8"))
     assert {key: told[key] for key in facts} == facts
@@ -134,9 +136,10 @@ def test_packages_that_are_missing(refused, demo_checkpoint, tmp_path, monkeypat
 
 
 def test_checkpoints_that_cannot_be_exported(refused, demo_checkpoint, draw, save, tmp_path):
-    variables = draw("deeplabv2_demo")
+    model = models.create_model("deeplabv2_demo")
+    variables = draw(model)
     variables["params"]["conv1"]["kernel"][0, 0, 0, 0] = np.nan
-    checkpoint = save(tmp_path / "nan", variables, draw("deeplabv2_demo", 1))
+    checkpoint = save(tmp_path / "nan", variables, draw(model, 1))
     out = tmp_path / "out.onnx"
     refused(["params/conv1/kernel", "not finite", "another step"], checkpoint, out)
     assert call(checkpoint, out, "--teacher") == 0

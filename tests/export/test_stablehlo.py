@@ -44,7 +44,8 @@ np.savez(sys.argv[3], **found)
 @pytest.fixture(scope="module")
 def demo(draw):
     """The demo's network: module and variables."""
-    return models.create_model(DEMO), draw(DEMO)
+    model = models.create_model(DEMO)
+    return model, draw(model)
 
 
 @pytest.fixture(scope="module")
