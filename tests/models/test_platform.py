@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dasac_jax.models import layers, winograd
+from dasac_jax.models.attention import attention
 from dasac_jax.models.platform import platform, traced_for
 
 
@@ -31,3 +33,12 @@ def test_minimal_filtering_is_for_cpus(monkeypatch):
 
     assert "conv_general_dilated" not in program("cpu") and "dot_general" in program("cpu")
     assert "conv_general_dilated" in program("gpu") and "dot_general" not in program("gpu")
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_attention_of_float16_runs_here_whatever_it_is_traced_for(name):
+    drawn = np.random.default_rng(0).standard_normal((3, 2, 6, 2, 8), np.float32)
+    with traced_for(name):
+        found = jax.jit(attention)(*drawn.astype(np.float16))
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(found, attention(*drawn), atol=2e-3)
