@@ -40,7 +40,8 @@ def serialised(
     Args:
         model: of `models.create_model`.
         variables: {"params", "batch_stats"} of numpy arrays.
-        size: (H, W); None leaves height and width open. The number of images is always open.
+        size: (H, W) of the one image that the file then takes; None leaves the number of images,
+            height and width open. onnxruntime is a few per cent faster where all is fixed.
         outputs: some of labels, logits, probabilities, in the order that is wanted.
         float16: whether weights and the network's layers are of float16. Normalisation, upsampling
             and what follows stay in float32.
@@ -75,7 +76,7 @@ def serialised(
 
 def _interface(size, outputs, num_classes):
     """The descriptions of the file's input and of its outputs."""
-    shape = ["batch", *(size or ("height", "width"))]
+    shape = ["batch", "height", "width"] if size is None else [1, *size]
     shapes = {name: [*shape, num_classes] for name in outputs} | {"labels": shape}
     types = dict.fromkeys(outputs, TensorProto.FLOAT) | {"labels": TensorProto.UINT8}
     value = helper.make_tensor_value_info

@@ -113,7 +113,7 @@ def test_outputs_agree(demo, everything, size):
 def test_a_fixed_size(demo, everything):
     fixed = session(serialised(*demo, size=(48, 64), outputs=ALL))
     assert [x.shape for x in fixed.get_outputs()] == [
-        ["batch", 48, 64], ["batch", 48, 64, 19], ["batch", 48, 64, 19]
+        [1, 48, 64], [1, 48, 64, 19], [1, 48, 64, 19]
     ]  # fmt: skip
     batch = images(3, (48, 64))
     for found, wanted in zip(
