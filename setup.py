@@ -59,7 +59,7 @@ setup(
             "ruff>=0.15",
         ],
         "tfds": TFDS,
-        "torch": ["torch>=2.6"],
+        "torch": ["torch>=2.6", "transformers>=5.24"],
         "video": ["imageio-ffmpeg>=0.8.1"],
     },
 )

@@ -25,7 +25,6 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import ours, problem, report
-from dasac_jax.models import create_model
 from dasac_jax.runtime import data_parallel
 
 # In the words of XLA's TargetConfig.
@@ -68,8 +67,9 @@ def compiled(task: problem.Problem) -> jax.stages.Compiled:
     jax.default_backend = lambda: "gpu"  # what layers ask for
     dtype, precision = ours.PRECISIONS[task.dtype]
     jax.config.update("jax_default_matmul_precision", precision)
-    model = create_model(task.network, dtype=dtype, frozen_norm=True, remat=task.remat)
-    step = partial(ours.adaptation(model), accumulate=task.accumulate, axis_name=data_parallel.AXIS)
+    model = ours.network(task.network, dtype=dtype, remat=task.remat)
+    step = ours.adaptation(model, task.network)
+    step = partial(step, accumulate=task.accumulate, axis_name=data_parallel.AXIS)
     whole = PartitionSpec()
     mesh = Mesh(np.array(topology.devices), (data_parallel.AXIS,))
     placed = NamedSharding(mesh, whole)

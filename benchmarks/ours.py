@@ -14,7 +14,7 @@ from dasac_jax import interop
 from dasac_jax.inference import predictor
 from dasac_jax.interop import names
 from dasac_jax.method import optim, state, steps
-from dasac_jax.models import create_model
+from dasac_jax.models import create_model, dinov2, has_batch_norm
 from dasac_jax.models.layers import Conv
 from dasac_jax.runtime import data_parallel
 
@@ -33,16 +33,28 @@ def variables(arch: str) -> dict[str, Any]:
     return interop.variables_from_state_dict(arch, state_dict)
 
 
+def network(arch: str, **options: Any) -> nn.Module:
+    """The network as the adaptation trains it."""
+    return create_model(arch, frozen_norm=has_batch_norm(arch), **options)
+
+
+def optimiser(arch: str) -> Any:
+    """SGD, or AdamW for transformers, as the recipes have them."""
+    if has_batch_norm(arch):
+        return optim.create(problem.LEARNING_RATE)
+    return optim.create(problem.LEARNING_RATE, kind="adamw", weight_decay=problem.ADAMW_DECAY)
+
+
 def make(task: Problem) -> Callable[[], dict[str, Any]]:
     """A function that computes once and gives what it computed, still on the device."""
     dtype, precision = PRECISIONS[task.dtype]
     jax.config.update("jax_default_matmul_precision", precision)
-    model = create_model(task.network, dtype=dtype, frozen_norm=True, remat=task.remat)
+    model = network(task.network, dtype=dtype, remat=task.remat)
     if task.task == "predict":
         predict = predictor.create(model, variables(task.network), predictor.Options())
         images = problem.image(task)
         return lambda: {"labels": predict(images)().labels}
-    step, batch = adaptation(model), problem.adapt_batch(task)
+    step, batch = adaptation(model, task.network), problem.adapt_batch(task)
     step = partial(step, accumulate=task.accumulate, axis_name=data_parallel.AXIS)
     program = data_parallel.data_parallel(step)
     current = data_parallel.replicate(begin(model, task.network))
@@ -58,16 +70,16 @@ def make(task: Problem) -> Callable[[], dict[str, Any]]:
 
 def begin(model: nn.Module, arch: str) -> state.TrainState:
     """The state before the first step."""
-    optimiser = optim.create(problem.LEARNING_RATE)
-    return state.create(model, optimiser, seed=0, beta=problem.BETA, variables=variables(arch))
+    beginning = variables(arch)
+    return state.create(model, optimiser(arch), seed=0, beta=problem.BETA, variables=beginning)
 
 
-def adaptation(model: nn.Module) -> Callable[..., Any]:
+def adaptation(model: nn.Module, arch: str) -> Callable[..., Any]:
     """`steps.adapt_step` with the problem's settings."""
     return partial(
         steps.adapt_step,
         model=model,
-        optimiser=optim.create(problem.LEARNING_RATE),
+        optimiser=optimiser(arch),
         group_size=problem.GROUP_SIZE,
         target_weight=problem.TARGET_WEIGHT,
         threshold_lower=problem.THRESHOLD_LOWER,
@@ -84,11 +96,11 @@ def adaptation(model: nn.Module) -> Callable[..., Any]:
 def operations(task: Problem) -> dict[str, float]:
     """Floating-point operations of one step or one prediction: by hand, and by XLA's count.
 
-    By hand: 2 · k² · inputs · outputs for each pixel of each convolution; the gradient takes
-    twice as many again, but the first convolution's needs none for its input. All the rest is
-    small beside that.
+    By hand: 2 · k² · inputs · outputs for each pixel of each convolution, linear layers being some,
+    and 4 · tokens² · width for each attention; the gradient takes twice as many again, but the
+    first convolution's needs none for its input. All the rest is small beside that.
     """
-    forward, first = _convolutions(task)
+    forward, first = _products(task)
     if task.task == "predict":
         by_hand = forward
     else:
@@ -96,15 +108,23 @@ def operations(task: Problem) -> dict[str, float]:
     return {"by_hand": by_hand, "by_xla": _by_xla(task)}
 
 
-def _convolutions(task: Problem) -> tuple[float, float]:
-    """Operations of all convolutions for one image, and of the first one."""
+def _products(task: Problem) -> tuple[float, float]:
+    """Operations of all convolutions and attentions for one image, and of the first of them."""
     found = []
+    linear = (dinov2.Linear, dinov2.Patches, dinov2.Doubled)
 
     def count(next_call, args, kwargs, context):
         out = next_call(*args, **kwargs)
         if isinstance(context.module, Conv) and context.method_name == "__call__":
             layer, pixels = context.module, out.shape[1] * out.shape[2]
             found.append(2 * layer.size**2 * args[0].shape[-1] * out.shape[-1] * pixels)
+        elif isinstance(context.module, linear):
+            # Each number of the results is a sum over the inputs of its pixel, token or patch.
+            patches = isinstance(context.module, dinov2.Patches)
+            inputs = args[0].size // out.shape[1] if patches else args[0].shape[-1]
+            found.append(2 * inputs * out.size)
+        elif isinstance(context.module, dinov2.Attention):
+            found.append(4 * out.shape[1] * out.size)
         return out
 
     # Equal blocks are traced once, but each of them computes.
@@ -117,14 +137,14 @@ def _convolutions(task: Problem) -> tuple[float, float]:
 
 
 def _by_xla(task: Problem) -> float:
-    model = create_model(task.network, frozen_norm=True)
+    model = network(task.network)
     if task.task == "predict":
         images = jnp.zeros((1, task.height, task.width, 3))
         shapes = jax.eval_shape(lambda: variables(task.network))
         lowered = jax.jit(partial(steps.predict_step, model=model)).lower(shapes, images)
     else:
         shapes = jax.eval_shape(partial(begin, model, task.network))
-        lowered = jax.jit(adaptation(model)).lower(shapes, problem.adapt_batch(task))
+        lowered = jax.jit(adaptation(model, task.network)).lower(shapes, problem.adapt_batch(task))
     return float(lowered.cost_analysis()["flops"])
 
 

@@ -11,6 +11,8 @@ import numpy as np
 CLASSES = 19
 GROUP_SIZE = 4
 LEARNING_RATE = 2.5e-4
+ADAMW_DECAY = 0.01
+ENCODER_RATE = 0.1  # the share of an encoder that AdamW trains
 TARGET_WEIGHT = 5.0
 THRESHOLD_UPPER = 0.75
 THRESHOLD_LOWER = 0.2
@@ -53,6 +55,10 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if leaf == "num_batches_tracked":
         return np.zeros(shape, np.int64)
     random = np.random.default_rng(zlib.crc32(name.encode()))
+    if leaf == "gamma":  # of a transformer's layer scale
+        return random.uniform(0.05, 0.3, shape).astype(np.float32)
+    if leaf in ("cls_token", "pos_embed", "mask_token"):
+        return np.float32(0.1) * random.standard_normal(shape, np.float32)
     if leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
         # The last norm of a block is damped: 33 blocks would add up otherwise.
         damp = 0.25 if ".bn3." in name and leaf == "weight" else 1.0
@@ -60,7 +66,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if leaf in ("running_mean", "bias"):
         return random.uniform(-0.1, 0.1, shape).astype(np.float32)
     # Heads that are unsure, so that a few steps do not magnify rounding.
-    head = any(part in name for part in ("conv2d_list", "score_pool", "vgg_head.8"))
+    head = any(part in name for part in ("conv2d_list", "score_pool", "vgg_head.8", "head.out"))
     spread = (0.2 if head else 1.0) * np.sqrt(2 / np.prod(shape[1:]))
     return random.standard_normal(shape, np.float32) * np.float32(spread)
 

@@ -26,7 +26,10 @@ from benchmarks import report  # noqa: E402
 from benchmarks.problem import Problem  # noqa: E402
 
 SIDES = ("ours", "eager", "tuned")
-NETWORKS = ("deeplabv2_resnet101", "deeplabv2_vgg16_bn", "fcn_vgg16_bn", "deeplabv2_demo")
+NETWORKS = (
+    "deeplabv2_resnet101", "deeplabv2_vgg16_bn", "fcn_vgg16_bn", "deeplabv2_demo",
+    "dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_demo",
+)  # fmt: skip
 
 
 class Side:
@@ -162,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(argv)
     if importlib.util.find_spec("torch") is None:
         report.refuse("the race needs PyTorch: pip install -e '.[torch]'")
+    if flags.network.startswith("dinov2") and not importlib.util.find_spec("transformers"):
+        report.refuse("the race with DINOv2 needs transformers: pip install -e '.[torch]'")
     if flags.dtype == "tf32" and flags.device == "cpu":
         report.refuse("--dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
     task = problem_of(flags)

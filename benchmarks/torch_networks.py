@@ -156,6 +156,15 @@ class FCN8s(nn.Module):
         return score
 
 
+def _dinov2(name):
+    def make(classes):
+        from benchmarks import torch_dinov2  # transformers, which takes seconds to import
+
+        return torch_dinov2.DINOv2(classes, *torch_dinov2.SIZES[name])
+
+    return make
+
+
 NETWORKS = {
     "deeplabv2_resnet101": DeepLabResNet,
     "deeplabv2_vgg16_bn": DeepLabVGG,
@@ -163,9 +172,15 @@ NETWORKS = {
     "deeplabv2_demo": lambda classes: DeepLabResNet(
         classes, blocks=(1, 1, 2, 1), widths=(16, 24, 32, 32), stem=16
     ),
+    **{
+        name: _dinov2(name)
+        for name in ("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_demo")
+    },
 }
 
 
-def upsample(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear, aligned corners: (B, C, h, w) → (B, C, H, W)."""
-    return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=True)
+def upsample(
+    logits: torch.Tensor, size: tuple[int, int], align_corners: bool = True
+) -> torch.Tensor:
+    """Bilinear: (B, C, h, w) → (B, C, H, W)."""
+    return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=align_corners)

@@ -8,6 +8,7 @@ original runs it; or tuned: one pass over both, channels last, autocast, `torch.
 import copy
 import re
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ Batch = dict[str, torch.Tensor]
 def network(arch: str, classes: int, device: str = "cpu") -> nn.Module:
     """The network with the problem's weights, its batch norm frozen and its dropout off."""
     module = NETWORKS[arch](classes).eval()
+    if hasattr(module, "load_problem"):
+        module.load_problem()
+        return module.to(device)
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     module.load_state_dict(
         {name: torch.tensor(problem.weight(name, s)) for name, s in shapes.items()}
@@ -43,8 +47,17 @@ def tensors(batch: dict[str, Any], device: str = "cpu") -> Batch:
     return {name: convert(name, array) for name, array in batch.items()}
 
 
-def optimiser(student: nn.Module, rate: float) -> torch.optim.SGD:
-    """SGD with momentum 0.9 and the rates and decays of weights and biases, old and new."""
+def optimiser(student: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9 and the rates and decays of weights and biases, old and new.
+
+    For a transformer AdamW, its encoder with a share of the head's rate.
+    """
+    if hasattr(student, "encoder"):
+        groups = [
+            {"params": student.head.parameters()},
+            {"params": student.encoder.parameters(), "lr": rate * problem.ENCODER_RATE},
+        ]
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=problem.ADAMW_DECAY)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
         bias = name.endswith(".bias")
@@ -65,6 +78,7 @@ class Adaptation:
 
     def __init__(self, student: nn.Module, *, tuned: bool = False, dtype: str = "float32"):
         self.student = student
+        self.upsample = partial(upsample, align_corners=getattr(student, "align_corners", True))
         self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.device = next(student.parameters()).device.type
         self.optimiser = optimiser(student, problem.LEARNING_RATE)
@@ -83,12 +97,13 @@ class Adaptation:
         self._follow()
         size = batch["student_view"].shape[2:]
         with torch.no_grad():
-            probs = upsample(self._run(self.run_teacher, batch["teacher_view"]), size).softmax(1)
+            logits = self._run(self.run_teacher, batch["teacher_view"])
+            probs = self.upsample(logits, size).softmax(1)
             self.prior = _moved(self.prior, probs)
             refined = fuse(probs, batch)
             labels, confidence = pseudo_labels(refined, batch["padded"], self.prior)
         source, target = self._student_logits(batch)
-        source, target = upsample(source, size), upsample(target, size)
+        source, target = self.upsample(source, size), self.upsample(target, size)
         loss_source = functional.cross_entropy(
             source, batch["source_label"], ignore_index=255, reduction="none"
         ).mean()
@@ -177,7 +192,8 @@ def predict(
     if tuned:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), autocast(images.device.type, dtype):
-        return upsample(module(images), images.shape[2:]).argmax(1)
+        aligned = getattr(module, "align_corners", True)
+        return upsample(module(images), images.shape[2:], aligned).argmax(1)
 
 
 def _moved(prior: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 # All of this has to stand before jax is first imported; subprocesses of a test inherit it.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -76,14 +79,58 @@ def recipe() -> ModuleType:
 @pytest.fixture(scope="session")
 def torch() -> ModuleType:
     """PyTorch. Where it is missing the test is skipped, or fails if DASAC_REQUIRE_TORCH=1."""
-    try:
-        import torch
-    except ImportError:
-        if os.environ.get("DASAC_REQUIRE_TORCH") == "1":
-            pytest.fail("DASAC_REQUIRE_TORCH=1, but torch is not installed", pytrace=False)
-        pytest.skip("install the [torch] extra")
+    torch = _of_extra("torch")
     torch.set_num_threads(1)
     return torch
+
+
+@pytest.fixture(scope="session")
+def transformers(torch) -> ModuleType:
+    """Hugging Face's transformers; where it is missing the same as for PyTorch."""
+    return _of_extra("transformers")
+
+
+@pytest.fixture(scope="module")
+def timm(transformers) -> Iterator[ModuleType]:
+    """timm without torchvision; where it is missing the same as for PyTorch.
+
+    It imports torchvision for its data, of which nothing is used here. The published torchvision is
+    made for PyTorch with CUDA and does not load beside the CPU's, so a stand-in takes its place.
+    """
+    stand_in = _Torchvision()
+    sys.meta_path.insert(0, stand_in)
+    try:
+        yield _of_extra("timm")
+    finally:
+        sys.meta_path.remove(stand_in)
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+
+
+class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Makes modules called torchvision that have whatever is asked for, and do nothing."""
+
+    def find_spec(self, name, path=None, target=None):
+        """A module specification for torchvision and what lies in it, else None."""
+        if name.split(".")[0] == "torchvision":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        """The stand-in."""
+        return mock.MagicMock(__path__=[], __spec__=spec)
+
+    def exec_module(self, module):
+        """Nothing is left to do."""
+
+
+def _of_extra(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if os.environ.get("DASAC_REQUIRE_TORCH") == "1":
+            pytest.fail(f"DASAC_REQUIRE_TORCH=1, but {error}", pytrace=False)
+        pytest.skip(f"install the [torch] extra, and timm for some tests ({error})")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ _AUTHORS = (
     "https://download.visinf.informatik.tu-darmstadt.de/data/2021-cvpr-araslanov-da-sac/{path}"
 )
 _TORCHVISION = "https://download.pytorch.org/models/{path}"
+_DINOV2 = "https://huggingface.co/{path}"
 _ARCHES = {"r101": "deeplabv2_resnet101", "vgg16": "deeplabv2_vgg16_bn", "fcn": "fcn_vgg16_bn"}
 _FOLDERS = {"r101": "resnet101", "vgg16": "vgg16", "fcn": "vgg16fcn"}
 _SOURCES = {"gta": "GTA5", "synthia": "SYNTHIA"}
@@ -29,8 +30,8 @@ _SIZES = {
 }
 _CHUNK = 1 << 20
 
-Kind = Literal["imagenet", "baseline", "final", "weights"]
-KINDS: tuple[Kind, ...] = ("imagenet", "baseline", "final", "weights")
+Kind = Literal["imagenet", "baseline", "final", "weights", "dinov2"]
+KINDS: tuple[Kind, ...] = ("imagenet", "baseline", "final", "weights", "dinov2")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Published:
     @property
     def checkpoints(self) -> dict[str, str]:
         """{name of the converted checkpoint: network}; the recipes use these names in `init`."""
+        if self.kind == "dinov2":
+            return {self.arches[0]: self.arches[0]}
         if self.kind != "imagenet":
             return {f"{self.recipes[0]}_{self.kind}": arch for arch in self.arches}
         stem = self.basename.rsplit("-", 1)[0]
@@ -94,6 +97,8 @@ class Published:
         """A short description, as in "gta_r101 final"."""
         if self.kind == "imagenet":
             return f"ImageNet {self.basename.rsplit('-', 1)[0]}"
+        if self.kind == "dinov2":
+            return f"DINOv2 {self.arches[0]}"
         return f"{self.recipes[0]} {self.kind}"
 
     def matches(self, sums: Digests) -> bool | None:
@@ -142,6 +147,12 @@ def _weights(recipe: str) -> Published:
     return Published(name, url, "weights", (recipe,), (_ARCHES[network],), _SOURCES[source])
 
 
+def _dinov2(name: str, arch: str, recipes: Sequence[str], size: str) -> Published:
+    file = f"facebook/{name}/resolve/main/model.safetensors"
+    url = _DINOV2.format(path=file)
+    return Published(file, url, "dinov2", tuple(recipes), (arch,), size=size)
+
+
 PUBLISHED: tuple[Published, ...] = (
     _imagenet("resnet101-5d3b4d8f.pth", ("r101",), "171 MiB"),
     _imagenet("vgg16_bn-6c64b313.pth", ("vgg16", "fcn"), "528 MiB"),
@@ -158,6 +169,9 @@ PUBLISHED: tuple[Published, ...] = (
     _snapshot("synthia_fcn", "baseline_abn_e040.pth", "5f457311faaed83675b06ad1209e4b3a", 31.6),
     _snapshot("synthia_fcn", "final_e098.pth", "efb742e1304c8b628f5d1536988845cc", 46.8, 45.8),
     *(_weights(f"{source}_{network}") for source in _SOURCES for network in _ARCHES),
+    _dinov2("dinov2-small", "dinov2_vits14", ["custom_dinov2_s"], "84 MiB"),
+    _dinov2("dinov2-base", "dinov2_vitb14", ["gta_dinov2_b", "synthia_dinov2_b"], "330 MiB"),
+    _dinov2("dinov2-large", "dinov2_vitl14", ["gta_dinov2_l", "synthia_dinov2_l"], "1.1 GiB"),
 )
 
 

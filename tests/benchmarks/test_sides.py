@@ -47,7 +47,9 @@ def test_both_sides_have_the_same_losses(torch, make_problem):
     batch = adapt_batch(task)
     model = create_model(task.network, frozen_norm=True)
     # Unoptimised: compiling takes longer than running.
-    step = jax.jit(ours.adaptation(model), compiler_options={"xla_backend_optimization_level": 0})
+    step = jax.jit(
+        ours.adaptation(model, task.network), compiler_options={"xla_backend_optimization_level": 0}
+    )
     run = ours.begin(model, task.network)
     network = torch_step.network(task.network, 19)
     sides = [torch_step.Adaptation(network)]
@@ -80,10 +82,11 @@ def test_networks_load_our_weights(torch, network):
 
 
 @pytest.mark.torch
-def test_both_sides_predict_the_same(torch, make_problem):
+@pytest.mark.parametrize("network", ["deeplabv2_demo", "dinov2_demo"])
+def test_both_sides_predict_the_same(torch, transformers, make_problem, network):
     from benchmarks import ours, theirs
 
-    task = make_problem("predict", height=72, width=104)
+    task = make_problem("predict", network, height=72, width=104)
     labels = ours.make(task)()["labels"]
     expected = theirs.settle(theirs.make(task, tuned=False)())["labels"]
     assert len(np.unique(expected)) > 2
@@ -124,7 +127,7 @@ def test_operations_of_the_published_step(make_problem):
     from benchmarks import ours
 
     # 0.7 TFLOP for a ResNet-101 at 512×1024.
-    forward, first = ours._convolutions(make_problem("predict", "deeplabv2_resnet101", 512, 1024))
+    forward, first = ours._products(make_problem("predict", "deeplabv2_resnet101", 512, 1024))
     assert forward == pytest.approx(0.73e12, rel=0.05)
     assert first == 2 * 7 * 7 * 3 * 64 * 256 * 512
 

@@ -44,7 +44,22 @@ def load(name):
 
 
 def test_every_published_recipe_is_there():
-    assert set(PUBLISHED) == set(NAMES) - {"demo", "custom_example"}
+    transformers = {f"{source}_dinov2_{size}" for source in ("gta", "synthia") for size in "bl"}
+    own = {"demo", "custom_example", "custom_dinov2_s"}
+    assert set(PUBLISHED) | transformers | own == set(NAMES)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "dinov2" in name])
+def test_transformers_have_their_optimiser(name):
+    config, doc = load(name)
+    assert config.arch == f"dinov2_vit{name[-1]}14"
+    assert (config.optimiser.kind, config.optimiser.weight_decay) == ("adamw", 0.01)
+    assert config.baseline.learning_rate == config.adapt.learning_rate == 1.41e-4
+    assert config.optimiser.encoder_rate == 0.1
+    assert ("SYNTHIA" in doc) == (config.data.source == "synthia") == name.startswith("synthia")
+    if not name.startswith("custom"):
+        assert (config.optimiser.warmup_steps, config.dtype) == (1500, "bfloat16")
+        assert "no result of this method is published" in doc
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +15,10 @@ from dasac_jax.interop.published import PUBLISHED, Published, digests, identify
 from dasac_jax.models import ARCHITECTURES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = sorted(path.stem for path in CONFIGS.glob("*_*.py") if "custom" not in path.stem)
+ALL_RECIPES = {path.stem for path in CONFIGS.glob("*_*.py")}
+TRANSFORMERS = {name for name in ALL_RECIPES if "dinov2" in name}
+RECIPES = sorted(ALL_RECIPES - TRANSFORMERS - {"custom_example"})
+PAPERS = [file for file in PUBLISHED if file.kind != "dinov2"]
 CONTENT = b"PK some weights"
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
 MINE = (
@@ -34,11 +38,25 @@ def write(path, content=CONTENT):
 def test_the_table_is_complete():
     kinds = [file.kind for file in PUBLISHED]
     counts = {kind: kinds.count(kind) for kind in published.KINDS}
-    assert counts == {"imagenet": 2, "baseline": 6, "final": 6, "weights": 6}
+    assert counts == {"imagenet": 2, "baseline": 6, "final": 6, "weights": 6, "dinov2": 3}
     assert len(RECIPES) == 6
     for recipe in RECIPES:
         mine = [file.kind for file in PUBLISHED if recipe in file.recipes]
-        assert sorted(mine) == sorted(published.KINDS)
+        assert sorted(mine) == ["baseline", "final", "imagenet", "weights"]
+
+
+def test_every_transformer_has_its_encoder():
+    files = [file for file in PUBLISHED if file.kind == "dinov2"]
+    assert sorted(recipe for file in files for recipe in file.recipes) == sorted(TRANSFORMERS)
+    for file in files:
+        (arch,) = file.arches
+        assert arch in ARCHITECTURES and file.checkpoints == {arch: arch}
+        assert file.url == f"https://huggingface.co/{file.name}" and file.size and not file.checked
+        assert file.name.endswith("/model.safetensors")
+        for recipe in file.recipes:
+            config = runpy.run_path(str(CONFIGS / f"{recipe}.py"))["get_config"]()
+            assert config.arch == arch and config.init == f"weights/{arch}"
+            assert file.name.split("/")[1] in config.init_from
 
 
 def test_names_urls_sums_and_checkpoints_are_of_one_file_each():
@@ -46,12 +64,12 @@ def test_names_urls_sums_and_checkpoints_are_of_one_file_each():
         [file.name for file in PUBLISHED],
         [file.url for file in PUBLISHED],
         [name for file in PUBLISHED for name in file.checkpoints],
-        [file.md5 or file.sha256 for file in PUBLISHED if file.kind != "weights"],
+        [file.md5 or file.sha256 for file in PAPERS if file.kind != "weights"],
     ):
         assert len(set(values)) == len(values)
 
 
-@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.name)
 def test_an_entry_is_well_formed(file):
     url = urlsplit(file.url)
     assert url.scheme == "https" and not url.query and re.fullmatch(r"[\w./-]+", url.path)

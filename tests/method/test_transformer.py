@@ -1,0 +1,142 @@
+"""A small vision transformer in both stages: it learns, on any number of devices alike."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from dasac_jax.data import labels
+from dasac_jax.data.demo import render
+from dasac_jax.evaluation import metrics
+from dasac_jax.image.normalise import normalise
+from dasac_jax.method import consistency, optim, state, steps
+from dasac_jax.models import create_model, dinov2
+from dasac_jax.runtime import data_parallel
+
+SIZE = (56, 112)
+GROUP = 4
+FLIPS = np.array([1.0, -1.0, 1.0, -1.0])
+# A tiny network takes longer to compile than to run.
+COMPILER = {"xla_backend_optimization_level": 0}
+
+
+def pictures(split, count, size=SIZE):
+    """The demo's images (N, H, W, 3) float32, normalised, and train ids (N, H, W) int32."""
+    made = [render.picture(split, i, seed=0, height=size[0], width=size[1]) for i in range(count)]
+    images = normalise(np.stack([image for image, _ in made]))
+    ids = np.stack([ids for _, ids in made])
+    return np.asarray(images), labels.train_ids(ids).astype(np.int32)
+
+
+def adapt_batch(source, target, rng, groups=1):
+    """A batch of the adaptation: views of a target image are itself, mirrored, and noise on it."""
+    rows = rng.choice(len(source[0]), 4 * groups, replace=False)
+    chosen = target[0][rng.choice(len(target[0]), groups, replace=False)]
+    views = np.concatenate([np.stack([x, x[:, ::-1], x, x[:, ::-1]]) for x in chosen])
+    count = len(views)
+    there, back = consistency.view_matrices(
+        np.zeros((count, 2)), np.ones(count), np.tile(FLIPS, groups), views.shape[1:3]
+    )
+    noise = 0.2 * rng.standard_normal(views.shape).astype(np.float32)
+    return {
+        "source_image": source[0][rows],
+        "source_label": source[1][rows],
+        "student_view": views + noise,
+        "teacher_view": views,
+        "padded": np.zeros(views.shape[:3], bool),
+        "to_reference": np.asarray(there),
+        "from_reference": np.asarray(back),
+    }
+
+
+def mean_iou(predicted, truth):
+    counts = np.asarray(metrics.confusion(truth, predicted, 19))
+    return metrics.summarise(counts)["miou"]
+
+
+def step_of(stage, model, optimiser, **options):
+    if stage == "baseline":
+        return partial(steps.baseline_step, model=model, optimiser=optimiser, **options)
+    return partial(
+        steps.adapt_step, model=model, optimiser=optimiser, steps_per_epoch=1000,
+        teacher_every_steps=2, teacher_momentum=0.8, target_weight=1.0, **options,
+    )  # fmt: skip
+
+
+def test_the_tiny_network_learns_and_adapts():
+    model, rng = create_model("dinov2_demo"), np.random.default_rng(0)
+    source, target, val = pictures("source", 32), pictures("train", 8), pictures("val", 8)
+    options = {"kind": "adamw", "weight_decay": 0.01, "warmup_steps": 5, "encoder_rate": 1.0}
+    run = state.create(model, optim.create(1.0, **options), seed=0)
+    predict = jax.jit(partial(steps.predict_step, model=model))
+
+    losses = {}
+    for stage, rate, count in (("baseline", 2e-3, 60), ("adapt", 5e-4, 20)):
+        optimiser = optim.create(rate, total_steps=2 * count, **options)
+        step = jax.jit(step_of(stage, model, optimiser), compiler_options=COMPILER)
+        run = run.replace(step=np.int32(0), opt_state=optimiser.init(run.params))
+        log = []
+        for _ in range(count):
+            batch = adapt_batch(source, target, rng)
+            if stage == "baseline":
+                batch = {key: batch[key] for key in ("source_image", "source_label")}
+            run, found = step(run, batch)
+            log.append({name: float(value) for name, value in found.items()})
+        losses[stage] = {name: [entry[name] for entry in log] for name in log[0]}
+
+    assert set(losses["baseline"]) == {"loss_source", "skipped"}  # the target has no part in it
+    for stage, fall in (("baseline", 0.75), ("adapt", 1.0)):
+        loss = losses[stage]["loss_source"]
+        assert np.mean(loss[-5:]) < fall * np.mean(loss[:5]), stage
+        assert not any(losses[stage]["skipped"])
+    assert np.mean(losses["adapt"]["loss_target"][-5:]) < np.mean(
+        losses["adapt"]["loss_target"][:5]
+    )
+    assert min(losses["adapt"]["labelled"]) > 0.1
+
+    constant = max(mean_iou(np.full_like(val[1], c), val[1]) for c in range(19))
+    for variables in (run.student, run.teacher):
+        predicted, _ = predict(variables, val[0])
+        assert mean_iou(predicted, val[1]) > 2 * constant
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network that compiles in no time, and global batches of three steps."""
+    model = dinov2.DINOv2Segmenter(width=16, depth=1, heads=2, num_classes=4)
+    rng, size = np.random.default_rng(1), (28, 56)
+    (images, truth), (target, _) = pictures("source", 12, size), pictures("train", 4, size)
+    source = images, np.where(truth < 19, truth % 4, truth)
+    return model, [adapt_batch(source, (target,), rng, groups=2) for _ in range(3)]
+
+
+def trained(model, batches, stage, devices):
+    """The metrics of every step and the last weights, on the first devices."""
+    optimiser = optim.create(1e-3, kind="adamw", warmup_steps=2, layer_decay=0.9)
+    run = state.create(model, optimiser, seed=0)
+    mesh = Mesh(np.array(jax.local_devices()[:devices]), (data_parallel.AXIS,))
+    step = step_of(stage, model, optimiser, axis_name=data_parallel.AXIS)
+    specs = (PartitionSpec(), PartitionSpec(data_parallel.AXIS))
+    step = jax.shard_map(
+        step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
+    )
+    step = jax.jit(step, compiler_options=COMPILER)
+    log = []
+    for batch in batches:
+        if stage == "baseline":
+            batch = {key: batch[key] for key in ("source_image", "source_label")}
+        run, found = step(run, batch)
+        log.append([float(value) for value in found.values()])
+    return np.array(log), jax.device_get(jax.tree.leaves(run.student))
+
+
+@pytest.mark.parametrize("stage", ["baseline", "adapt"])
+def test_one_two_and_four_devices_train_alike(small, stage):
+    losses, weights = trained(*small, stage, 1)
+    for devices in (2, 4):
+        found, others = trained(*small, stage, devices)
+        np.testing.assert_allclose(found, losses, rtol=1e-5)
+        for ours, theirs in zip(others, weights, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-6)
