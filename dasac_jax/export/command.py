@@ -59,9 +59,14 @@ def run(arguments: argparse.Namespace) -> str:
     variables = trained_network.choose(networks, arguments.checkpoint, teacher=arguments.teacher)
     _check_finite(variables, arguments.checkpoint)
     outputs = OUTPUTS[arguments.output_kind]
-    described = description.of(
-        facts, teacher=arguments.teacher, outputs=outputs, float16=arguments.float16
+    # A StableHLO program computes as the checkpoint's run did, ONNX operations in float32.
+    trained = (
+        facts.get("dtype", "float32") if arguments.output.suffix == ".stablehlo" else "float32"
     )
+    described = description.of(
+        facts, teacher=arguments.teacher, outputs=outputs,
+        precision="float16" if arguments.float16 else trained,
+    )  # fmt: skip
     contents = _contents(arguments, model, variables, outputs, plain(described))
     _write(dict(zip(files, contents, strict=True)))
     return _report(arguments, described, len(contents[0]))

@@ -19,11 +19,12 @@ _COPIED = ("arch", "num_classes", "stage", "step", "epoch", "best_score", "origi
 
 
 def of(
-    facts: trained_network.Facts, *, teacher: bool, outputs: Sequence[str], float16: bool
+    facts: trained_network.Facts, *, teacher: bool, outputs: Sequence[str], precision: str
 ) -> dict[str, Any]:
     """What the file's metadata hold, JSON values by name.
 
-    facts: the checkpoint's metadata. The licence is the one that they name for the weights.
+    facts: the checkpoint's metadata. precision: of the network's layers. The licence is the one
+    that the facts name for the weights.
     """
     copied = {key: facts[key] for key in _COPIED if facts.get(key) is not None}
     return {
@@ -38,7 +39,7 @@ def of(
         "class_names": trained_network.class_names(facts),
         "palette": trained_network.class_palette(facts).tolist(),
         "network": "teacher" if teacher else "student",
-        "precision": "float16" if float16 else "float32",
+        "precision": precision,
         **copied,
         "licence": facts.get("licence") or "unknown: the checkpoint does not name one",
         "producer": f"dasac-jax {__version__}",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export, lax
 
+from dasac_jax.errors import UserError
 from dasac_jax.image.normalise import normalise
 from dasac_jax.models import logits_at
 from dasac_jax.models.platform import traced_for
@@ -34,7 +35,11 @@ def serialised(
         variables: {"params", "batch_stats"} of numpy arrays; they become part of the program.
         size: (H, W).
         outputs: some of labels, logits, probabilities.
-        float16: whether kernels and the network's layers are of float16.
+        float16: whether kernels and the network's layers are of float16, instead of the model's
+            dtype.
+
+    Raises:
+        UserError: for a kernel that float16 cannot hold.
     """
     if float16:
         model, variables = model.clone(dtype=jnp.float16), _kernels_in_float16(variables)
@@ -78,9 +83,14 @@ def _for_both_platforms(run, variables):
 
 def _kernels_in_float16(variables):
     """The kernels alone: batch norms are folded into them in float32."""
-    flat = flatten_dict(variables)
-    flat = {
-        path: value.astype(jnp.float16) if path[-1] == "kernel" else value
-        for path, value in flat.items()
-    }
+    flat, most = flatten_dict(variables), float(jnp.finfo(jnp.float16).max)
+    for path, value in flat.items():
+        if path[-1] != "kernel":
+            continue
+        if abs(value).max() > most:
+            raise UserError(
+                f"{'/'.join(path[1:])} holds numbers up to {abs(value).max():g}, float16 ends at "
+                f"{most:g}: leave out --float16"
+            )
+        flat[path] = value.astype(jnp.float16)
     return unflatten_dict(flat)

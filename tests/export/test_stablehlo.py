@@ -15,6 +15,7 @@ import pytest
 from jax import export
 
 from dasac_jax import models
+from dasac_jax.errors import UserError
 from dasac_jax.export import stablehlo
 from dasac_jax.image.normalise import normalise
 from dasac_jax.models import upsample, winograd
@@ -120,6 +121,14 @@ def test_float16(demo, images, expected):
         compiler_options={"xla_backend_optimization_level": 0}
     )  # fmt: skip
     assert (compiled(images)["labels"] == expected["labels"]).mean() >= 0.995
+
+
+def test_a_kernel_that_float16_cannot_hold(demo):
+    model, variables = demo
+    variables = jax.tree.map(np.copy, variables)
+    variables["params"]["layer5"]["0"]["kernel"][0, 0, 0, 0] = -7e4
+    with pytest.raises(UserError, match=r"layer5/0/kernel .* 70000.*--float16"):
+        stablehlo.serialised(model, variables, size=SIZE, outputs=("labels",), float16=True)
 
 
 def test_each_platform_has_its_own_ways(demo, monkeypatch):
