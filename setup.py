@@ -16,6 +16,8 @@ def version() -> str:
 
 # Without TensorFlow, which it asks for nowhere but imports where something needs it.
 TFDS = ["array_record>=0.8.1", "importlib_resources>=6.4", "tensorflow-datasets>=4.9.10"]
+# JAX writes and reads its programs with flatbuffers, which it does not require by itself.
+EXPORT = ["flatbuffers>=24.3.25", "onnx>=1.17"]
 
 setup(
     name="dasac-jax",
@@ -45,11 +47,15 @@ setup(
     ],
     extras_require={
         "cuda": ["jax[cuda12]>=0.10"],
+        "export": EXPORT,
         "test": [
+            *EXPORT,
             *TFDS,
             "cityscapesscripts>=2.3",
             "filelock>=3.12",
             "imageio-ffmpeg>=0.8.1",
+            "onnxruntime>=1.20.1",
+            "openvino>=2025.0",
             "pytest>=8",
             "pytest-xdist>=3.8",
             "ruff>=0.15",

@@ -10,7 +10,7 @@ LAYERS = (
     "method data data.demo data.preparation data.tfds checkpoints",
     "config recipe_flags reporting",
     "inference",
-    "evaluation interop interop.torch_files interop.downloads",
+    "evaluation export interop interop.torch_files interop.downloads",
     "training",
     "main predict evaluate own_data __init__",
 )  # the lowest first: a module imports from its own layer and from lower ones

@@ -63,11 +63,13 @@ def test_imports_are_declared(settings):
         "tensorflow_datasets": "tensorflow-datasets",
     }
     pattern = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
-    imported, for_stored_sets = set(), set()
+    places = {"tfds": "tfds", "export": "dasac_jax/export/"}  # what paths contain
+    imported, of_extra = set(), {extra: set() for extra in places}
     for path in (ROOT / "dasac_jax").rglob("*.py"):
         found = pattern.findall(re.sub(r'""".*?"""', "", path.read_text(), flags=re.S))
-        stored_sets = "tfds" in str(path.relative_to(ROOT))
-        (for_stored_sets if stored_sets else imported).update(found)
+        relative = path.relative_to(ROOT).as_posix()
+        extra = next((extra for extra, part in places.items() if part in relative), None)
+        of_extra.get(extra, imported).update(found)
 
     def third_party(modules):
         return {
@@ -78,9 +80,13 @@ def test_imports_are_declared(settings):
     def names(lines):
         return {line.split(">=")[0] for line in lines}
 
-    required, extra = names(settings["install_requires"]), names(settings["extras_require"]["tfds"])
+    required = names(settings["install_requires"])
     assert {"jax", "numpy"} <= third_party(imported) <= required
-    assert extra <= third_party(for_stored_sets) <= required | extra
+    # JAX imports flatbuffers when it writes a program.
+    for_others = {"tfds": set(), "export": {"flatbuffers"}}
+    for extra, modules in of_extra.items():
+        declared = names(settings["extras_require"][extra])
+        assert declared <= third_party(modules) | for_others[extra] <= required | declared
 
 
 def test_only_the_checkpoint_module_imports_orbax():

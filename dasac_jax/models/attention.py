@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dasac_jax.models.platform import platform
+
 # Scores of all pairs of tokens that are held at once, in bytes; and queries taken together where
 # one head alone has more.
 _MOST_BYTES = 1 << 24
@@ -19,8 +21,14 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     memory. Elsewhere the heads are taken one after another where their scores are large, and the
     scores are computed anew for the gradient.
     """
-    if jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16):
+    # For a GPU elsewhere cuDNN cannot be taken: JAX asks the library here which version it is.
+    here = platform() == jax.default_backend() == "gpu"
+    if here and query.dtype in (jnp.bfloat16, jnp.float16):
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    if query.dtype == jnp.float16:
+        # JAX asks XLA for a product of float16 that its CPUs do not have.
+        query, key, value = (x.astype(jnp.float32) for x in (query, key, value))
+        return attention(query, key, value).astype(jnp.float16)
     batch, tokens, heads, _ = query.shape
     if 4 * batch * heads * tokens**2 <= _MOST_BYTES:
         return jax.nn.dot_product_attention(query, key, value)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dasac_jax.models import onnx_layers
 from dasac_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -17,9 +18,13 @@ from dasac_jax.models.layers import (
     normal_001,
     relu,
 )
-from dasac_jax.models.vgg import VGGFeatures
+from dasac_jax.models.onnx_graph import Graph
+from dasac_jax.models.vgg import VGGFeatures, vgg_onnx
 
 ATROUS_RATES = (6, 12, 18, 24)
+_STRIDES = (1, 2, 1, 1)  # of the ResNet's stages
+_DILATIONS = (1, 1, 2, 4)
+_VGG = "64 64 P 128 128 P 256 256 256 P 512 512 512 D512 D512 D512 F1024 F1024"
 
 
 class AtrousHead(nn.Module):
@@ -36,6 +41,15 @@ class AtrousHead(nn.Module):
             for i, rate in enumerate(ATROUS_RATES)
         ]
         return sum(branches[1:], branches[0])
+
+
+def atrous_head_onnx(graph: Graph, x: str, path: str) -> str:
+    """`AtrousHead` as ONNX operations."""
+    branches = [
+        graph.float32(onnx_layers.conv(graph, x, f"{path}/{i}", dilation=rate))
+        for i, rate in enumerate(ATROUS_RATES)
+    ]
+    return graph.add("Sum", *branches, name=path)
 
 
 class Shortcut(nn.Module):
@@ -76,6 +90,25 @@ class Bottleneck(nn.Module):
         y = relu(conv_norm(conv2, self.norm(self.width, name="bn2"), y, use_running))
         y = conv_norm(conv3, self.norm(4 * self.width, name="bn3"), y, use_running)
         return computed_once(relu(y + shortcut))
+
+
+def bottleneck_onnx(
+    graph: Graph, x: str, path: str, *, stride: int, dilation: int, project: bool
+) -> str:
+    """`Bottleneck` with its `Shortcut` as ONNX operations."""
+
+    def conv_norm(x: str, number: int, **options: int) -> str:
+        norm = f"{path}/bn{number}"
+        return onnx_layers.conv(graph, x, f"{path}/conv{number}", norm=norm, **options)
+
+    shortcut = x
+    if project:
+        place = f"{path}/downsample"
+        shortcut = onnx_layers.conv(graph, x, f"{place}/0", norm=f"{place}/1", stride=stride)
+    y = onnx_layers.relu(graph, conv_norm(x, 1, stride=stride))
+    y = onnx_layers.relu(graph, conv_norm(y, 2, dilation=dilation))
+    y = conv_norm(y, 3)
+    return onnx_layers.relu(graph, graph.add("Add", y, shortcut, name=path))
 
 
 class Stage(nn.Module):
@@ -136,11 +169,29 @@ class DeepLabV2ResNet(nn.Module):
         stem = DeepLabV2ResNet._stem
         stem = nn.remat(stem, static_argnums=(2, 3, 4)) if self.remat else stem
         x = stem(self, images, use_running, conv, norm)
-        layout = zip(self.blocks, self.widths, (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
+        layout = zip(self.blocks, self.widths, _STRIDES, _DILATIONS, strict=True)
         for i, (blocks, width, stride, dilation) in enumerate(layout, start=1):
             stage = Stage(blocks, width, stride, dilation, conv, norm, self.remat, name=f"layer{i}")
             x = stage(x, use_running)
         return AtrousHead(self.num_classes, self.dtype, name="layer5")(x)
+
+    @nn.nowrap
+    def onnx(self, graph: Graph, images: str) -> str:
+        """The network as ONNX operations: images (B, 3, H, W) → logits (B, C, h, w)."""
+        x = onnx_layers.conv(graph, graph.lowered(images), "conv1", norm="bn1", stride=2)
+        x = onnx_layers.max_pool_ceil(graph, onnx_layers.relu(graph, x))
+        layout = zip(self.blocks, _STRIDES, _DILATIONS, strict=True)
+        for i, (blocks, stride, dilation) in enumerate(layout, start=1):
+            for block in range(blocks):
+                x = bottleneck_onnx(
+                    graph,
+                    x,
+                    f"layer{i}/{block}",
+                    stride=stride if block == 0 else 1,
+                    dilation=dilation,
+                    project=block == 0,
+                )
+        return atrous_head_onnx(graph, x, "layer5")
 
     def _stem(self, images, use_running, conv, norm):
         """The layers before the first stage; a method of its own for `remat`."""
@@ -165,10 +216,16 @@ class DeepLabV2VGG(nn.Module):
         """(B, H, W, 3) → logits (B, ⌊H/8⌋, ⌊W/8⌋, C) float32."""
         del dropout_keys  # this network has no dropout
         x = VGGFeatures(
-            plan="64 64 P 128 128 P 256 256 256 P 512 512 512 D512 D512 D512 F1024 F1024",
+            plan=_VGG,
             dtype=self.dtype,
             axis_name=self.axis_name,
             remat=self.remat,
             name="features",
         )(images, self.frozen_norm or not train)
         return AtrousHead(self.num_classes, self.dtype, name="classifier")(x)
+
+    @nn.nowrap
+    def onnx(self, graph: Graph, images: str) -> str:
+        """The network as ONNX operations: images (B, 3, H, W) → logits (B, C, h, w)."""
+        x = vgg_onnx(graph, graph.lowered(images), "features", _VGG)
+        return atrous_head_onnx(graph, x, "classifier")

@@ -16,8 +16,10 @@ import numpy as np
 from jax import lax
 
 from dasac_jax.errors import UserError
+from dasac_jax.models import dinov2_onnx
 from dasac_jax.models.attention import attention
 from dasac_jax.models.layers import Conv, computed_once, parameter, torch_default, uniform_fan_in
+from dasac_jax.models.onnx_graph import Graph
 from dasac_jax.models.positions import resized_positions
 
 PATCH = 14
@@ -276,6 +278,17 @@ class DINOv2Segmenter(nn.Module):
         tokens, _ = encoder(images)
         head = nn.remat(Head) if self.remat else Head
         return head(self.num_classes, self.dtype, name="head")(tokens)
+
+    @nn.nowrap
+    def onnx(self, graph: Graph, images: str) -> str:
+        """The network as ONNX operations: images (B, 3, H, W) → logits (B, C, 4h, 4w)."""
+        images, grid = dinov2_onnx.resized_to_patches(graph, images, PATCH)
+        x = dinov2_onnx.embedded(graph, images, grid, "encoder", patch=PATCH, positions=POSITIONS)
+        for i in range(self.depth):
+            x = dinov2_onnx.block(graph, x, f"encoder/blocks/{i}", self.heads, _EPSILON)
+        x = dinov2_onnx.norm(graph, x, "encoder/norm", _EPSILON)
+        x = dinov2_onnx.patches_alone(graph, x, "encoder")
+        return dinov2_onnx.head(graph, x, grid, "head", _EPSILON)
 
 
 def patches_of(side: int) -> int:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dasac_jax.models import onnx_layers
 from dasac_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -16,9 +17,16 @@ from dasac_jax.models.layers import (
     torch_default,
     upsample,
 )
-from dasac_jax.models.vgg import VGGFeatures
+from dasac_jax.models.onnx_graph import Graph
+from dasac_jax.models.vgg import VGGFeatures, vgg_onnx
 
 DROPOUT_RATE = 0.1
+# The blocks that end with pool3, pool4 and pool5: their plans, and where they begin.
+_BLOCKS = (
+    ("64 64 P 128 128 P 256 256 256 P", 0),
+    ("512 512 512 P", 24),
+    ("512 512 512 P", 34),
+)
 
 
 class VGGHead(nn.Module):
@@ -44,6 +52,15 @@ class VGGHead(nn.Module):
         return conv(self.num_classes, 1, name="8")(x)
 
 
+def vgg_head_onnx(graph: Graph, x: str, path: str) -> str:
+    """`VGGHead` as ONNX operations."""
+    x = onnx_layers.relu(
+        graph, onnx_layers.conv(graph, x, f"{path}/0", norm=f"{path}/1", padding=3)
+    )
+    x = onnx_layers.relu(graph, onnx_layers.conv(graph, x, f"{path}/4", norm=f"{path}/5"))
+    return onnx_layers.conv(graph, x, f"{path}/8")
+
+
 class FCN8sVGG(nn.Module):
     """FCN-8s: the head's score, upsampled twice and joined with 1×1 scores of pool4 and pool3."""
 
@@ -63,9 +80,9 @@ class FCN8sVGG(nn.Module):
         """
         use_running = self.frozen_norm or not train
         block = partial(VGGFeatures, dtype=self.dtype, axis_name=self.axis_name, remat=self.remat)
-        pool3 = block("64 64 P 128 128 P 256 256 256 P", 0, name="block1")(images, use_running)
-        pool4 = block("512 512 512 P", 24, name="block2")(pool3, use_running)
-        pool5 = block("512 512 512 P", 34, name="block3")(pool4, use_running)
+        pool3 = block(*_BLOCKS[0], name="block1")(images, use_running)
+        pool4 = block(*_BLOCKS[1], name="block2")(pool3, use_running)
+        pool5 = block(*_BLOCKS[2], name="block3")(pool4, use_running)
         head = nn.remat(VGGHead, static_argnums=(2,)) if self.remat else VGGHead
         head = head(self.num_classes, self.dtype, self.axis_name, name="vgg_head")
         score = head(pool5, use_running, dropout_keys)
@@ -74,3 +91,18 @@ class FCN8sVGG(nn.Module):
         skip3 = conv(name="score_pool3")(pool3).astype(jnp.float32)
         score = upsample(score, skip4.shape[1:3]) + skip4
         return upsample(score, skip3.shape[1:3]) + skip3
+
+    @nn.nowrap
+    def onnx(self, graph: Graph, images: str) -> str:
+        """The network as ONNX operations: images (B, 3, H, W) → logits (B, C, h, w)."""
+        x, pools = graph.lowered(images), []
+        for number, (plan, start) in enumerate(_BLOCKS, start=1):
+            x = vgg_onnx(graph, x, f"block{number}", plan, start)
+            pools.append(x)
+        score = graph.float32(vgg_head_onnx(graph, x, "vgg_head"))
+        for number in (4, 3):
+            skip = onnx_layers.conv(graph, pools[number - 3], f"score_pool{number}")
+            skip = graph.float32(skip)
+            score = onnx_layers.upsample(graph, score, onnx_layers.size_of(graph, skip))
+            score = graph.add("Add", score, skip, name=f"with_pool{number}")
+        return score

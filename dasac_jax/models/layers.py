@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from dasac_jax.models import dilated, products, winograd
+from dasac_jax.models.platform import platform
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1  # weight of the new batch, as PyTorch defines it
@@ -110,18 +111,14 @@ class Conv(nn.Module):
         # Only on a CPU in float32: a GPU's library has its own minimal filtering, and the rounding
         # of bfloat16 is too coarse for it.
         return (
-            jax.default_backend() == "cpu"
+            platform() == "cpu"
             and self.dtype == jnp.float32
             and self._is_3x3_of_same_size(padding)
             and winograd.pays(x.shape, self.features, self.dilation)
         )
 
     def _dilated_on_gpu(self, padding: int) -> bool:
-        return (
-            jax.default_backend() == "gpu"
-            and self._is_3x3_of_same_size(padding)
-            and self.dilation > 1
-        )
+        return platform() == "gpu" and self._is_3x3_of_same_size(padding) and self.dilation > 1
 
 
 class BatchNorm(nn.Module):
@@ -248,7 +245,7 @@ def computed_once(x: jax.Array) -> jax.Array:
     array since XLA turns a division by a scalar into a product, which it repeats. On GPUs nothing
     is done: it would keep the sums out of the products of their library.
     """
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return x
     one = jnp.where(jnp.isnan(x), 2, 1).astype(x.dtype)
     return x / lax.stop_gradient(one)

@@ -1,11 +1,13 @@
 """VGG-16-BN features as torchvision numbers them: convolution, batch norm and ReLU, or a pool."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dasac_jax.models import onnx_layers
 from dasac_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -14,8 +16,29 @@ from dasac_jax.models.layers import (
     relu,
     torch_default,
 )
+from dasac_jax.models.onnx_graph import Graph
 
 torchvision_vgg = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Layer(NamedTuple):
+    """A convolution of VGG; its index in torchvision's `features`, whether a pool is behind it."""
+
+    index: int
+    features: int
+    dilation: int
+    norm: bool
+    pool: bool
+
+
+def layers_of(plan: str, start: int = 0) -> Iterator[Layer]:
+    """The layers of a plan, as `VGGFeatures` describes it."""
+    index = start
+    for word in plan.replace(" P", "P").split():
+        kind, pool = word.strip("0123456789P"), word.endswith("P")
+        dilation = {"": 1, "D": 2, "F": 4}[kind]
+        yield Layer(index, int(word.strip("DFP")), dilation, norm=kind != "F", pool=pool)
+        index += (2 if kind == "F" else 3) + pool
 
 
 class VGGFeatures(nn.Module):
@@ -36,30 +59,38 @@ class VGGFeatures(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
         run = VGGFeatures._layer
-        run = nn.remat(run, static_argnums=(2, 3, 4)) if self.remat else run
-        index = self.start
-        for layer in self.plan.replace(" P", "P").split():
-            x = run(self, x, use_running, layer, index)
-            index += (2 if layer[0] == "F" else 3) + layer.endswith("P")
+        run = nn.remat(run, static_argnums=(2, 3)) if self.remat else run
+        for layer in layers_of(self.plan, self.start):
+            x = run(self, x, use_running, layer)
         return x
 
-    def _layer(self, x, use_running, layer, index):
+    def _layer(self, x, use_running, layer):
         """One layer of the plan, with the pool behind it if there is one."""
-        kind, features = layer.strip("0123456789P"), int(layer.strip("DFP"))
-        new = kind == "F"
         conv = Conv(
-            features,
-            dilation={"": 1, "D": 2, "F": 4}[kind],
+            layer.features,
+            dilation=layer.dilation,
             use_bias=True,
             dtype=self.dtype,
-            kernel_init=torch_default if new else torchvision_vgg,
-            bias_init=None if new else nn.initializers.zeros,
-            name=str(index),
+            kernel_init=torchvision_vgg if layer.norm else torch_default,
+            bias_init=nn.initializers.zeros if layer.norm else None,
+            name=str(layer.index),
         )
-        if new:
-            x = conv(x)
-        else:
-            norm = BatchNorm(features, self.axis_name, self.dtype, name=str(index + 1))
+        if layer.norm:
+            place = str(layer.index + 1)
+            norm = BatchNorm(layer.features, self.axis_name, self.dtype, name=place)
             x = conv_norm(conv, norm, x, use_running)
+        else:
+            x = conv(x)
         x = relu(x)
-        return max_pool_2x2(x) if layer.endswith("P") else x
+        return max_pool_2x2(x) if layer.pool else x
+
+
+def vgg_onnx(graph: Graph, x: str, path: str, plan: str, start: int = 0) -> str:
+    """`VGGFeatures` at a path as ONNX operations."""
+    for layer in layers_of(plan, start):
+        norm = f"{path}/{layer.index + 1}" if layer.norm else None
+        place = f"{path}/{layer.index}"
+        x = onnx_layers.conv(graph, x, place, norm=norm, dilation=layer.dilation)
+        x = onnx_layers.relu(graph, x)
+        x = onnx_layers.max_pool_2x2(graph, x) if layer.pool else x
+    return x
