@@ -5,17 +5,19 @@ numbers of rows of the source batch and of views of the target batch, in order. 
 image may lie on several devices, which then all receive the image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from dasac_jax.errors import UserError
 
 AXIS = "batch"
+_HOST = "pinned_host"  # JAX's name for a host's memory that devices can reach
+_ALIGNED = 64  # JAX takes numpy arrays as they are that begin at a multiple of so many bytes
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,33 @@ def _local_mesh() -> Mesh:
 def fetch(tree: Any) -> Any:
     """A pytree of replicated arrays as numpy arrays."""
     return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
+
+
+def copy_to_host(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Copies of arrays, numpy or replicated, for `replicate_on_hosts` to take as they are."""
+    sizes = {key: -(-leaf.nbytes // _ALIGNED) * _ALIGNED for key, leaf in leaves.items()}
+    memory, copies = np.empty(sum(sizes.values()) + _ALIGNED, np.uint8), {}
+    start = -memory.ctypes.data % _ALIGNED
+    for key, leaf in leaves.items():
+        copies[key] = memory[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
+        copies[key][...] = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+        start += sizes[key]
+    return copies
+
+
+def replicate_on_hosts(array: np.ndarray) -> jax.Array | np.ndarray:
+    """An array that all processes have alike as one logical copy, in the memory of the hosts.
+
+    An array of 64 bits stays as it is: JAX would shorten it.
+    """
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        return array
+    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([firsts[process] for process in sorted(firsts)]), (AXIS,))
+    everywhere = NamedSharding(mesh, PartitionSpec(), memory_kind=_HOST)
+    own = SingleDeviceSharding(firsts[jax.process_index()], memory_kind=_HOST)
+    here = [jax.device_put(array, own, may_alias=True)]
+    return jax.make_array_from_single_device_arrays(array.shape, everywhere, here)
 
 
 def first(array: jax.Array) -> np.ndarray:
