@@ -6,7 +6,6 @@ Orbax restores some changed bytes without an error.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from dasac_jax.files import replacing
+from dasac_jax.files import flush, replacing
 
 CHECKSUM_FILE = "files.json"
 METADATA_FILE = "metadata/metadata"
@@ -29,12 +28,12 @@ def seal(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     files = {str(p.relative_to(folder)): _sum(p) for p in folder.rglob("*") if p.is_file()}
     record = {"files": files, "arrays": {key: checksum({key: arrays[key]}) for key in arrays}}
     for path in (*folder.rglob("*"), folder):
-        _flush(path)
+        flush(path)
     with replacing(folder / CHECKSUM_FILE) as place:
         place.write_text(json.dumps(record | {"crc32": _crc(record)}), encoding="utf-8")
-        _flush(place)
-    for path in (folder, folder.parent):
-        _flush(path)
+        flush(place)
+    flush(folder)
+    flush(folder.parent)
 
 
 def is_whole(folder: Path) -> bool:
@@ -111,12 +110,3 @@ def _crc(record: Any) -> int:
 def _sum(path: Path) -> list[int]:
     content = path.read_bytes()
     return [len(content), zlib.crc32(content)]
-
-
-def _flush(path: Path) -> None:
-    """Have a file's content, or a folder's entries, on disk, so that a power cut loses neither."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

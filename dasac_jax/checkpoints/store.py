@@ -2,9 +2,8 @@
 
 A folder holds one sub-folder per kept step. Arrays are stored under the names they have in the
 state (`params/head/kernel`), with no device axis, so they restore on any number of devices and
-processes and can be read without the state's class. Several processes all write, each a share of
-the arrays: they make the same calls of `open_manager`, `save` and `finish`. Any may read, by
-itself.
+processes. Several processes all write, each a part of the arrays: they make the same calls of
+`open_manager`, `save` and `finish`. Any may read, by itself.
 """
 
 from __future__ import annotations
@@ -14,72 +13,64 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from dasac_jax.checkpoints import integrity, steps
-from dasac_jax.checkpoints.writer import Manager, finish, open_manager, reason, save
+from dasac_jax.checkpoints.writer import FORMAT, finish, open_manager, reason, save
 from dasac_jax.errors import UserError
 from dasac_jax.models import matching
+from dasac_jax.version import __version__
 
 __all__ = ["facts", "finish", "latest_step", "open_manager", "read", "restore", "save"]
-
 _LOG = logging.getLogger(__name__)
+_AS_NUMPY = ocp.RestoreArgs(restore_type=np.ndarray)
+Facts = dict[str, Any]
 
 
-def latest_step(source: Manager | Path | str) -> int | None:
+def latest_step(source: Path | str) -> int | None:
     """The newest step in a folder, None where there is none. Damage is not looked for."""
-    found = steps.steps(_folder(source))
+    found = steps.steps(Path(source).absolute())
     return max((step for step, path in found.items() if integrity.is_whole(path)), default=None)
 
 
 def restore(
-    source: Manager | Path | str, like: Any = None, *, needs: Mapping[str, Any] | None = None
-) -> tuple[Any, dict[str, Any]]:
+    source: Path | str, like: Any = None, *, needs: Mapping[str, Any] | None = None
+) -> tuple[Any, Facts]:
     """The newest undamaged state and its metadata.
 
     source: a folder of steps, or one step's own folder, which then is the one that is read.
-    like: a state of the configuration at hand; its tree, shapes and dtypes must be those stored.
-    needs: expected metadata, such as arch and num_classes; one that the checkpoint lacks is not
-    compared.
+    like: a state whose tree, shapes and dtypes must be those stored. needs: expected metadata,
+    such as arch; one that the checkpoint lacks is not compared.
 
-    Returns a state of the same tree with numpy leaves, bit for bit what was saved. Without `like`
-    returns {"student": variables, "teacher": variables, "class_prior": (C,)}, their shapes being
-    those of the network that the metadata name. A damaged checkpoint is reported and the one
-    before it is taken. Raises UserError when none is left, or naming what does not fit.
+    Returns a state as `like` with numpy leaves, bit for bit what was saved; without it {"student":
+    variables, "teacher": variables, "class_prior": (C,)} of the network that the metadata name. A
+    damaged checkpoint is reported and the one before it is taken. Raises UserError when none is
+    left, or naming what does not fit.
     """
-    (arrays, metadata), path = _newest(source, steps.read)
+    (arrays, metadata), path = _newest(source, _read_step)
     matching.check_facts(path, metadata, needs or {})
     if like is None:
         return matching.networks(path, arrays, metadata), metadata
     return matching.filled(path, arrays, like), metadata
 
 
-def read(source: Manager | Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The newest undamaged state as nested dictionaries of numpy arrays, and its metadata.
-
-    For callers that need a part of a state (`params`, `batch_stats`) and learn from the metadata
-    which network it belongs to. Damage and absence are treated as in `restore`.
-    """
-    (arrays, metadata), _ = _newest(source, steps.read)
+def read(source: Path | str) -> tuple[dict[str, Any], Facts]:
+    """The newest undamaged state as nested dictionaries of numpy arrays, and its metadata."""
+    (arrays, metadata), _ = _newest(source, _read_step)
     return traverse_util.unflatten_dict(arrays, sep="/"), metadata
 
 
-def facts(source: Manager | Path | str) -> dict[str, Any]:
+def facts(source: Path | str) -> Facts:
     """The newest state's metadata, its arrays being left unread. Raises UserError as `read`."""
-    return _newest(source, steps.read_metadata)[0]
+    return _newest(source, _read_facts)[0]
 
 
-def _folder(source: Manager | Path | str) -> Path:
-    """The folder of steps; a manager first finishes what it is writing."""
-    if isinstance(source, Manager):
-        source.wait()
-        return source.newest.path
-    return Path(source).absolute()
-
-
-def _newest(source: Manager | Path | str, read_step: Callable[[Path], Any]) -> tuple[Any, Path]:
+def _newest(source: Path | str, read_step: Callable[[Path], Any]) -> tuple[Any, Path]:
     """What `read_step` finds in the newest step that it can read, and that step's folder."""
-    folder = _folder(source)
+    folder = Path(source).absolute()
     found = steps.steps(folder)
     for path in found.values():
         try:
@@ -94,3 +85,36 @@ def _newest(source: Manager | Path | str, read_step: Callable[[Path], Any]) -> t
     if found:
         raise UserError(f"every checkpoint in {folder} is damaged: remove the folder, start anew")
     raise UserError(f"no checkpoint in {folder}")
+
+
+def _read_step(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
+    """Arrays by name, and facts, of one step's folder; raises as `_read_facts`.
+
+    Format 1 had no files.json and does not name its format, 2 added it, and in 3 each process had
+    its share of the arrays; in these, there is a checksum of the arrays in the metadata.
+    """
+    arrays, found = {}, _read_facts(path)
+    integrity.check(path)
+    shares = range(1, integrity.read_json(path).get("processes", 1))
+    for share in [path, *(path / f"process_{number}" for number in shares)]:
+        state, handler = share / "state", ocp.PyTreeCheckpointHandler()
+        wanted = jax.tree.map(lambda _: _AS_NUMPY, handler.metadata(state).tree)
+        tree = handler.restore(state, args=ocp.args.PyTreeRestore(restore_args=wanted))
+        read = traverse_util.flatten_dict(tree, sep="/")
+        if integrity.read_json(share).get("checksum") not in (None, integrity.checksum(read)):
+            raise ValueError("the arrays are not those that were written (checksum)")
+        arrays |= read
+    return arrays, found
+
+
+def _read_facts(path: Path) -> Facts:
+    """The facts. Raises some exception where they are damaged, UserError for an unknown format."""
+    integrity.check(path, below="metadata/")
+    found = integrity.read_json(path)
+    number = found.pop("format", 1)
+    if number not in range(1, FORMAT + 1):
+        raise UserError(
+            f"checkpoint {path} has format {number}, written by dasac_jax {found.get('version')}; "
+            f"this is {__version__}, which knows formats up to {FORMAT}: install that version"
+        )
+    return {key: found[key] for key in found if key not in ("checksum", "processes")}

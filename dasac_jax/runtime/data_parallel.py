@@ -16,7 +16,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from dasac_jax.errors import UserError
 
 AXIS = "batch"
-_HOST = "pinned_host"  # JAX's name for a host's memory that devices can reach
 _ALIGNED = 64  # JAX takes numpy arrays as they are that begin at a multiple of so many bytes
 
 
@@ -207,10 +206,14 @@ def replicate_on_hosts(array: np.ndarray) -> jax.Array | np.ndarray:
     """
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         return array
-    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    try:
+        devices, memory = jax.devices("cpu"), None
+    except RuntimeError:  # JAX_PLATFORMS names a GPU alone
+        devices, memory = jax.devices(), "pinned_host"
+    firsts = {device.process_index: device for device in reversed(devices)}
     mesh = Mesh(np.array([firsts[process] for process in sorted(firsts)]), (AXIS,))
-    everywhere = NamedSharding(mesh, PartitionSpec(), memory_kind=_HOST)
-    own = SingleDeviceSharding(firsts[jax.process_index()], memory_kind=_HOST)
+    everywhere = NamedSharding(mesh, PartitionSpec(), memory_kind=memory)
+    own = SingleDeviceSharding(firsts[jax.process_index()], memory_kind=memory)
     here = [jax.device_put(array, own, may_alias=True)]
     return jax.make_array_from_single_device_arrays(array.shape, everywhere, here)
 
