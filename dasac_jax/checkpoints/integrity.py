@@ -56,7 +56,7 @@ def check(folder: Path, below: str = "") -> None:
     it has spoilt, or OSError for one that cannot be read.
     """
     if not is_whole(folder):
-        raise ValueError(f"{CHECKSUM_FILE} is missing: it was removed, or writing did not end")
+        raise ValueError(f"{CHECKSUM_FILE} is missing: it was removed, or writing has not ended")
     files, arrays = _read(folder) if (folder / CHECKSUM_FILE).exists() else ({}, {})
     for name in (name for name in files if name.startswith(below)):
         found, wanted = _sum(folder / name) if (folder / name).is_file() else None, files[name]
