@@ -108,5 +108,9 @@ def _crc(record: Any) -> int:
 
 
 def _sum(path: Path) -> list[int]:
-    content = path.read_bytes()
-    return [len(content), zlib.crc32(content)]
+    """Size and CRC-32 of a file."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return [size, crc]

@@ -48,7 +48,10 @@ class Folder:
             create=False, enable_async_checkpointing=False, lightweight_initialize=True,
             single_host_load_and_broadcast=True, multiprocessing_options=named,
         )  # fmt: skip
-        self._manager = ocp.CheckpointManager(path, options=options)
+        # With a limit, of whatever size, orbax does not collect all that it writes in memory.
+        state = ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, multiprocessing_options=named)
+        handlers = ocp.handlers.create_default_handler_registry(state=state)
+        self._manager = ocp.CheckpointManager(path, options=options, handler_registry=handlers)
 
     def write(self, step: int, arrays: dict[str, np.ndarray], facts: Facts) -> None:
         """Write a step, or raise OSError saying why not and leave the folder as it was."""
@@ -133,7 +136,8 @@ def save(
     gone back and will write them again. Where writing fails (a full disk) that is logged as a
     warning, and what was saved before stays as it is.
     """
-    calls, arrays = {}, data_parallel.copy_to_host(matching.named_leaves(state))
+    leaves, calls = matching.named_leaves(state), {}
+    arrays = {key: data_parallel.copy_to_host(leaf) for key, leaf in leaves.items()}
     for folder, facts in ((manager.best, best), (manager.newest, metadata)):
         if facts is not None:
             facts = json.loads(json.dumps({**facts, "version": __version__, "format": FORMAT}))

@@ -5,7 +5,7 @@ numbers of rows of the source batch and of views of the target batch, in order. 
 image may lie on several devices, which then all receive the image.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from dasac_jax.errors import UserError
 
 AXIS = "batch"
+_LARGE = 1 << 16  # bytes
 _ALIGNED = 64  # JAX takes numpy arrays as they are that begin at a multiple of so many bytes
 
 
@@ -187,16 +188,16 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
 
 
-def copy_to_host(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Copies of arrays, numpy or replicated, for `replicate_on_hosts` to take as they are."""
-    sizes = {key: -(-leaf.nbytes // _ALIGNED) * _ALIGNED for key, leaf in leaves.items()}
-    memory, copies = np.empty(sum(sizes.values()) + _ALIGNED, np.uint8), {}
+def copy_to_host(array: Any) -> np.ndarray:
+    """A numpy copy of an array, numpy or replicated; a large one so that JAX takes it as it is."""
+    array = array.addressable_data(0) if isinstance(array, jax.Array) else array
+    if array.nbytes < _LARGE:
+        return np.array(array)
+    memory = np.empty(array.nbytes + _ALIGNED, np.uint8)
     start = -memory.ctypes.data % _ALIGNED
-    for key, leaf in leaves.items():
-        copies[key] = memory[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
-        copies[key][...] = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-        start += sizes[key]
-    return copies
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def replicate_on_hosts(array: np.ndarray) -> jax.Array | np.ndarray:
