@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,6 +84,15 @@ def write_file(path: Path | str, content: bytes | str) -> None:
             unfinished.write_bytes(content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def size_and_crc32(path: Path) -> list[int]:
+    """The size of a file in bytes, and the CRC-32 of its content."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return [size, crc]
 
 
 def flush(path: Path) -> None:

@@ -1,9 +1,4 @@
-"""Sizes and checksums, in files.json, that tell whether a step's folder is as it was written.
-
-Orbax restores some changed bytes without an error.
-"""
-
-from __future__ import annotations
+"""Whether a step's folder is as it was written: orbax restores some changed bytes silently."""
 
 import json
 import zlib
@@ -14,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from dasac_jax.files import flush, replacing
+from dasac_jax.files import flush, replacing, size_and_crc32
 
 CHECKSUM_FILE = "files.json"
 METADATA_FILE = "metadata/metadata"
@@ -25,7 +20,9 @@ def seal(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     It holds {"files": {name: [bytes, CRC-32]}, "arrays": {name: CRC-32}, "crc32": of these two}.
     """
-    files = {str(p.relative_to(folder)): _sum(p) for p in folder.rglob("*") if p.is_file()}
+    files = {
+        str(p.relative_to(folder)): size_and_crc32(p) for p in folder.rglob("*") if p.is_file()
+    }
     record = {"files": files, "arrays": {key: checksum({key: arrays[key]}) for key in arrays}}
     for path in (*folder.rglob("*"), folder):
         flush(path)
@@ -59,16 +56,13 @@ def check(folder: Path, below: str = "") -> None:
         raise ValueError(f"{CHECKSUM_FILE} is missing: it was removed, or writing has not ended")
     files, arrays = _read(folder) if (folder / CHECKSUM_FILE).exists() else ({}, {})
     for name in (name for name in files if name.startswith(below)):
-        found, wanted = _sum(folder / name) if (folder / name).is_file() else None, files[name]
-        if found == wanted:
+        found = size_and_crc32(folder / name) if (folder / name).is_file() else None
+        if found == files[name]:
             continue
         problem = "holds other bytes than were written" if found else "is missing"
-        if found and found[0] != wanted[0]:
-            problem = f"has {found[0]} bytes, written were {wanted[0]}"
         spoilt = [x for x in arrays if name.startswith("state/") and _is_spoilt(folder, x, arrays)]
-        more = f" and {len(spoilt) - 3} more" if len(spoilt) > 3 else ""
-        arrays = f"; array {', '.join(spoilt[:3])}{more} is spoilt" if spoilt else ""
-        raise ValueError(f"{name} {problem}{arrays}")
+        named = ", ".join(spoilt[:3]) + (f" and {len(spoilt) - 3} more" if spoilt[3:] else "")
+        raise ValueError(f"{name} {problem}" + (f"; array {named} is spoilt" if named else ""))
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> int:
@@ -85,12 +79,13 @@ def _read(folder: Path) -> tuple[dict[str, list[int]], dict[str, int]]:
     """The sums of files and of arrays. Raises ValueError where files.json is damaged itself."""
     try:
         record = read_json(folder, CHECKSUM_FILE)
-        crc, files = record.pop("crc32"), record["files"]
-        if crc == _crc(record if "arrays" in record else files):  # without arrays up to format 3
-            return files, record.get("arrays", {})
+        crc, files, arrays = record.pop("crc32"), record["files"], record.get("arrays", {})
+        is_written = crc == _crc(record if "arrays" in record else files)  # none up to format 3
     except (ValueError, TypeError, KeyError, AttributeError):
-        pass
-    raise ValueError(f"{CHECKSUM_FILE} is not as it was written")
+        is_written = False
+    if not is_written:
+        raise ValueError(f"{CHECKSUM_FILE} is not as it was written")
+    return files, arrays
 
 
 def _is_spoilt(folder: Path, key: str, sums: Mapping[str, int]) -> bool:
@@ -105,12 +100,3 @@ def _is_spoilt(folder: Path, key: str, sums: Mapping[str, int]) -> bool:
 
 def _crc(record: Any) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _sum(path: Path) -> list[int]:
-    """Size and CRC-32 of a file."""
-    size = crc = 0
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            size, crc = size + len(piece), zlib.crc32(piece, crc)
-    return [size, crc]

@@ -1,7 +1,5 @@
 """Folders of steps, with one sub-folder to a checkpoint."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

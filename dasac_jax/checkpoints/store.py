@@ -1,15 +1,12 @@
 """Checkpoints: the whole training state and a few facts, written by orbax.
 
-A folder holds one sub-folder per kept step. Arrays are stored under the names they have in the
-state (`params/head/kernel`), with no device axis, so they restore on any number of devices and
-processes. Several processes all write, each a part of the arrays: they make the same calls of
-`open_manager`, `save` and `finish`. Any may read, by itself.
+A folder holds one sub-folder per kept step. Arrays are stored under their names in the state
+(`params/head/kernel`), with no device axis, so that any number of devices and processes can restore
+them. All processes write, and make the same calls of `open_manager`, `save` and `finish`.
 """
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +16,13 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from dasac_jax.checkpoints import integrity, steps
-from dasac_jax.checkpoints.writer import FORMAT, finish, open_manager, reason, save
-from dasac_jax.errors import UserError
+from dasac_jax.checkpoints.writer import FORMAT, Facts, finish, open_manager, save
+from dasac_jax.errors import UserError, one_line
 from dasac_jax.models import matching
 from dasac_jax.version import __version__
 
 __all__ = ["facts", "finish", "latest_step", "open_manager", "read", "restore", "save"]
 _LOG = logging.getLogger(__name__)
-_AS_NUMPY = ocp.RestoreArgs(restore_type=np.ndarray)
-Facts = dict[str, Any]
 
 
 def latest_step(source: Path | str) -> int | None:
@@ -37,13 +32,12 @@ def latest_step(source: Path | str) -> int | None:
 
 
 def restore(
-    source: Path | str, like: Any = None, *, needs: Mapping[str, Any] | None = None
+    source: Path | str, like: Any = None, *, needs: Facts | None = None
 ) -> tuple[Any, Facts]:
     """The newest undamaged state and its metadata.
 
-    source: a folder of steps, or one step's own folder, which then is the one that is read.
-    like: a state whose tree, shapes and dtypes must be those stored. needs: expected metadata,
-    such as arch; one that the checkpoint lacks is not compared.
+    source: a folder of steps, or one step's own, which then is the one that is read. like: a state
+    whose tree, shapes and dtypes must be those stored. needs: expected metadata, such as arch.
 
     Returns a state as `like` with numpy leaves, bit for bit what was saved; without it {"student":
     variables, "teacher": variables, "class_prior": (C,)} of the network that the metadata name. A
@@ -78,7 +72,7 @@ def _newest(source: Path | str, read_step: Callable[[Path], Any]) -> tuple[Any, 
         except UserError:
             raise
         except Exception as error:  # orbax documents no type; what it raises depends on the damage
-            why = reason(error)
+            why = one_line(error)
             _LOG.warning("checkpoint %s is damaged: %s", path, why)
     if folder in found.values():
         raise UserError(f"checkpoint {folder} is damaged: {why}; give another step")
@@ -98,7 +92,7 @@ def _read_step(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
     shares = range(1, integrity.read_json(path).get("processes", 1))
     for share in [path, *(path / f"process_{number}" for number in shares)]:
         state, handler = share / "state", ocp.PyTreeCheckpointHandler()
-        wanted = jax.tree.map(lambda _: _AS_NUMPY, handler.metadata(state).tree)
+        wanted = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), handler.metadata(state).tree)
         tree = handler.restore(state, args=ocp.args.PyTreeRestore(restore_args=wanted))
         read = traverse_util.flatten_dict(tree, sep="/")
         if integrity.read_json(share).get("checksum") not in (None, integrity.checksum(read)):

@@ -1,13 +1,9 @@
 """Writes checkpoints by orbax's manager, in the background."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json
 import logging
-import os
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +13,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from dasac_jax.checkpoints import integrity, steps
-from dasac_jax.errors import UserError
+from dasac_jax.errors import UserError, one_line
 from dasac_jax.files import check_room
 from dasac_jax.models import matching
 from dasac_jax.runtime import data_parallel, processes
@@ -58,19 +54,16 @@ class Folder:
         try:
             self._write(step, arrays, facts)
         except Exception as error:  # orbax documents no type; a full disk is no OSError there
-            why = f"cannot write step {step} to {self.path}: {reason(error)}"
+            why = f"cannot write step {step} to {self.path}: {one_line(error)}"
             raise OSError(why) from error
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: Facts) -> None:
-        """Where one process cannot write, all raise. The step is there when it is sealed.
-
-        Only then are others removed: later ones, and of the earlier ones all but the newest.
-        """
+        # The step is there when it is sealed. Only then are later ones and the oldest removed.
         room = int(_ROOM * sum(array.nbytes for array in arrays.values()) / jax.process_count())
         # Else orbax prints a stack trace for each write, and other processes wait for minutes.
         self._processes.together(lambda: check_room(self.path, room, f"{step}.part-", _FILE_BYTES))
         self._processes.on_first(lambda: steps.clear(self.path, step))
-        self._drop(step)
+        self._remove(step)
         tree = {key: data_parallel.replicate_on_hosts(array) for key, array in arrays.items()}
         tree = traverse_util.unflatten_dict(tree, sep="/")
         pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), tree)
@@ -80,20 +73,19 @@ class Folder:
             self._processes.together(lambda: self._manager.save(step, args=args, force=True))
             self._processes.on_first(lambda: integrity.seal(self.path / str(step), arrays))
         except Exception:
-            self._drop(step)
+            self._remove(step)
             self._processes.on_first(lambda: steps.clear(self.path))
             raise
         there = sorted(self._manager.all_steps())
         kept = [other for other in there if other <= step][-self._keep :]
-        for other in set(there).difference(kept):
-            self._drop(other)
+        self._remove(*(other for other in there if other not in kept))
         self._processes.on_first(lambda: steps.clear(self.path))
 
-    def _drop(self, step: int) -> None:
-        """Remove a step that orbax knows. Without its files.json it is gone at once."""
-        if step in self._manager.all_steps():
+    def _remove(self, *unwanted: int) -> None:
+        """Remove steps that orbax knows. Without its files.json each is gone at once."""
+        for step in set(self._manager.all_steps()).intersection(unwanted):
             seal = self.path / str(step) / integrity.CHECKSUM_FILE
-            self._processes.on_first(lambda: seal.unlink(missing_ok=True))
+            self._processes.on_first(lambda seal=seal: seal.unlink(missing_ok=True))
             self._manager.delete(step)
 
 
@@ -106,10 +98,9 @@ class Manager(NamedTuple):
 
 
 def open_manager(folder: Path | str, keep: int = 2, best: Path | str | None = None) -> Manager:
-    """A writer that keeps the newest `keep` steps in `folder`, and one state in the folder `best`.
+    """A writer that keeps the newest `keep` steps in `folder`, and one in `best`; call `finish`.
 
-    No other may write there: unfinished steps are removed. Call `finish` at the end. Raises
-    UserError where a folder cannot be made or written.
+    No other may write there: unfinished steps are removed. Raises UserError where that fails.
     """
     folders = {Path(folder).absolute(): keep} | ({Path(best).absolute(): 1} if best else {})
     for path in folders if processes.is_first() else ():
@@ -128,13 +119,11 @@ def save(
 ) -> None:
     """Store a state under its step number, in the background.
 
-    state: any pytree of arrays with an attribute `step`; numpy, or jax arrays that are the same
-    on every device. It is copied before this returns, so its buffers may be donated. metadata:
-    what JSON can hold; the package's version is added. best: the same for the folder of the best
-    state, which is written first, and the newest one only behind it. None: not to be kept there.
-    Other checkpoints of the same or a later step are removed: a run that saves an earlier step has
-    gone back and will write them again. Where writing fails (a full disk) that is logged as a
-    warning, and what was saved before stays as it is.
+    state: any pytree of numpy or replicated arrays with an attribute `step`. It is copied before
+    this returns, so its buffers may be donated. metadata: what JSON can hold; the version is added.
+    best: the same for the folder of the best state, which is written before. None: not to be kept
+    there. Checkpoints of the same or a later step are removed: a run that saves an earlier one has
+    gone back. Where writing fails (a full disk) a warning tells of it, and those before are kept.
     """
     leaves, calls = matching.named_leaves(state), {}
     arrays = {key: data_parallel.copy_to_host(leaf) for key, leaf in leaves.items()}
@@ -148,14 +137,5 @@ def save(
 def finish(manager: Manager) -> None:
     """Wait until everything saved is on disk; raises UserError where something could not be."""
     if error := manager.background.wait():
-        again = "earlier checkpoints are kept: make room, and give the same command again"
-        raise UserError(f"{error}; {again}")
-
-
-def reason(error: Exception) -> str:
-    """The text of an exception of orbax, shortened to one line."""
-    text = str(error).strip()
-    # TensorStore's text names many files first; the system's error code stands somewhere behind.
-    if system := re.search(r"os_error_code='(\d+)'|^\[Errno (\d+)\]", text):
-        return os.strerror(int(system[1] or system[2]))
-    return text.split("\n")[0][:200] or type(error).__name__
+        kept = "earlier checkpoints are kept: make room, and give the same command again"
+        raise UserError(f"{error}; {kept}")

@@ -109,7 +109,9 @@ def test_one_step_is_read_whatever_lies_beside_it(tmp_path, small):
     assert store.read(tmp_path / "1")[0]["step"] == 1
     small.assert_same_bits(store.restore(tmp_path / "1", like=small.state(0))[0], small.state(1))
     _largest_file(tmp_path / "1" / "state").write_bytes(b"")
-    with pytest.raises(UserError, match=r"/1 is damaged: state/.* has 0 bytes.*; give another st"):
+    with pytest.raises(
+        UserError, match=r"/1 is damaged: state/.* holds other bytes.*; give another st"
+    ):
         store.read(tmp_path / "1")
     with pytest.raises(UserError, match=r"no checkpoint in .*/3"):
         store.read(tmp_path / "3")

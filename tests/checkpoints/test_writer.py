@@ -9,8 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dasac_jax.checkpoints import store
-from dasac_jax.checkpoints.writer import reason
-from dasac_jax.errors import UserError
+from dasac_jax.errors import UserError, one_line
 
 WARNED = "cannot write step 2 to {}: File too large"
 
@@ -137,4 +136,4 @@ def _lines_of_the_package():
     ],
 )  # fmt: skip
 def test_reasons_are_one_line(error, words):
-    assert reason(error) == words
+    assert one_line(error) == words
