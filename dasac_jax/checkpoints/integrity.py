@@ -20,9 +20,8 @@ def seal(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     It holds {"files": {name: [bytes, CRC-32]}, "arrays": {name: CRC-32}, "crc32": of these two}.
     """
-    files = {
-        str(p.relative_to(folder)): size_and_crc32(p) for p in folder.rglob("*") if p.is_file()
-    }
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    files = {str(path.relative_to(folder)): size_and_crc32(path) for path in found}
     record = {"files": files, "arrays": {key: checksum({key: arrays[key]}) for key in arrays}}
     for path in (*folder.rglob("*"), folder):
         flush(path)
@@ -71,7 +70,8 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> int:
     for key in sorted(arrays):
         array = np.asarray(arrays[key])
         value = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), value)
-        value = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), value)
+        for piece in [array] if array.flags.c_contiguous else array:  # without a second copy
+            value = zlib.crc32(np.ascontiguousarray(piece).reshape(-1).view(np.uint8), value)
     return value
 
 

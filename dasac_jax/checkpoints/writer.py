@@ -115,18 +115,19 @@ def open_manager(folder: Path | str, keep: int = 2, best: Path | str | None = No
 
 
 def save(
-    manager: Manager, state: Any, *, metadata: Facts | None, best: Facts | None = None
+    manager: Manager, state: Any, *, metadata: Facts | None, best: Facts | None = None, copy=True
 ) -> None:
     """Store a state under its step number, in the background.
 
-    state: any pytree of numpy or replicated arrays with an attribute `step`. It is copied before
-    this returns, so its buffers may be donated. metadata: what JSON can hold; the version is added.
-    best: the same for the folder of the best state, which is written before. None: not to be kept
-    there. Checkpoints of the same or a later step are removed: a run that saves an earlier one has
-    gone back. Where writing fails (a full disk) a warning tells of it, and those before are kept.
+    state: any pytree of numpy or replicated arrays with an attribute `step`; copied before this
+    returns, or without `copy` not to be changed before `finish`. metadata: what JSON can hold.
+    best: the same for the folder of the best state, which is written before. None: not kept there.
+    Checkpoints of the same or a later step are removed: a run that saves an earlier one has gone
+    back. Where writing fails (a full disk) a warning tells of it, and those before are kept.
     """
     leaves, calls = matching.named_leaves(state), {}
-    arrays = {key: data_parallel.copy_to_host(leaf) for key, leaf in leaves.items()}
+    copied = data_parallel.copy_to_host if copy else np.asarray
+    arrays = {key: copied(leaf) for key, leaf in leaves.items()}
     for folder, facts in ((manager.best, best), (manager.newest, metadata)):
         if facts is not None:
             facts = json.loads(json.dumps({**facts, "version": __version__, "format": FORMAT}))
@@ -137,5 +138,5 @@ def save(
 def finish(manager: Manager) -> None:
     """Wait until everything saved is on disk; raises UserError where something could not be."""
     if error := manager.background.wait():
-        kept = "earlier checkpoints are kept: make room, and give the same command again"
-        raise UserError(f"{error}; {kept}")
+        again = "make room, and give the same command again"
+        raise UserError(f"{error}; earlier checkpoints are kept: {again}")

@@ -64,7 +64,7 @@ def convert(
         output.parent.mkdir(parents=True, exist_ok=True)
         with _pages_released(contents), replacing(output) as unfinished:
             manager = store.open_manager(unfinished, keep=1)
-            store.save(manager, train_state(contents), metadata=metadata)
+            store.save(manager, train_state(contents), metadata=metadata, copy=False)
             store.finish(manager)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from error

@@ -200,13 +200,21 @@ def copy_to_host(array: Any) -> np.ndarray:
     return copy
 
 
+class Uncopied(np.ndarray):
+    """An array that orbax does not copy before it writes it, since nothing changes it meanwhile."""
+
+    def __deepcopy__(self, memo: dict) -> np.ndarray:
+        return self
+
+
 def replicate_on_hosts(array: np.ndarray) -> jax.Array | np.ndarray:
     """An array that all processes have alike as one logical copy, in the memory of the hosts.
 
-    An array of 64 bits stays as it is: JAX would shorten it.
+    Where there is one process, it is the array as it is, and so it is with 64 bits, which JAX would
+    shorten.
     """
-    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-        return array
+    if jax.process_count() == 1 or jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        return array.view(Uncopied)
     try:
         devices, memory = jax.devices("cpu"), None
     except RuntimeError:  # JAX_PLATFORMS names a GPU alone

@@ -172,6 +172,16 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
         store.open_manager(tmp_path / "file" / "checkpoints")
 
 
+def test_without_a_copy_the_arrays_are_stored_as_they_are(tmp_path, small):
+    turned = np.arange(24, dtype=np.float32).reshape(2, 3, 4, 1).transpose(2, 3, 1, 0)
+    still = np.broadcast_to(np.float32(0), (5, 3))
+    state = small.state(1).replace(params={"turned": turned, "still": still}, opt_state=())
+    manager = store.open_manager(tmp_path)
+    store.save(manager, state, metadata={}, copy=False)
+    store.finish(manager)
+    small.assert_same_bits(store.restore(tmp_path, like=state)[0], state)
+
+
 def test_large_arrays_lie_in_many_files(tmp_path, small):
     params = {str(i): np.random.default_rng(i).random(3 << 20, np.float32) for i in range(8)}
     state = small.state(1).replace(params=params, opt_state=())
