@@ -40,9 +40,8 @@ def restore(
     whose tree, shapes and dtypes must be those stored. needs: expected metadata, such as arch.
 
     Returns a state as `like` with numpy leaves, bit for bit what was saved; without it {"student":
-    variables, "teacher": variables, "class_prior": (C,)} of the network that the metadata name. A
-    damaged checkpoint is reported and the one before it is taken. Raises UserError when none is
-    left, or naming what does not fit.
+    variables, "teacher": variables, "class_prior": (C,)} of the network that the metadata name.
+    A damaged checkpoint is reported, and the one before it taken. Raises UserError where none fits.
     """
     (arrays, metadata), path = _newest(source, _read_step)
     matching.check_facts(path, metadata, needs or {})

@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,27 +36,26 @@ class Folder:
     def __init__(self, path: Path, keep: int) -> None:
         self.path, self._keep, name = path, keep, f"checkpoints/{next(_numbers)}"
         self._processes = processes.Messages(name)
-        # Orbax waits by messages for processes that are named. Otherwise it does so by computing
-        # on all devices, which would come between the steps of the training.
+        # For processes that it is not told of, orbax would wait by computing on their devices.
         named = ocp.options.MultiprocessingOptions(
             active_processes=set(range(jax.process_count())), barrier_sync_key_prefix=name
         )
         options = ocp.CheckpointManagerOptions(
             create=False, enable_async_checkpointing=False, lightweight_initialize=True,
-            single_host_load_and_broadcast=True, multiprocessing_options=named,
+            multiprocessing_options=named,
         )  # fmt: skip
-        # With a limit, of whatever size, orbax does not collect all that it writes in memory.
-        state = ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, multiprocessing_options=named)
-        handlers = ocp.handlers.create_default_handler_registry(state=state)
-        self._manager = ocp.CheckpointManager(path, options=options, handler_registry=handlers)
+        self._manager = ocp.CheckpointManager(path, options=options)
+        there = self._processes.from_first(lambda: sorted(self._manager.all_steps()))
+        while sorted(self._manager.all_steps()) != there:  # a network file system shows it later
+            time.sleep(1)
+            self._manager.reload()
 
     def write(self, step: int, arrays: dict[str, np.ndarray], facts: Facts) -> None:
         """Write a step, or raise OSError saying why not and leave the folder as it was."""
         try:
             self._write(step, arrays, facts)
         except Exception as error:  # orbax documents no type; a full disk is no OSError there
-            why = f"cannot write step {step} to {self.path}: {one_line(error)}"
-            raise OSError(why) from error
+            raise OSError(f"cannot write step {step} to {self.path}: {one_line(error)}") from error
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: Facts) -> None:
         # The step is there when it is sealed. Only then are later ones and the oldest removed.

@@ -189,9 +189,9 @@ def fetch(tree: Any) -> Any:
 
 
 def copy_to_host(array: Any) -> np.ndarray:
-    """A numpy copy of an array, numpy or replicated; a large one so that JAX takes it as it is."""
+    """A numpy copy of an array, numpy or replicated, for `replicate_on_hosts`."""
     array = array.addressable_data(0) if isinstance(array, jax.Array) else array
-    if array.nbytes < _LARGE:
+    if array.nbytes < _LARGE or jax.process_count() == 1:
         return np.array(array)
     memory = np.empty(array.nbytes + _ALIGNED, np.uint8)
     start = -memory.ctypes.data % _ALIGNED
