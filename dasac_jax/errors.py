@@ -1,5 +1,8 @@
 """The one exception that users see, and the exit codes of all commands."""
 
+import os
+import re
+
 EXIT_MISTAKE = 2
 """A mistake that the message on stderr names: bad flags, files that are missing or damaged."""
 EXIT_RESUME = 75
@@ -15,3 +18,12 @@ class UserError(Exception):
 
     The command lines print its text without a traceback and exit with EXIT_MISTAKE.
     """
+
+
+def one_line(error: Exception) -> str:
+    """An exception's text on one line; the system's own words where it has an error number."""
+    text = str(error).strip()
+    # TensorStore's text names many files first; the system's error code stands somewhere behind.
+    if system := re.search(r"os_error_code='(\d+)'|^\[Errno (\d+)\]", text):
+        return os.strerror(int(system[1] or system[2]))
+    return text.split("\n")[0][:200] or type(error).__name__

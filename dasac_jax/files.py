@@ -11,6 +11,8 @@ import io
 import math
 import os
 import shutil
+import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,6 +93,38 @@ def write_file(path: Path | str, content: bytes | str) -> None:
             unfinished.write_bytes(content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def size_and_crc32(path: Path) -> list[int]:
+    """The size of a file in bytes, and the CRC-32 of its content."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return [size, crc]
+
+
+def flush(path: Path) -> None:
+    """Have a file's content, or a folder's entries, on disk, so that a power cut loses neither."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def check_room(folder: Path, size: int, prefix: str, largest: int) -> None:
+    """Raise OSError where a full disk, a quota or a limit leaves no room for `size` bytes.
+
+    prefix: how the name of the folder begins in which they are claimed for a moment, as files of
+    at most `largest` bytes. Where the system cannot claim room (macOS), nothing is checked.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as place:
+        for number, start in enumerate(range(0, size, largest)):
+            with open(f"{place}/{number}", "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, min(largest, size - start))
 
 
 def plain(value: Any) -> Any:

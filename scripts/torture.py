@@ -27,6 +27,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from dasac_jax.checkpoints import store
+from dasac_jax.checkpoints.integrity import is_whole
 from dasac_jax.reporting import metrics_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +43,7 @@ TINY = {
     "validate_every_epochs": 2, "checkpoint_every_steps": 3, "log_every_steps": 2,
     "loader_threads": 2,
 }  # fmt: skip
-CHECKPOINT = "a checkpoint being written"
+CHECKPOINT, BEHIND = "a checkpoint being written", "a checkpoint just written"
 # Moments in the order of a run: (name, what the log shows just before, most seconds after it).
 LOGGED = (
     ("start and first compilation", r"rendering the demo", 6.0),
@@ -118,6 +119,8 @@ def kill_often(run: Path, flags: list[str], log: Path, most: int, rng: random.Ra
             break  # it is over
         process.send_signal(signal.SIGKILL)
         process.wait()
+        if moment == CHECKPOINT and not any(unfinished(stage) for stage in run.iterdir()):
+            moment = BEHIND  # what it left on disk decides, not what was seen before
         kills.append(Kill(moment, lost(run)))
         print(f"  killed: {moment}, {kills[-1].lost} steps to do again", flush=True)
     return kills
@@ -152,14 +155,19 @@ def writing(stage: Path, seconds: float) -> Callable[[int], bool]:
     seen: list[float] = []
 
     def ready(before: int) -> bool:
-        unfinished = any(not path.name.isdecimal() for path in stage.glob("*/*"))
-        if not unfinished:
+        if not unfinished(stage):
             seen.clear()
         elif not seen:
             seen.append(time.monotonic() + seconds)
         return bool(seen) and time.monotonic() >= seen[0]
 
     return ready
+
+
+def unfinished(stage: Path) -> bool:
+    """Whether a stage's folder holds a checkpoint that is not, or not yet, written to its end."""
+    folders = [path for name in ("checkpoints", "best") for path in stage.glob(f"{name}/*")]
+    return any(not path.name.isdecimal() or not is_whole(path) for path in folders)
 
 
 def start(run: Path, flags: list[str], log: Path) -> subprocess.Popen:
@@ -237,7 +245,7 @@ def scores(folder: Path) -> dict[str, Any]:
 
 def table(kills: list[Kill]) -> str:
     """The outcome by moment, in Markdown."""
-    names = [name for name, *_ in LOGGED] + [CHECKPOINT]
+    names = [name for name, *_ in LOGGED] + [CHECKPOINT, BEHIND]
     total, same_bits = Counter(k.moment for k in kills), Counter(k.moment for k in kills if k.same)
     rows = ["| killed in | times | same bits | steps done again, at most |", "|---|---|---|---|"]
     for name in (name for name in names if total[name]):

@@ -89,9 +89,14 @@ def test_imports_are_declared(settings):
         assert declared <= third_party(modules) | for_others[extra] <= required | declared
 
 
-def test_only_the_checkpoint_module_imports_orbax():
-    users = [p.name for p in (ROOT / "dasac_jax").rglob("*.py") if "import orbax" in p.read_text()]
-    assert users == ["orbax_files.py"]
+def test_only_checkpoints_use_orbax_and_what_it_offers_to_all():
+    users = [p for p in (ROOT / "dasac_jax").rglob("*.py") if "import orbax" in p.read_text()]
+    assert {path.parent.name for path in users} == {"checkpoints"}
+    for path in users:
+        found = re.findall(r"^.*\borbax\b.*$", path.read_text(), re.MULTILINE)
+        imports = [line for line in found if "import" in line]
+        assert imports == ["import orbax.checkpoint as ocp"], path
+        assert "._src" not in path.read_text() and not re.search(r"\bocp\..* = ", path.read_text())
 
 
 def test_nothing_imports_torch_or_tensorflow():

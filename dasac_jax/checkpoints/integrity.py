@@ -1,70 +1,67 @@
-"""Sizes and checksums that tell whether a checkpoint is as it was written.
-
-Orbax restores some changed bytes without an error. So each step's folder holds the sizes and
-checksums of all its files, in files.json, and its metadata hold a checksum of the arrays.
-"""
-
-from __future__ import annotations
+"""Whether a step's folder is as it was written: orbax restores some changed bytes silently."""
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorstore
+
+from dasac_jax.files import flush, replacing, size_and_crc32
 
 CHECKSUM_FILE = "files.json"
-_PIECE_BYTES = 1 << 20
+METADATA_FILE = "metadata/metadata"
 
 
-def sums(folder: Path) -> dict[str, list[int]]:
-    """{name below the folder: [bytes, CRC-32]} of all its files, which are flushed to disk.
+def seal(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write files.json, the last file of a step, when all others are flushed to disk.
 
-    Raises OSError where one cannot be read.
+    It holds {"files": {name: [bytes, CRC-32]}, "arrays": {name: CRC-32}, "crc32": of these two}.
     """
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        files[path.relative_to(folder).as_posix()] = _sum(path)
-        with open(path, "rb") as written:
-            os.fsync(written.fileno())
-    return files
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    files = {str(path.relative_to(folder)): size_and_crc32(path) for path in found}
+    record = {"files": files, "arrays": {key: checksum({key: arrays[key]}) for key in arrays}}
+    for path in (*folder.rglob("*"), folder):
+        flush(path)
+    with replacing(folder / CHECKSUM_FILE) as place:
+        place.write_text(json.dumps(record | {"crc32": _crc(record)}), encoding="utf-8")
+        flush(place)
+    flush(folder)
+    flush(folder.parent)
 
 
-def write_checksums(folder: Path, files: Mapping[str, list[int]]) -> None:
-    """Write files.json: sizes and checksums of all files in a step's folder, as `sums` gives them.
-
-    It holds {"files": {name: [bytes, CRC-32]}, "crc32": that of the files' JSON}. Raises
-    OSError where it cannot be written.
-    """
-    with open(folder / CHECKSUM_FILE, "w", encoding="utf-8") as file:
-        json.dump({"files": files, "crc32": _crc(files)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def check(folder: Path, below: str = "") -> bool:
-    """Check a step's files against its files.json; False where there is none, as in format 1.
-
-    below: the sub-folder whose files are checked, all where it is not given. Raises ValueError
-    naming the first file that is missing, cut off or changed, or OSError for one that cannot be
-    read.
-    """
-    if not (folder / CHECKSUM_FILE).exists():
+def is_whole(folder: Path) -> bool:
+    """Whether a step's folder was written to its end; damage is not looked for."""
+    try:  # format 1 had no files.json, and did not name its format
+        return (folder / CHECKSUM_FILE).exists() or "format" not in read_json(folder)
+    except (OSError, ValueError):
         return False
-    files = _read_checksums(folder)
-    for name, (size, crc) in files.items():
-        if not name.startswith(below):
+
+
+def read_json(folder: Path, name: str = METADATA_FILE) -> dict[str, Any]:
+    """The content of a JSON file of a step's folder."""
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def check(folder: Path, below: str = "") -> None:
+    """Check a step's files, or those in the sub-folder `below`, against its files.json.
+
+    Raises ValueError naming the first file that is missing, cut off or changed and the arrays that
+    it has spoilt, or OSError for one that cannot be read.
+    """
+    if not is_whole(folder):
+        raise ValueError(f"{CHECKSUM_FILE} is missing: it was removed, or writing has not ended")
+    files, arrays = _read(folder) if (folder / CHECKSUM_FILE).exists() else ({}, {})
+    for name in (name for name in files if name.startswith(below)):
+        found = size_and_crc32(folder / name) if (folder / name).is_file() else None
+        if found == files[name]:
             continue
-        path = folder / name
-        if not path.is_file():
-            raise ValueError(f"{name} is missing")
-        if path.stat().st_size != size:
-            raise ValueError(f"{name} has {path.stat().st_size} bytes, written were {size}")
-        if _sum(path) != [size, crc]:
-            raise ValueError(f"{name} holds other bytes than were written")
-    return True
+        problem = "holds other bytes than were written" if found else "is missing"
+        spoilt = [x for x in arrays if name.startswith("state/") and _is_spoilt(folder, x, arrays)]
+        named = ", ".join(spoilt[:3]) + (f" and {len(spoilt) - 3} more" if spoilt[3:] else "")
+        raise ValueError(f"{name} {problem}" + (f"; array {named} is spoilt" if named else ""))
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> int:
@@ -73,32 +70,33 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> int:
     for key in sorted(arrays):
         array = np.asarray(arrays[key])
         value = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), value)
-        # A transposed array is read in pieces, so that there is no second copy of it in memory.
-        for piece in [array] if array.flags.c_contiguous else array:
+        for piece in [array] if array.flags.c_contiguous else array:  # without a second copy
             value = zlib.crc32(np.ascontiguousarray(piece).reshape(-1).view(np.uint8), value)
     return value
 
 
-def _read_checksums(folder: Path) -> dict[str, list[int]]:
-    """The content of files.json. Raises ValueError where it is damaged itself."""
+def _read(folder: Path) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """The sums of files and of arrays. Raises ValueError where files.json is damaged itself."""
     try:
-        record = json.loads((folder / CHECKSUM_FILE).read_text(encoding="utf-8"))
-        files, crc = record["files"], record["crc32"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{CHECKSUM_FILE} is not as it was written") from error
-    if crc != _crc(files):
+        record = read_json(folder, CHECKSUM_FILE)
+        crc, files, arrays = record.pop("crc32"), record["files"], record.get("arrays", {})
+        is_written = crc == _crc(record if "arrays" in record else files)  # none up to format 3
+    except (ValueError, TypeError, KeyError, AttributeError):
+        is_written = False
+    if not is_written:
         raise ValueError(f"{CHECKSUM_FILE} is not as it was written")
-    return files
+    return files, arrays
+
+
+def _is_spoilt(folder: Path, key: str, sums: Mapping[str, int]) -> bool:
+    """Whether a stored array cannot be read any more, or is another one than was written."""
+    path, base = key.replace("/", ".") + "/", (folder / "state").as_uri() + "/"
+    spec = {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": path}}
+    try:
+        return checksum({key: tensorstore.open(spec).result().read().result()}) != sums[key]
+    except ValueError:
+        return True
 
 
 def _crc(record: Any) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _sum(path: Path) -> list[int]:
-    """Size and CRC-32 of a file."""
-    size = crc = 0
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            size, crc = size + len(piece), zlib.crc32(piece, crc)
-    return [size, crc]

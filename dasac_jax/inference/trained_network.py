@@ -13,12 +13,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from dasac_jax import models
-from dasac_jax.checkpoints import matching, store
+from dasac_jax.checkpoints import store
 from dasac_jax.data import labels
 from dasac_jax.errors import UserError
 from dasac_jax.files import BEST, CONFIG_FILE, NEWEST
 from dasac_jax.inference import predictor
 from dasac_jax.inference.streaming import prefetch
+from dasac_jax.models import matching
 from dasac_jax.models.shapes import variable_shapes
 
 _LOG = logging.getLogger(__name__)

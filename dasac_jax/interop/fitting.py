@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dasac_jax.checkpoints.matching import differences
 from dasac_jax.data.labels import NUM_CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.interop.names import COUNTER, entries, is_new
 from dasac_jax.models import ARCHITECTURES, has_batch_norm
+from dasac_jax.models.matching import differences
 
 Arrays = dict[str, np.ndarray]
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from dasac_jax.errors import UserError
 
 AXIS = "batch"
+_LARGE = 1 << 16  # bytes
+_ALIGNED = 64  # JAX takes numpy arrays as they are that begin at a multiple of so many bytes
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,45 @@ def _local_mesh() -> Mesh:
 def fetch(tree: Any) -> Any:
     """A pytree of replicated arrays as numpy arrays."""
     return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
+
+
+def copy_to_host(array: Any) -> np.ndarray:
+    """A numpy copy of an array, numpy or replicated, for `replicate_on_hosts`."""
+    array = array.addressable_data(0) if isinstance(array, jax.Array) else array
+    if array.nbytes < _LARGE or jax.process_count() == 1:
+        return np.array(array)
+    memory = np.empty(array.nbytes + _ALIGNED, np.uint8)
+    start = -memory.ctypes.data % _ALIGNED
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+class Uncopied(np.ndarray):
+    """An array that orbax does not copy before it writes it, since nothing changes it meanwhile."""
+
+    def __deepcopy__(self, memo: dict) -> np.ndarray:
+        return self
+
+
+def replicate_on_hosts(array: np.ndarray) -> jax.Array | np.ndarray:
+    """An array that all processes have alike as one logical copy, in the memory of the hosts.
+
+    Where there is one process, it is the array as it is, and so it is with 64 bits, which JAX would
+    shorten.
+    """
+    if jax.process_count() == 1 or jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        return array.view(Uncopied)
+    try:
+        devices, memory = jax.devices("cpu"), None
+    except RuntimeError:  # JAX_PLATFORMS names a GPU alone
+        devices, memory = jax.devices(), "pinned_host"
+    firsts = {device.process_index: device for device in reversed(devices)}
+    mesh = Mesh(np.array([firsts[process] for process in sorted(firsts)]), (AXIS,))
+    everywhere = NamedSharding(mesh, PartitionSpec(), memory_kind=memory)
+    own = SingleDeviceSharding(firsts[jax.process_index()], memory_kind=memory)
+    here = [jax.device_put(array, own, may_alias=True)]
+    return jax.make_array_from_single_device_arrays(array.shape, everywhere, here)
 
 
 def first(array: jax.Array) -> np.ndarray:

@@ -187,6 +187,10 @@ class Messages:
                 raise RuntimeError(failure)
         return [value for value, _ in answers]
 
+    def on_first(self, work: Callable[[], Any]) -> None:
+        """Call `work` on process 0, while the others wait; where it fails, all raise."""
+        self.together(lambda: work() if is_first() else None)
+
 
 _MAIN = Messages("main")  # of the main threads
 

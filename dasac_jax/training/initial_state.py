@@ -23,11 +23,11 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dasac_jax.checkpoints import matching, store
+from dasac_jax.checkpoints import store
 from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.method.state import TrainState
-from dasac_jax.models import NEW_LAYERS
+from dasac_jax.models import NEW_LAYERS, matching
 from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)

@@ -157,7 +157,7 @@ class _Bookkeeper:
         log = last or done % every.log_every_steps == 0
         interval = last or (rest == 0 and epoch % every.validate_every_epochs == 0)
         save = interval or overdue or done % every.checkpoint_every_steps == 0
-        means, values, pictures = None, {}, {}
+        means, values, pictures, score = None, {}, {}, 0.0
         if log:
             means = self._means(done)
             watched = {key: data_parallel.first(getattr(state, key)) for key in plan.watched}
@@ -165,7 +165,8 @@ class _Bookkeeper:
         self._show(done, means and means | {"data_wait": self._share_waited()})
         snapshot = self._snapshot(state, done) if save else None
         if plan.validate and interval:
-            found = self._validate(state, snapshot, done)
+            found = self._validate(state, done)
+            score = found.miou
             values = values | {"selection_miou": found.miou, **found.values}
             pictures = found.pictures
         if values:
@@ -173,7 +174,7 @@ class _Bookkeeper:
         if log:
             self.metrics.clear()
         if save:
-            self._save(snapshot)
+            self._save(snapshot, score)
 
     def _means(self, done: int) -> dict[str, float]:
         means, skipped = self.metrics.means()
@@ -191,8 +192,8 @@ class _Bookkeeper:
         waited, self._waited = self._waited, 0.0
         return waited / (self._logged_at - began)
 
-    def _validate(self, state: TrainState, snapshot: TrainState, done: int) -> Validation:
-        """Score the student; keep its state apart where it is the best so far."""
+    def _validate(self, state: TrainState, done: int) -> Validation:
+        """Score the student."""
         began = time.monotonic()
         found = self._plan.validate(state)
         self._logged_at += time.monotonic() - began  # that was no training
@@ -200,7 +201,6 @@ class _Bookkeeper:
             "%s step %d: mIoU %.1f %% on the selection split",
             self._plan.name, done, 100 * found.miou,
         )  # fmt: skip
-        self._checkpoints.save_if_best(snapshot, found.miou, self._facts(snapshot))
         return found
 
     def _is_overdue(self) -> bool:
@@ -217,11 +217,12 @@ class _Bookkeeper:
             )
         return state
 
-    def _save(self, snapshot: TrainState, *, pending: bool = False) -> None:
+    def _save(self, snapshot: TrainState, score: float = 0.0, *, pending: bool = False) -> None:
+        progress = None
         # Its numbers have to be on disk before, since the next start would not write them again.
         if processes.from_first(self._recorder.flush):
-            facts = self._facts(snapshot) | self.metrics.progress() | {"pending": pending}
-            self._checkpoints.save(snapshot, facts)
+            progress = self.metrics.progress() | {"pending": pending}
+        self._checkpoints.save(snapshot, self._facts(snapshot), progress, score)
 
     def _facts(self, snapshot: TrainState) -> dict[str, Any]:
         plan = self._plan

@@ -22,8 +22,7 @@ class StageCheckpoints:
 
     def __init__(self, newest: Path, best: Path, best_score: float) -> None:
         self.best_score = best_score
-        self._newest = store.open_manager(newest, keep=_NEWEST_KEPT)
-        self._best = store.open_manager(best, keep=1)
+        self._manager = store.open_manager(newest, keep=_NEWEST_KEPT, best=best)
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> StageCheckpoints:
@@ -32,27 +31,30 @@ class StageCheckpoints:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         # After a second Ctrl-C the program ends at once, without waiting for what is being
         # written; where a connection broke, the process that the writing needs is gone.
-        if kind in (KeyboardInterrupt, jax.errors.JaxRuntimeError):
-            return
-        try:
-            store.finish(self._newest)  # which may be about to write the best one first
-        finally:
-            store.finish(self._best)
+        if kind not in (KeyboardInterrupt, jax.errors.JaxRuntimeError):
+            store.finish(self._manager)
 
     def minutes_since_save(self) -> float:
         """How long ago the newest state was saved, or training began."""
         return (time.monotonic() - self._saved_at) / 60
 
-    def save(self, state: TrainState, facts: dict[str, Any]) -> None:
-        """Save the newest state, numpy arrays; facts: what JSON can hold."""
-        facts = facts | {"best_score": self.best_score}
-        # Only behind the best state: these facts say its score, so that a run which resumes from
-        # here would not save it again.
-        store.save(self._newest, state, metadata=facts, after=self._best)
-        self._saved_at = time.monotonic()
+    def save(
+        self,
+        state: TrainState,
+        facts: dict[str, Any],
+        progress: dict[str, Any] | None,
+        score: float = 0.0,
+    ) -> None:
+        """Save a state, numpy arrays, as the newest one, and as the best one if its score is that.
 
-    def save_if_best(self, state: TrainState, score: float, facts: dict[str, Any]) -> None:
-        """Keep a state apart where its score is the best so far."""
-        if score > self.best_score:
-            self.best_score = score
-            store.save(self._best, state, metadata=facts | {"best_score": score})
+        facts: what JSON can hold. progress: facts of the newest state alone; with None only the
+        best one is saved. score: the mIoU where the state has just been validated.
+        """
+        best = score > self.best_score
+        self.best_score = max(score, self.best_score)
+        facts = facts | {"best_score": self.best_score}
+        newest = None if progress is None else facts | progress
+        if best or newest is not None:
+            store.save(self._manager, state, metadata=newest, best=facts if best else None)
+        if newest is not None:
+            self._saved_at = time.monotonic()

@@ -152,17 +152,18 @@ def test_checkpoints_are_written_by_all(runs, tmp_path, caplog):
     for step in steps:
         sizes = [
             sum(path.stat().st_size for path in (step / share).rglob("*") if path.is_file())
-            for share in ("state", "process_1/state")
+            for share in ("state/ocdbt.process_0", "state/ocdbt.process_1")
         ]
         assert min(sizes) > 0.3 * max(sizes)
     # Damage to what the second one wrote is found too.
     copy = shutil.copytree(steps[0].parent, tmp_path / "checkpoints")
     newest = copy / str(store.latest_step(copy))
-    content = max((newest / "process_1").rglob("*"), key=lambda path: path.stat().st_size)
+    second = newest / "state" / "ocdbt.process_1"
+    content = max(second.rglob("*"), key=lambda path: path.stat().st_size)
     content.write_bytes(content.read_bytes()[:-1])
     assert store.facts(copy)["stage"] == "adapt"
     assert store.read(copy)[0]["step"] < int(newest.name)
-    assert f"{newest} is damaged: process_1/" in caplog.text
+    assert f"{newest} is damaged: state/ocdbt.process_1/" in caplog.text
 
 
 def test_only_the_first_process_prints_and_reports(runs):

@@ -82,9 +82,9 @@ def test_a_validated_step_is_fetched_and_saved_once(tmp_path, monkeypatch):
     saved, fetched = [], []
     save, fetch = store.save, data_parallel.fetch
 
-    def counted_save(manager, state, **rest):
-        saved.append((manager.directory.name, int(state.step)))
-        save(manager, state, **rest)
+    def counted_save(manager, state, **facts):
+        saved.append((int(state.step), facts["best"] is not None))
+        save(manager, state, **facts)
 
     def counted_fetch(tree):
         fetched.append(tree)
@@ -94,9 +94,17 @@ def test_a_validated_step_is_fetched_and_saved_once(tmp_path, monkeypatch):
     monkeypatch.setattr(data_parallel, "fetch", counted_fetch)
     plan = plan_of(tmp_path, total_steps=4, validate=lambda state: scored(float(state.step) / 10))
     loop.train(begin(), add_up, batches_of([1] * 4), plan, Recorded(), {})
-    steps = [("best", 2), ("checkpoints", 2), ("checkpoints", 3), ("best", 4), ("checkpoints", 4)]
-    assert saved == steps
+    assert saved == [(2, True), (3, False), (4, True)]
     assert len(fetched) == 3 + 1  # and what `train` returns
+
+
+def test_a_best_state_is_kept_where_its_numbers_cannot_be_written(tmp_path):
+    """Such a step is validated anew after a restart, so it must not be the newest one."""
+    recorder, told = Recorded(), iter([False, False, True, True])
+    recorder.flush = lambda: next(told)
+    plan = plan_of(tmp_path, total_steps=4, validate=lambda state: scored(1 / float(state.step)))
+    loop.train(begin(), add_up, batches_of([1] * 4), plan, recorder, {})
+    assert (kept(plan.newest), kept(plan.best)) == ([4], [2])
 
 
 def test_what_is_watched_is_recorded_with_the_losses(tmp_path):

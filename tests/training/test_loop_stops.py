@@ -83,7 +83,7 @@ def test_what_was_saved_survives_a_stop(error, tmp_path):
     with pytest.raises(type(error)):
         loop.train(begin(), add_up, batches_of(numbers, closed=closed), plan, Recorded(), {})
     assert closed == [True]
-    wait_for(plan.newest / "3")
+    wait_for(plan.newest / "3" / "files.json")
     state, _ = store.restore(plan.newest, begin())
     last = loop.train(state, add_up, batches_of(list(range(1, 9))), plan, Recorded(), {})
     assert last.params["w"].tolist() == [36, 36]
