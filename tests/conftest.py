@@ -152,6 +152,14 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
     return get
 
 
+def pytest_configure() -> None:
+    """Forget programs that a killed process was writing: JAX would warn of them ever after."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        for program in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob("*-cache"):
+            if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+                program.unlink(missing_ok=True)
+
+
 # Minutes long: the last one would keep one worker busy while the others have nothing left to do.
 _LONGEST = (
     "test_stages.py", "test_short_trainings.py", "test_processes.py", "test_torture.py",
