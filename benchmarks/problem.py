@@ -66,7 +66,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if leaf in ("running_mean", "bias"):
         return random.uniform(-0.1, 0.1, shape).astype(np.float32)
     # Heads that are unsure, so that a few steps do not magnify rounding.
-    head = any(part in name for part in ("conv2d_list", "score_pool", "vgg_head.8", "head.out"))
+    head = any(part in name for part in ("conv2d_list", "score_pool", "vgg_head.8"))
     spread = (0.2 if head else 1.0) * np.sqrt(2 / np.prod(shape[1:]))
     return random.standard_normal(shape, np.float32) * np.float32(spread)
 

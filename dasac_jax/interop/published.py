@@ -156,6 +156,9 @@ def _dinov2(name: str, arch: str, recipes: Sequence[str], size: str) -> Publishe
 PUBLISHED: tuple[Published, ...] = (
     _imagenet("resnet101-5d3b4d8f.pth", ("r101",), "171 MiB"),
     _imagenet("vgg16_bn-6c64b313.pth", ("vgg16", "fcn"), "528 MiB"),
+    _dinov2("dinov2-small", "dinov2_vits14", ["custom_dinov2_s"], "84 MiB"),
+    _dinov2("dinov2-base", "dinov2_vitb14", ["gta_dinov2_b", "synthia_dinov2_b"], "330 MiB"),
+    _dinov2("dinov2-large", "dinov2_vitl14", ["gta_dinov2_l", "synthia_dinov2_l"], "1.1 GiB"),
     _snapshot("gta_r101", "baseline_abn_e040.pth", "9fe17301faf87b03279257fb408c11fc", 40.8),
     _snapshot("gta_r101", "final_e136.pth", "59c166645f3b36bd0482c4ff25b5a32f", 53.8, 55.7),
     _snapshot("gta_vgg16", "baseline_abn_e115.pth", "d4ffcfb09775562108d1b6d32ddef755", 37.1),
@@ -169,9 +172,6 @@ PUBLISHED: tuple[Published, ...] = (
     _snapshot("synthia_fcn", "baseline_abn_e040.pth", "5f457311faaed83675b06ad1209e4b3a", 31.6),
     _snapshot("synthia_fcn", "final_e098.pth", "efb742e1304c8b628f5d1536988845cc", 46.8, 45.8),
     *(_weights(f"{source}_{network}") for source in _SOURCES for network in _ARCHES),
-    _dinov2("dinov2-small", "dinov2_vits14", ["custom_dinov2_s"], "84 MiB"),
-    _dinov2("dinov2-base", "dinov2_vitb14", ["gta_dinov2_b", "synthia_dinov2_b"], "330 MiB"),
-    _dinov2("dinov2-large", "dinov2_vitl14", ["gta_dinov2_l", "synthia_dinov2_l"], "1.1 GiB"),
 )
 
 

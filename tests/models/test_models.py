@@ -19,7 +19,7 @@ def test_unknown_network():
         create_model("resnet50")
 
 
-@pytest.mark.parametrize("arch", filter(has_batch_norm, ARCHITECTURES))
+@pytest.mark.parametrize("arch", list(filter(has_batch_norm, ARCHITECTURES)))
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_parameters_statistics_and_logits_are_float32(arch, dtype):
     model = create_model(arch, num_classes=7, dtype=dtype)
