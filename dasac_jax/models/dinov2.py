@@ -12,12 +12,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
 from dasac_jax.errors import UserError
 from dasac_jax.models import dinov2_onnx
 from dasac_jax.models.attention import attention
+from dasac_jax.models.gelu import gelu
 from dasac_jax.models.layers import Conv, computed_once, parameter, torch_default, uniform_fan_in
 from dasac_jax.models.onnx_graph import Graph
 from dasac_jax.models.positions import resized_positions
@@ -31,29 +30,6 @@ POSITIONS = 37
 _EPSILON = 1e-6
 # As transformers draws weights; the published ones take the place of these numbers.
 _normal_002 = nn.initializers.truncated_normal(0.02)
-
-
-@jax.custom_vjp
-def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU, x · Φ(x), of x (…). Its gradient is computed from x alone.
-
-    JAX would keep four more arrays of the same size, the largest ones in the network.
-    """
-    return nn.gelu(x, approximate=False)
-
-
-def _gelu_forward(x):
-    return gelu(x), x
-
-
-def _gelu_backward(x, upstream):
-    wide = x.astype(jnp.float32)
-    share = 0.5 * (1 + lax.erf(wide * np.float32(2**-0.5)))  # Φ(x)
-    density = jnp.exp(-0.5 * wide * wide) * np.float32((2 * np.pi) ** -0.5)
-    return ((share + wide * density).astype(x.dtype) * upstream,)
-
-
-gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 @jax.custom_vjp

@@ -109,7 +109,7 @@ def norm(graph: Graph, x: str, path: str, epsilon: float) -> str:
 
 
 def gelu(graph: Graph, x: str) -> str:
-    """As `dinov2.gelu`: x · (1 + erf(x / √2)) / 2."""
+    """As `gelu.gelu`: x · (1 + erf(x / √2)) / 2."""
     half, one, root = (
         graph.weight(f"{x}/{name}", np.float32(value))
         for name, value in (("half", 0.5), ("one", 1), ("root", 2**0.5))
