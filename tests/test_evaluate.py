@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +155,8 @@ def test_a_runs_checkpoints_have_the_scores_of_its_report(whole, tmp_path, capsy
     paths = [whole.folder / "baseline", whole.folder / "adapt"]
     found = command(*paths, "--output", tmp_path / "students")
     assert found.returncode == 0, found.stderr
-    assert "mean over 16 classes" in found.stdout
+    # A few rendered images do not show every class.
+    assert re.search(r"mean over \d+ of 16 classes", found.stdout)
     stored = json.loads((tmp_path / "students/evaluation.json").read_text())
     for name, row in (("baseline", "baseline"), ("adapt", "adapted")):
         assert stored["results"][name]["images"] == 5

@@ -141,9 +141,7 @@ def test_checkpoints_that_cannot_be_exported(refused, demo_checkpoint, draw, sav
     variables["params"]["conv1"]["kernel"][0, 0, 0, 0] = np.nan
     checkpoint = save(tmp_path / "nan", variables, draw(model, 1))
     out = tmp_path / "out.onnx"
-    refused(["params/conv1/kernel", "not finite", "another step"], checkpoint, out)
-    assert call(checkpoint, out, "--teacher") == 0
-    out.unlink()
+    refused(["params/conv1/kernel", "not finite", "take an earlier"], checkpoint, out)
     shutil.copytree(demo_checkpoint, tmp_path / "damaged")
     for file in (tmp_path / "damaged").rglob("*"):
         if file.is_file() and file.stat().st_size > 10_000:

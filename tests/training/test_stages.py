@@ -35,7 +35,7 @@ def assert_same_bits(ours, theirs, stage):
 
 def steps_logged(folder, stage):
     lines = (folder / "train.log").read_text().splitlines()
-    found = [re.search(rf"INFO {stage} step (\d+)/.* it/s ", line) for line in lines]
+    found = [re.search(rf"INFO {stage} step (\d+)/\d+ .*loss_source", line) for line in lines]
     return [int(match[1]) for match in found if match]
 
 
