@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 ROOT = Path(__file__).parents[1]
+SMALL = {"adapt__threshold_lower": 0.01}  # the small network is nowhere as sure as the demo's
 
 # The built-in demo, so small that a run is compiling and little else.
 TINY = {
@@ -44,18 +45,21 @@ class Ended:
 def command() -> Callable[..., Ended]:
     """command(flag, …): `python -m dasac_jax.main` with these flags, as a user runs it.
 
-    Options: hook, what run_hooked.py is to do; devices, how many to simulate.
+    Options: hook, what run_hooked.py is to do; devices, how many to simulate; small, whether the
+    network is the one of run_small.py, which compiles in no time.
     """
 
-    def run(*flags: str, hook=(), devices: int = 1) -> Ended:
+    def run(*flags: str, hook=(), devices: int = 1, small: bool = False) -> Ended:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
             "--xla_backend_optimization_level=0",
         }
-        program = (
-            [str(ROOT / "tests" / "run_hooked.py"), *hook] if hook else ["-m", "dasac_jax.main"]
-        )
+        program = ["-m", "dasac_jax.main"]
+        if small:
+            program = [str(ROOT / "tests" / "run_small.py"), *hook[1:]]
+        elif hook:
+            program = [str(ROOT / "tests" / "run_hooked.py"), *hook]
         ended = subprocess.run(
             [sys.executable, *program, *flags],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False,
@@ -133,6 +137,21 @@ def whole(command, tiny, once) -> WholeRun:
         (folder / "ended.json").write_text(json.dumps(asdict(ended)), encoding="utf-8")
 
     folder = once("whole", make)
+    ended = Ended(**json.loads((folder / "ended.json").read_text(encoding="utf-8")))
+    assert ended.code == 0, ended.err
+    return WholeRun(folder / "run", ended)
+
+
+@pytest.fixture(scope="session")
+def small_whole(whole, command, tiny, once) -> WholeRun:
+    """The same run of a network that compiles in no time; its flags are `tiny(…, **SMALL)`."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(whole.folder / "data", folder / "run" / "data")
+        ended = command(*tiny(folder / "run", **SMALL), small=True)
+        (folder / "ended.json").write_text(json.dumps(asdict(ended)), encoding="utf-8")
+
+    folder = once("small_whole", make)
     ended = Ended(**json.loads((folder / "ended.json").read_text(encoding="utf-8")))
     assert ended.code == 0, ended.err
     return WholeRun(folder / "run", ended)

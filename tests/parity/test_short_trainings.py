@@ -1,7 +1,8 @@
 """Short trainings against the authors' numbers: baseline and adaptation, three steps each.
 
 Those of deeplabv2_vgg16_bn, with both confidence weightings, are the ones without a mistake in
-test_planted_optimiser_mistakes.py and test_planted_method_mistakes.py.
+test_planted_optimiser_mistakes.py and test_planted_method_mistakes.py. Those are optimised by the
+compiler, as users' are; these are not, since optimising them takes minutes.
 """
 
 import json
@@ -17,12 +18,6 @@ from dasac_jax.models import create_model
 NETWORKS = ("deeplabv2_resnet101", "fcn_vgg16_bn")
 
 
-def compiled(runs, arch, step):
-    """The step as a program; ResNet-101's is not optimised, which alone would take a minute."""
-    jit = jax.jit if arch == "deeplabv2_resnet101" else runs.optimised
-    return jit(step, donate_argnums=0)
-
-
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_baseline(arch, runs, recipe, golden):
     recorded = golden(f"baseline_{arch}_small")
@@ -30,7 +25,7 @@ def test_baseline(arch, runs, recipe, golden):
     model, optimiser = create_model(arch), make_optimiser(settings)
     run = begin(runs.variables(arch, runs.start(recipe, arch)), model, optimiser)
     step = partial(steps.baseline_step, model=model, optimiser=optimiser)
-    step = compiled(runs, arch, step)
+    step = jax.jit(step, donate_argnums=0)
 
     losses = []
     for i in range(settings["steps"]):
@@ -61,7 +56,7 @@ def test_adaptation(arch, runs, recipe, golden):
         teacher_every_steps=settings["teacher_interval"],
         confidence_weighting=settings["weighting"],
     )
-    step = compiled(runs, arch, step)
+    step = jax.jit(step, donate_argnums=0)
 
     log, priors = [], []
     for i in range(settings["steps"]):

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from run_fixtures import SMALL
 from tensorboardX.proto.event_pb2 import Event
 
 from dasac_jax import main
@@ -28,7 +29,7 @@ def state_of(folder, stage):
 
 def assert_same_bits(ours, theirs, stage):
     ours, theirs = state_of(ours, stage), state_of(theirs, stage)
-    assert ours.keys() == theirs.keys() and len(ours) > 100
+    assert ours.keys() == theirs.keys() and len(ours) > 30
     for name, array in theirs.items():
         assert ours[name].tobytes() == array.tobytes(), name
 
@@ -55,26 +56,26 @@ def scalars(folder, stage):
 
 
 @pytest.fixture(scope="module")
-def pieces(whole, command, tiny, once):
-    """The whole run once more: baseline stopped by Ctrl-C and ended, adaptation killed and ended.
+def pieces(small_whole, command, tiny, once):
+    """The small run once more: baseline stopped by Ctrl-C and ended, adaptation killed and ended.
 
     After each of the four commands its end and a copy of the log are kept.
     """
 
     def make(folder):
         run = folder / "run"
-        shutil.copytree(whole.folder / "data", run / "data")
+        shutil.copytree(small_whole.folder / "data", run / "data")
         ctrl_c = ("interrupt", "baseline", "9", str(int(signal.SIGINT)))
         kill = ("interrupt", "adapt", "6", str(int(signal.SIGKILL)))
         parts = [
-            (tiny(run), ctrl_c),
-            (tiny(run, stages="baseline"), ()),
-            (tiny(run, stages="weights,adapt"), kill),
-            (tiny(run), ()),
+            (tiny(run, **SMALL), ctrl_c),
+            (tiny(run, stages="baseline", **SMALL), ()),
+            (tiny(run, stages="weights,adapt", **SMALL), kill),
+            (tiny(run, **SMALL), ()),
         ]
         ends = []
         for flags, hook in parts:
-            ended = command(*flags, hook=hook)
+            ended = command(*flags, hook=hook, small=True)
             metrics = run / "metrics.json"
             ends.append(
                 {
@@ -122,41 +123,41 @@ def test_stages_by_themselves_do_what_they_are_asked_to(pieces):
     assert ends[3]["steps"]["adapt"][-1] == 6
 
 
-def test_pieces_make_the_bits_of_the_whole(pieces, whole):
+def test_pieces_make_the_bits_of_the_whole(pieces, small_whole):
     folder, _ = pieces
-    assert_same_bits(folder / "after2", whole.folder, "baseline")
-    assert_same_bits(folder / "after4", whole.folder, "baseline")
-    assert_same_bits(folder / "after4", whole.folder, "adapt")
-    ours, theirs = (path / "weights.tsv" for path in (folder / "after4", whole.folder))
+    assert_same_bits(folder / "after2", small_whole.folder, "baseline")
+    assert_same_bits(folder / "after4", small_whole.folder, "baseline")
+    assert_same_bits(folder / "after4", small_whole.folder, "adapt")
+    ours, theirs = (path / "weights.tsv" for path in (folder / "after4", small_whole.folder))
     assert ours.read_text() == theirs.read_text()
     ours, theirs = (
         json.loads((path / "metrics.json").read_text())
-        for path in (folder / "after4", whole.folder)
+        for path in (folder / "after4", small_whole.folder)
     )
     for name in ("source only", "baseline", "adapted", "teacher"):
         assert ours[name] == theirs[name]
 
 
-def test_pieces_record_the_steps_of_the_whole(pieces, whole):
+def test_pieces_record_the_steps_of_the_whole(pieces, small_whole):
     folder, _ = pieces
-    ours, theirs = metrics_log.read(folder / "after4"), metrics_log.read(whole.folder)
+    ours, theirs = metrics_log.read(folder / "after4"), metrics_log.read(small_whole.folder)
     expected = [("baseline", step) for step in range(1, 13)]
     expected += [("adapt", step) for step in range(1, 7)]
     assert [(line["stage"], line["step"]) for line in theirs] == expected
     # Bit for bit, although some steps were done twice.
     assert [{**line, "seconds": 0} for line in ours] == [{**line, "seconds": 0} for line in theirs]
-    ours, theirs = (metrics_log.pictures(path) for path in (folder / "after4", whole.folder))
+    ours, theirs = (metrics_log.pictures(path) for path in (folder / "after4", small_whole.folder))
     assert [entry[:3] for entry in ours] == [entry[:3] for entry in theirs]
     for (*_, mine), (*_, path) in zip(ours, theirs, strict=True):
         assert mine.read_bytes() == path.read_bytes()
 
 
-def test_every_start_is_recorded(pieces, whole):
+def test_every_start_is_recorded(pieces, small_whole):
     folder, _ = pieces
     stages_of = [line["config"]["stages"] for line in start_log.read(folder / "after4")]
     assert stages_of == ["baseline,weights,adapt", "baseline", "weights,adapt", stages_of[0]]
     assert "<td>4, the last at " in (folder / "after4" / "report.html").read_text()
-    (line,) = start_log.read(whole.folder)
+    (line,) = start_log.read(small_whole.folder)
     assert "--workdir" in line["command"] and line["config"]["adapt.crop"] == [32, 64]
 
 
