@@ -164,7 +164,16 @@ def pytest_configure() -> None:
 _LONGEST = (
     "test_stages.py", "test_short_trainings.py", "test_processes.py", "test_torture.py",
     "test_planted_method_mistakes.py", "test_planted_optimiser_mistakes.py", "test_bfloat16.py",
+    "test_transformer.py", "test_layouts.py", "test_devices.py", "test_custom_data.py",
 )  # fmt: skip
+
+# Together they take half of the time that is left: `--fast` does without them.
+_SLOW = {
+    *_LONGEST, "test_convert.py", "test_convert_torch_weights.py", "test_export.py",
+    "test_layers.py", "test_models.py", "test_onnx_file.py", "test_predict_killed.py",
+    "test_remat.py", "test_render.py", "test_show_views.py", "test_sides.py",
+    "test_steps_memory.py", "test_steps_options.py", "test_trained_network.py",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -173,7 +182,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     What runs commands in processes of their own is slow, and so is what trains large networks.
     """
     for item in items:
-        if "command" in getattr(item, "fixturenames", ()) or item.path.parent.name == "parity":
+        runs = "command" in getattr(item, "fixturenames", ())
+        if runs or item.path.parent.name == "parity" or item.path.name in _SLOW:
             item.add_marker(pytest.mark.slow)
     order = {name: number for number, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
