@@ -17,6 +17,7 @@ from dasac_jax.errors import EXIT_RESUME, UserError
 from dasac_jax.reporting import metrics_log, start_log, training_curves
 from dasac_jax.training import stages
 
+SMALL_ARRAYS = 30  # what the small network has at least, with teacher and momentum
 STATE = ("params", "batch_stats", "teacher", "class_prior", "opt_state", "step", "seed")
 
 
@@ -27,9 +28,10 @@ def state_of(folder, stage):
     return flatten_dict(arrays, sep="/")
 
 
-def assert_same_bits(ours, theirs, stage):
+def assert_same_bits(ours, theirs, stage, least=100):
+    """All arrays of the newest checkpoints are equal; at least so many, as a network has many."""
     ours, theirs = state_of(ours, stage), state_of(theirs, stage)
-    assert ours.keys() == theirs.keys() and len(ours) > 30
+    assert ours.keys() == theirs.keys() and len(ours) > least
     for name, array in theirs.items():
         assert ours[name].tobytes() == array.tobytes(), name
 
@@ -125,9 +127,9 @@ def test_stages_by_themselves_do_what_they_are_asked_to(pieces):
 
 def test_pieces_make_the_bits_of_the_whole(pieces, small_whole):
     folder, _ = pieces
-    assert_same_bits(folder / "after2", small_whole.folder, "baseline")
-    assert_same_bits(folder / "after4", small_whole.folder, "baseline")
-    assert_same_bits(folder / "after4", small_whole.folder, "adapt")
+    assert_same_bits(folder / "after2", small_whole.folder, "baseline", SMALL_ARRAYS)
+    assert_same_bits(folder / "after4", small_whole.folder, "baseline", SMALL_ARRAYS)
+    assert_same_bits(folder / "after4", small_whole.folder, "adapt", SMALL_ARRAYS)
     ours, theirs = (path / "weights.tsv" for path in (folder / "after4", small_whole.folder))
     assert ours.read_text() == theirs.read_text()
     ours, theirs = (
