@@ -15,14 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
+import compiling
+
 # All of this has to stand before jax is first imported; subprocesses of a test inherit it.
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    ).strip()
-# Unoptimised: for small programs that run a few times, compiling takes longer than running.
-if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
-    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = compiling.xla_flags(devices=8)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -36,6 +32,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import numpy as np
 import pytest
+
+from dasac_jax.runtime import malloc
+
+malloc.keep_memory()  # as the commands do: XLA's programs clear new memory else with each call
 
 pytest_plugins = ("run_fixtures",)  # `command`, `called`, `tiny`, `whole` and others
 

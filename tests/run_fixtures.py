@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import compiling
 import pytest
 from absl import flags
 from ml_collections import ConfigDict
@@ -52,8 +53,7 @@ def command() -> Callable[..., Ended]:
     def run(*flags: str, hook=(), devices: int = 1, small: bool = False) -> Ended:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-            "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": compiling.xla_flags(devices),
         }
         program = ["-m", "dasac_jax.main"]
         if small:

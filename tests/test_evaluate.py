@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compiling
 import numpy as np
 import pytest
 from PIL import Image
@@ -142,7 +143,7 @@ def test_names_are_what_distinguishes_the_paths(paths, names):
 def command(*arguments) -> subprocess.CompletedProcess:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": compiling.xla_flags(devices=1),
     }
     return subprocess.run(
         [sys.executable, "-m", "dasac_jax.evaluate", *map(str, arguments)],

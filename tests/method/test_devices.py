@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import compiling
 import device_runs
 import jax
 import numpy as np
@@ -86,7 +87,7 @@ def test_two_processes_of_two_devices(tmp_path):
         port = probe.getsockname()[1]
     root = str(CHILD.parents[1])
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": compiling.xla_flags(devices=2),
         "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
     }
     children = [

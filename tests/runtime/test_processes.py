@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import compiling
 import jax
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def run(flags, count=1, *, hooks=(), environment=(), more=(), joined=True):
     """
     base = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": compiling.xla_flags(devices=1),
     }
     address, children = f"localhost:{free_port()}", []
     for i in range(count):

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import compiling
 import jax
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def torture():
 
 
 def test_killed_runs_end_with_the_same_bits(torture, whole, tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", compiling.QUICKLY)
     shutil.copytree(whole.folder / "data", tmp_path / "killed1" / "data")
     aimed = [("writing", "baseline"), ("validation", r"adapt step 4/")]
 
