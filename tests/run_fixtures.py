@@ -56,10 +56,9 @@ def command() -> Callable[..., Ended]:
             "XLA_FLAGS": compiling.xla_flags(devices),
         }
         program = ["-m", "dasac_jax.main"]
-        if small:
-            program = [str(ROOT / "tests" / "run_small.py"), *hook[1:]]
-        elif hook:
-            program = [str(ROOT / "tests" / "run_hooked.py"), *hook]
+        if small or hook:
+            script = "run_small.py" if small else "run_hooked.py"
+            program = [str(ROOT / "tests" / script), *hook]
         ended = subprocess.run(
             [sys.executable, *program, *flags],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False,
@@ -167,19 +166,20 @@ class UnlabelledRun:
 
 
 @pytest.fixture(scope="session")
-def unlabelled(whole, command, tiny, once) -> UnlabelledRun:
-    """The tiny demo's run on its data without target training labels, as a recipe of its own."""
+def unlabelled(small_whole, command, tiny, once) -> UnlabelledRun:
+    """The small run on its data without target training labels, as a recipe of its own."""
 
     def make(folder: Path) -> None:
-        shutil.copytree(whole.folder / "data", folder / "data")
+        shutil.copytree(small_whole.folder / "data", folder / "data")
         for labels in ("gtFine", "gtFine2"):
             shutil.rmtree(folder / "data" / "cityscapes" / labels / "train")
         recipe = folder / "recipe.py"
         recipe.write_text(_WITHOUT_DEMO, encoding="utf-8")
-        flags = tiny(folder / "run", data__selection_images=0, data__root=folder / "data")
+        changes = SMALL | {"data__selection_images": 0, "data__root": folder / "data"}
+        flags = tiny(folder / "run", **changes)
         flags = ["--config", str(recipe), *(x for x in flags[2:] if "config.demo" not in x)]
         hook = ("record", str(folder / "keys.txt"))
-        ended = command(*flags, hook=hook)
+        ended = command(*flags, hook=hook, small=True)
         (folder / "ended.json").write_text(json.dumps(asdict(ended)), encoding="utf-8")
 
     folder = once("unlabelled", make)

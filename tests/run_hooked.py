@@ -76,8 +76,14 @@ def record(path: str) -> None:
     main.run = recorded
 
 
+def run(argv: list[str]) -> None:
+    """The command line of [program, hook, argument, …, --flag, …]; the hook may be left out."""
+    flags_from = next(i for i, x in enumerate(argv) if x.startswith("--"))
+    if flags_from > 1:
+        {"interrupt": interrupt, "record": record}[argv[1]](*argv[2:flags_from])
+    given = [argv[0], *argv[flags_from:]]
+    app.run(main.main, argv=given, flags_parser=recipe_flags.parse_flags)
+
+
 if __name__ == "__main__":
-    flags_from = next(i for i, x in enumerate(sys.argv) if x.startswith("--"))
-    {"interrupt": interrupt, "record": record}[sys.argv[1]](*sys.argv[2:flags_from])
-    argv = [sys.argv[0], *sys.argv[flags_from:]]
-    app.run(main.main, argv=argv, flags_parser=recipe_flags.parse_flags)
+    run(sys.argv)

@@ -1,6 +1,6 @@
 """The command line with a network of two convolutions, which compiles in no time.
 
-python run_small.py [STAGE STEP SIGNAL] --config … (the signal comes before that step)
+python run_small.py [HOOK ARGUMENT …] --config … (a hook of run_hooked.py and what it is to do)
 """
 
 import sys
@@ -8,10 +8,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import run_hooked
-from absl import app
 from device_runs import TinyNetwork
 
-from dasac_jax import main, models, recipe_flags
+from dasac_jax import models
 from dasac_jax.training import final_scores
 
 
@@ -26,8 +25,4 @@ def create_model(
 if __name__ == "__main__":
     models.create_model = create_model
     final_scores.STATISTICS_STEPS = 5
-    flags_from = next(i for i, x in enumerate(sys.argv) if x.startswith("--"))
-    if flags_from > 1:
-        run_hooked.interrupt(*sys.argv[1:flags_from])
-    argv = [sys.argv[0], *sys.argv[flags_from:]]
-    app.run(main.main, argv=argv, flags_parser=recipe_flags.parse_flags)
+    run_hooked.run(sys.argv)

@@ -120,8 +120,8 @@ def runs(tiny, tmp_path_factory):
     flags = tiny(pair, **CHANGES)
     starts = (
         # Killed before step 11; the checkpoint of step 5 is there, that of step 10 on its way.
-        run(flags, 2, hooks={1: ("baseline", "11", str(int(signal.SIGKILL)))}),
-        run(flags, 1, hooks={0: ("baseline", "12", str(int(signal.SIGTERM)))}),
+        run(flags, 2, hooks={1: ("interrupt", "baseline", "11", str(int(signal.SIGKILL)))}),
+        run(flags, 1, hooks={0: ("interrupt", "baseline", "12", str(int(signal.SIGTERM)))}),
         run(flags, 2),
     )
     return Runs(alone, pair, tuple(tuple(ended) for ended in starts))

@@ -217,13 +217,13 @@ def test_all_of_the_state_has_moved(whole):
     assert all(value > 0 for value in points["adapt/loss_target"])
 
 
-def test_no_target_label_is_read_in_training(unlabelled, whole):
+def test_no_target_label_is_read_in_training(unlabelled, small_whole):
     assert not list(unlabelled.folder.parent.glob("data/cityscapes/*/train/*/*labelIds.png"))
     assert not (unlabelled.folder / "baseline" / "best" / "4").exists()
     assert "mIoU" not in (unlabelled.folder / "train.log").read_text()
     for stage in ("baseline", "adapt"):
-        assert_same_bits(unlabelled.folder, whole.folder, stage)
-    ours, theirs = (run.folder / "weights.tsv" for run in (unlabelled, whole))
+        assert_same_bits(unlabelled.folder, small_whole.folder, stage, SMALL_ARRAYS)
+    ours, theirs = (run.folder / "weights.tsv" for run in (unlabelled, small_whole))
     assert ours.read_text() == theirs.read_text()
 
 
