@@ -31,6 +31,7 @@ from dasac_jax.checkpoints.integrity import is_whole
 from dasac_jax.reporting import metrics_log
 
 ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = ("-m", "dasac_jax.main")  # what is killed
 # Compiling is most of a start, and every program is compiled once.
 TINY = {
     "demo.height": 48, "demo.width": 96, "demo.num_source": 16, "demo.num_train": 8,
@@ -178,7 +179,7 @@ def start(run: Path, flags: list[str], log: Path) -> subprocess.Popen:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
     } | os.environ  # fmt: skip
-    command = [sys.executable, "-m", "dasac_jax.main", "--config", "configs/demo.py"]
+    command = [sys.executable, *PROGRAM, "--config", "configs/demo.py"]
     with open(log, "ab") as file:
         return subprocess.Popen(
             [*command, "--workdir", str(run.absolute()), *flags],

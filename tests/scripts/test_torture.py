@@ -11,8 +11,10 @@ import compiling
 import jax
 import numpy as np
 import pytest
+from run_fixtures import SMALL
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "torture.py"
+SMALL_PROGRAM = Path(__file__).parents[1] / "run_small.py"
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +29,12 @@ def torture():
     return module
 
 
-def test_killed_runs_end_with_the_same_bits(torture, whole, tiny, tmp_path, monkeypatch, capsys):
+def test_killed_runs_end_with_the_same_bits(
+    torture, small_whole, tiny, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("XLA_FLAGS", compiling.QUICKLY)
-    shutil.copytree(whole.folder / "data", tmp_path / "killed1" / "data")
+    monkeypatch.setattr(torture, "PROGRAM", (str(SMALL_PROGRAM),))
+    shutil.copytree(small_whole.folder / "data", tmp_path / "killed1" / "data")
     aimed = [("writing", "baseline"), ("validation", r"adapt step 4/")]
 
     def moments(run, rng):
@@ -40,24 +45,24 @@ def test_killed_runs_end_with_the_same_bits(torture, whole, tiny, tmp_path, monk
         ]
 
     monkeypatch.setattr(torture, "moments", moments)
-    flags = tiny(tmp_path)[4:]
-    kills = torture.torture(tmp_path, 2, 0, flags, whole.folder)
+    flags = tiny(tmp_path, **SMALL)[4:]
+    kills = torture.torture(tmp_path, 2, 0, flags, small_whole.folder)
     assert [kill.moment for kill in kills] == [name for name, _ in aimed]
     assert all(kill.same for kill in kills)
     assert "run 1: 2 kills, the same bits" in capsys.readouterr().out
 
 
 @pytest.fixture
-def copy(torture, whole, tmp_path, monkeypatch):
+def copy(torture, small_whole, tmp_path, monkeypatch):
     """A copy of the whole run; checkpoints are read once, tests leave them as they are."""
     monkeypatch.setattr(torture.store, "read", functools.cache(torture.store.read))
     ours = tmp_path / "run"
-    shutil.copytree(whole.folder, ours, ignore=shutil.ignore_patterns("data", "tensorboard"))
+    shutil.copytree(small_whole.folder, ours, ignore=shutil.ignore_patterns("data", "tensorboard"))
     return ours
 
 
-def test_a_flipped_bit_anywhere_is_a_difference(torture, whole, copy, monkeypatch):
-    assert torture.differences(whole.folder, copy) == []
+def test_a_flipped_bit_anywhere_is_a_difference(torture, small_whole, copy, monkeypatch):
+    assert torture.differences(small_whole.folder, copy) == []
     line = json.loads((copy / "metrics.jsonl").read_text().splitlines()[0])
     text = (copy / "metrics.jsonl").read_text()
     loss = json.dumps(line["values"]["loss_source"])
@@ -78,20 +83,20 @@ def test_a_flipped_bit_anywhere_is_a_difference(torture, whole, copy, monkeypatc
         return arrays, facts
 
     monkeypatch.setattr(torture.store, "read", flipped)
-    assert torture.differences(whole.folder, copy) == [
+    assert torture.differences(small_whole.folder, copy) == [
         "baseline/checkpoints: class_prior", "baseline/best: class_prior",
         "adapt/checkpoints: class_prior", "adapt/best: class_prior",
         "metrics.jsonl", "weights.tsv", "metrics.json",
     ]  # fmt: skip
 
 
-def test_a_double_and_a_missing_step_are_differences(torture, whole, copy):
+def test_a_double_and_a_missing_step_are_differences(torture, small_whole, copy):
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     for changed in ([*lines, lines[-1]], lines[:3] + lines[4:]):
         (copy / "metrics.jsonl").write_text("".join(changed))
-        assert torture.differences(whole.folder, copy) == ["metrics.jsonl"]
-    shutil.copy(whole.folder / "metrics.jsonl", copy)
-    assert torture.differences(whole.folder, copy) == []
+        assert torture.differences(small_whole.folder, copy) == ["metrics.jsonl"]
+    shutil.copy(small_whole.folder / "metrics.jsonl", copy)
+    assert torture.differences(small_whole.folder, copy) == []
 
 
 def test_table_counts_by_moment(torture):
