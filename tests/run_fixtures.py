@@ -69,6 +69,18 @@ def command() -> Callable[..., Ended]:
 
 
 @pytest.fixture
+def small_network(monkeypatch) -> None:
+    """In this process every architecture is the network of run_small.py."""
+    import run_small
+
+    from dasac_jax import models
+    from dasac_jax.training import final_scores
+
+    monkeypatch.setattr(models, "create_model", run_small.create_model)
+    monkeypatch.setattr(final_scores, "STATISTICS_STEPS", 2)
+
+
+@pytest.fixture
 def called(monkeypatch, capsys) -> Callable[..., Ended]:
     """called(flag, …): the same in this process, for what ends before anything is compiled."""
     from dasac_jax import main, recipe_flags

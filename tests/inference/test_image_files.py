@@ -63,11 +63,12 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     picture(tmp_path / "store" / "ulm" / "2.png")
     picture(tmp_path / "in" / "1.png")
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "store")
-    (tmp_path / "store" / "ulm" / "back").symlink_to(tmp_path / "store")
     (tmp_path / "in" / "circle").symlink_to(tmp_path / "in")
     found = ["1", "linked/ulm/2"]
-    assert names(find_images([tmp_path / "in"])) == found
     assert names(find_images([f"{tmp_path}/in/**"])) == found
+    # Python's own `**` would go round two circles in every order, which takes seconds.
+    (tmp_path / "store" / "ulm" / "back").symlink_to(tmp_path / "store")
+    assert names(find_images([tmp_path / "in"])) == found
     assert names(find_images([f"{tmp_path}/i*"])) == found
     (tmp_path / "in" / "gone").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"in/gone is a link to .*nowhere, which is not there"):

@@ -9,16 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import device_runs
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from dasac_jax import models
 from dasac_jax.own_data import command
-from dasac_jax.training import final_scores
 
 SIZE = (40, 64)
 
@@ -233,15 +229,3 @@ def prepare(tmp_path, capsys) -> Callable[..., tuple[int, str]]:
         return code, told.out + told.err
 
     return run
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """A network of two convolutions, whatever the architecture is called."""
-
-    def create_model(arch, num_classes=19, dtype=jnp.float32, **options):
-        del arch
-        return device_runs.TinyNetwork(num_classes=num_classes, dtype=dtype, **options)
-
-    monkeypatch.setattr(models, "create_model", create_model)
-    monkeypatch.setattr(final_scores, "STATISTICS_STEPS", 2)

@@ -23,7 +23,7 @@ def printed(out, module):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_known_layouts_become_finished_runs(
-    name, layouts, prepare, called, tmp_path, monkeypatch, small
+    name, layouts, prepare, called, tmp_path, monkeypatch, small_network
 ):
     layout = layouts[name]
     layout.make(tmp_path)
