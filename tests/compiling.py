@@ -14,15 +14,10 @@ QUICKLY = "--xla_backend_optimization_level=0"
 """Flags of XLA for small programs: compiling them takes longer than running them."""
 OPTIMISED = {"xla_backend_optimization_level": 3}
 """Options of `jax.jit` that undo QUICKLY."""
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
-"""Options of `jax.jit` for what is too large to optimise, but emitted as users get it.
-
-Without the MLIR emitters sums over many values are rounded more coarsely.
-"""
 
 if _EMITTERS:
     QUICKLY += f" --{_EMITTERS}=false"
-    OPTIMISED[_EMITTERS] = UNOPTIMISED[_EMITTERS] = True
+    OPTIMISED[_EMITTERS] = True
 
 
 def xla_flags(devices: int) -> str:

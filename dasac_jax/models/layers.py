@@ -206,12 +206,21 @@ def batch_moments(
     return mean, var if axis_name is None else lax.pmean(var, axis_name), count
 
 
+def _larger(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The larger of x (…) and y (…), x where they are equal; NaN where either is.
+
+    The gradient of `jnp.maximum` goes to whichever operand equals the result. XLA may compute an
+    operand anew for that comparison, in a program that rounds it in another way: then neither is
+    equal, and the gradient is lost. Here one of the two always gets it.
+    """
+    return jnp.where((x >= y) | jnp.isnan(x), x, y)
+
+
 def max_pool_ceil(x: jax.Array) -> jax.Array:
     """3×3/2 max pool padded by 1, ceil rounding: (B, H, W, C) → (B, ⌊H/2⌋+1, ⌊W/2⌋+1, C).
 
     Computed along each axis as a maximum of shifted inputs: on CPU the gradient of XLA's own pool
-    takes four times as long. Equal entries share the gradient. Behind a ReLU those are zeros,
-    where it ends anyway.
+    takes four times as long. Of equal entries one gets the gradient, as in PyTorch.
     """
     for axis in (1, 2):
         count = x.shape[axis] // 2 + 1
@@ -219,7 +228,7 @@ def max_pool_ceil(x: jax.Array) -> jax.Array:
         padding[axis] = (1, 2)
         x = jnp.pad(x, padding, constant_values=-jnp.inf)
         rows = (lax.slice_in_dim(x, i, i + 2 * count - 1, 2, axis) for i in range(3))
-        x = functools.reduce(jnp.maximum, rows)
+        x = functools.reduce(_larger, rows)
     return x
 
 
@@ -227,12 +236,12 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     """2×2/2 max pool rounded down: (B, H, W, C) → (B, ⌊H/2⌋, ⌊W/2⌋, C).
 
     Computed as maxima of every second row and column: XLA's own pool behind convolutions gives NaN
-    on CPUs in bfloat16 with JAX 0.12. Equal entries share the gradient, as in `max_pool_ceil`.
+    on CPUs in bfloat16 with JAX 0.12. Of equal entries one gets the gradient, as in PyTorch.
     """
     height, width = (n - n % 2 for n in x.shape[1:3])
     x = x[:, :height, :width]
-    rows = jnp.maximum(x[:, ::2], x[:, 1::2])
-    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+    rows = _larger(x[:, ::2], x[:, 1::2])
+    return _larger(rows[:, :, ::2], rows[:, :, 1::2])
 
 
 def computed_once(x: jax.Array) -> jax.Array:
