@@ -111,7 +111,7 @@ def test_logits_are_those_of_pytorch(arch, sizes, runs, recipe, torch):
     state_dict = runs.start(recipe, arch)
     network = getattr(TorchNetworks(torch, state_dict), arch)
     variables = runs.variables(arch, state_dict)
-    apply = runs.optimised(create_model(arch).apply)
+    apply = jax.jit(create_model(arch).apply)
     for size in sizes:
         images = recipe.image(f"odd/{size}", 1, *size)
         with torch.no_grad():

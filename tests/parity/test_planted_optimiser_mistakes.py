@@ -95,7 +95,7 @@ class Baseline:
             runs.baseline_batch(recipe, i, self.settings) for i in range(self.settings["steps"])
         ]
         step = partial(steps.baseline_step, model=self.model, optimiser=optimiser)
-        step, self.losses = runs.optimised(step), []
+        step, self.losses = jax.jit(step), []
         for batch in self.batches:
             run, metrics = step(self.states[-1], batch)
             self.states.append(run)
@@ -153,7 +153,7 @@ def forward(baseline):
             )  # fmt: skip
         return cross_entropy(upsample(logits, labels.shape[1:]), labels), updated["batch_stats"]
 
-    return baseline.runs.optimised(pass_through)
+    return jax.jit(pass_through)
 
 
 def passes(baseline, forward, *, biased=False, target_first=False):

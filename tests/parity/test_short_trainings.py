@@ -1,8 +1,8 @@
 """Short trainings against the authors' numbers: baseline and adaptation, three steps each.
 
 Those of deeplabv2_vgg16_bn, with both confidence weightings, are the ones without a mistake in
-test_planted_optimiser_mistakes.py and test_planted_method_mistakes.py. Those are optimised by the
-compiler, as users' are; these are not, since optimising them takes minutes.
+test_planted_optimiser_mistakes.py and test_planted_method_mistakes.py. The latter are optimised by
+the compiler, as users' are; these are not, since optimising them takes minutes.
 """
 
 import json
