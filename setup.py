@@ -41,7 +41,7 @@ setup(
         "orbax-checkpoint>=0.12.8",
         "pillow>=11",
         "pooch>=1.8",
-        "requests>=2.32",
+        "requests>=2.32.2",
         "rich>=13",
         "safetensors>=0.4.5",
         "tensorboardX>=2.6.2.2",

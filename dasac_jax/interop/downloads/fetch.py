@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pooch
 import requests
@@ -149,9 +150,9 @@ def _answer(url: str, resume: dict[str, str]) -> requests.Response:
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=_SECONDS)
     except (requests.ConnectionError, requests.Timeout) as error:
-        cause: BaseException = error  # what requests and urllib3 have wrapped
-        while cause.__context__ is not None:
-            cause = cause.__context__
+        cause: Any = error  # what requests and urllib3 have wrapped, as tracebacks show it first
+        while below := cause.__cause__ or (not cause.__suppress_context__ and cause.__context__):
+            cause = below
         proxy = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
         if isinstance(cause, _PERMANENT) and not resume:
             raise UserError(f"{url}: cannot be reached: {proxy}{_reason(cause)}") from error

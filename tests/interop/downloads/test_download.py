@@ -86,7 +86,7 @@ def test_a_file_that_went_bad_is_moved_and_fetched(command, out):
 
 
 def test_an_interrupted_download_goes_on(command, server, out):
-    server.drops = [200_000, 0, 0, 0, 0]
+    server.drops = [196_608, 0, 0, 0, 0]
     code, _, errors = command("a/final.pth")
     assert code == 2 and errors.count("\n") == 1 and "goes on at byte 196608" in errors
     assert tree(out) == ["a/final.pth.part", "a/final.pth.part.mark"]
