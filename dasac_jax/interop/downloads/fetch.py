@@ -79,8 +79,9 @@ def fetch(
     def download(_: str, output: str, __: pooch.Pooch) -> None:
         try:
             resumed = _transfer(url, part, mark, report)
-            mark.unlink()
-            if problem := fault(part):
+            problem = fault(part)
+            mark.unlink()  # only now, as checking takes seconds in which the command may be stopped
+            if problem is not None:
                 bad = part.replace(_beside(target, ".bad"))
                 if not resumed:
                     raise UserError(f"refused: {problem}; kept as {bad}")
@@ -98,9 +99,10 @@ def fetch(
     try:
         files.fetch(target.name, downloader=download)
     except _AgainError as error:
+        start, _ = _begun(part, mark)
+        again = f"goes on at byte {start}" if start else "starts anew"
         raise UserError(
-            f"{url}: {error}; gave up after {_ATTEMPTS} attempts "
-            f"(the same command goes on at byte {_size(part)})"
+            f"{url}: {error}; gave up after {_ATTEMPTS} attempts (the same command {again})"
         ) from error
     except OSError as error:
         raise UserError(f"cannot write {error.filename or part}: {_reason(error)}") from error
@@ -111,8 +113,7 @@ def _transfer(url: str, part: Path, mark: Path, report: Report) -> bool:
 
     Raises _AgainError where another attempt may bring more, and otherwise as `fetch` does.
     """
-    validator = mark.read_text("latin-1") if mark.exists() else ""
-    start = _size(part) if validator else 0
+    start, validator = _begun(part, mark)
     resume = {"Range": f"bytes={start}-", "If-Range": validator} if start else {}
     with _answer(url, resume) as response:
         headers = response.headers
@@ -193,5 +194,7 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _begun(part: Path, mark: Path) -> tuple[int, str]:
+    """How many bytes are there of a version of the file, and its validator; or else (0, "")."""
+    validator = mark.read_text("latin-1") if mark.exists() else ""
+    return (part.stat().st_size, validator) if validator and part.exists() else (0, "")

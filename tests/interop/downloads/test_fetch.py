@@ -72,9 +72,11 @@ def test_what_cannot_be_gone_on_with_starts_anew(load, server, target, ranges_ar
 def test_without_a_sure_validator_nothing_is_pieced_together(load, server, target, mark):
     url = server.add("file", CONTENT)
     server.mark = mark
-    server.drops = [HALF]
+    server.drops = [HALF] * 5
+    with pytest.raises(UserError, match="5 attempts \\(the same command starts anew"):
+        load(url, target)
     load(url, target)
-    assert target.read_bytes() == CONTENT and ranges(server) == [None, None]
+    assert target.read_bytes() == CONTENT and set(ranges(server)) == {None}
 
 
 def test_pieces_that_do_not_fit_are_replaced(load, server, target, seen):
@@ -105,11 +107,16 @@ def test_a_server_that_never_gets_further_is_given_up(load, server, target, paus
     assert len(server.requests) == 5 and len(pauses) == 4
 
 
-def test_all_bytes_there_already(load, server, target):
-    url = begin(load, server, target)
-    (target.parent / "file.pth.part").write_bytes(CONTENT)
+def test_a_command_that_was_stopped_while_it_checked_has_all_bytes_already(load, server, target):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    url = server.add("file", CONTENT)
+    with pytest.raises(KeyboardInterrupt):
+        load(url, target, fault=stopped)
+    assert there(target) == ["file.pth.part", "file.pth.part.mark"]
     load(url, target)
-    assert target.read_bytes() == CONTENT and len(server.requests) == 1
+    assert target.read_bytes() == CONTENT and ranges(server) == [None, f"bytes={len(CONTENT)}-"]
 
 
 @pytest.mark.parametrize(("part", "shift"), [(CONTENT + b"more", 0), (CONTENT[:HALF], -10)])
