@@ -40,6 +40,8 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.8",
         "pillow>=11",
+        "pooch>=1.8",
+        "requests>=2.32.2",
         "rich>=13",
         "safetensors>=0.4.5",
         "tensorboardX>=2.6.2.2",

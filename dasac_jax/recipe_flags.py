@@ -76,12 +76,6 @@ def _check_overrides(argv: Sequence[str], path: str, known: Iterable[str]) -> No
         name = argument.lstrip("-").removeprefix("no").split("=", 1)[0]  # --noconfig.x: false
         key = name.removeprefix("config.")
         if key != name and key not in known:
-            closest = max(known, key=lambda candidate: _similarity(key, candidate))
+            # ml_collections' own "did you mean" looks into one section only, and names no file.
+            (closest,) = difflib.get_close_matches(key, known, n=1, cutoff=0)
             raise UserError(f"--{name}: {path} has no such key; the closest is --config.{closest}")
-
-
-def _similarity(key: str, candidate: str) -> float:
-    """From 0 to 3: the similarity of two dotted keys, of their sections and of their last parts."""
-    parts, others = ([text, *text.rpartition(".")[::2]] for text in (key, candidate))
-    pairs = zip(parts, others, strict=True)
-    return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)

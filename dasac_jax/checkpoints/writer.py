@@ -17,7 +17,7 @@ from dasac_jax.checkpoints import integrity, steps
 from dasac_jax.errors import UserError, one_line
 from dasac_jax.files import check_room
 from dasac_jax.models import matching
-from dasac_jax.runtime import data_parallel, processes
+from dasac_jax.runtime import data_parallel, messages, processes
 from dasac_jax.runtime.background import Background
 from dasac_jax.version import __version__
 
@@ -35,7 +35,7 @@ class Folder:
 
     def __init__(self, path: Path, keep: int) -> None:
         self.path, self._keep, name = path, keep, f"checkpoints/{next(_numbers)}"
-        self._processes = processes.Messages(name)
+        self._processes = messages.Messages(name)
         # For processes that it is not told of, orbax would wait by computing on their devices.
         named = ocp.options.MultiprocessingOptions(
             active_processes=set(range(jax.process_count())), barrier_sync_key_prefix=name

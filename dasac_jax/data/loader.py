@@ -87,6 +87,10 @@ class _AllItems:
 def _read(source: PairSource, index: int, closed: threading.Event) -> dict[str, Any]:
     """source[index], read in a thread of its own, which nothing has to wait for should it hang.
 
+    Python waits at its end for Grain's threads, so a read that hangs in one of them would keep the
+    program from ending, and no watchdog could wake who waits for it. A thread costs 0.07 ms of
+    CPU time, decoding an image of 1024 x 2048 pixels 67 ms.
+
     closed: set when no more items are wanted, so that waiting for this one ends as well.
 
     Raises UserError naming the file and item when it takes longer than STALL_SECONDS, or its

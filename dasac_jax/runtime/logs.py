@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -79,7 +80,8 @@ def logging_to(
     for handler in handlers:
         _LOGGER.addHandler(handler)
     try:
-        yield _LOGGER
+        with _failed_saves_in_one_line():
+            yield _LOGGER
     finally:
         _LOGGER.setLevel(before[0])
         _LOGGER.propagate = before[1]
@@ -87,6 +89,32 @@ def logging_to(
             _LOGGER.removeHandler(handler)
             with suppress(OSError):  # the disk may still be full when the last lines are written
                 handler.close()
+
+
+@contextmanager
+def _failed_saves_in_one_line() -> Iterator[None]:
+    """Drop the stack traces that go with a save for which the disk has become too full.
+
+    Saving raises the same error, which the package's log has in one line. Besides, orbax logs it
+    with a stack trace for each of its threads, and Python prints one for each of TensorStore's
+    writes that ends after orbax has closed the event loop which was waiting for it.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "_SignalingThread.run() raised an exception" not in record.getMessage()
+
+    def show(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    logger.addFilter(is_news)
+    sys.unraisablehook = show
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        logger.removeFilter(is_news)
 
 
 @contextmanager

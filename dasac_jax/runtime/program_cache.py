@@ -50,6 +50,10 @@ def _drop_cut_off(folder: Path) -> None:
 
     JAX would warn of each at every start and compile it again, since it never replaces a file of
     its cache. Only files written since the last such check are read.
+
+    The lock that JAX takes with jax_compilation_cache_max_size does not help: it writes in place
+    there too, and with JAX 0.10 no program is kept any more once one lacks its file of times, as
+    after a kill, and as all do that were kept without this option.
     """
     stamp = folder / _CHECKED
     since = stamp.stat().st_mtime if stamp.exists() else 0.0

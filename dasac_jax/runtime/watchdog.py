@@ -3,6 +3,9 @@
 Through JAX's key-value store each process tells the others that it is alive, that it has ended and
 why, and that a stop was requested. When one has ended, for whatever reason, all others do so within
 a minute: with its exit code and its message, or with EXIT_LOST where it left no message.
+
+JAX's own heartbeats cannot replace ours. When they stay away JAX aborts the process (SIGABRT and a
+stack trace) without calling any Python; with its flag jax_enable_recoverability it tells nobody.
 """
 
 import json

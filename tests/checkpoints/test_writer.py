@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
+import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from rich.console import Console
 
-from dasac_jax.checkpoints import store
+from dasac_jax.checkpoints import store, writer
 from dasac_jax.errors import UserError, one_line
+from dasac_jax.runtime import logs
 
 WARNED = "cannot write step 2 to {}: File too large"
 
@@ -53,6 +59,25 @@ def test_a_full_disk(folders, small, small_files, caplog, capfd):
     assert _save(manager, small, 3) is None
     assert small.names(newest) == ["1", "3"]
     assert "Traceback" not in capfd.readouterr().err + caplog.text
+
+
+def test_a_disk_that_fills_up_within_a_write_is_one_line(
+    small, tmp_path, small_files, monkeypatch, capfd, caplog
+):
+    traces, screen = [], io.StringIO()
+    monkeypatch.setattr(sys, "unraisablehook", traces.append)
+    monkeypatch.setattr(writer, "check_room", lambda *_: None)  # there still is room when it looks
+    rng = np.random.default_rng(0)
+    arrays = {str(number): rng.random(20_000) for number in range(30)}
+    manager = store.open_manager(tmp_path / "newest")
+    with logs.logging_to(None, console=Console(file=screen, width=1000)):
+        small_files(100_000)
+        store.save(manager, small.state(1).replace(params=arrays), metadata={})
+        assert "step 1 to" in str(manager.background.wait())
+        small_files(0)
+        assert screen.getvalue().startswith("warning: cannot write step 1 to ")
+        assert screen.getvalue().count("\n") == 1
+        assert capfd.readouterr() == ("", "") and not traces and not caplog.records
 
 
 def test_the_newest_is_not_written_without_the_best_it_tells_of(folders, small, small_files):

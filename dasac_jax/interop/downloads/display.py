@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -69,56 +68,25 @@ def _state(file: Published, path: Path) -> tuple[str, str]:
 def show_progress(name: str, console: Console) -> Iterator[Callable[[int, int | None], None]]:
     """Show the progress of a transfer. Yields a function report(bytes received, total or None).
 
-    Call it after every piece. A terminal shows a bar; elsewhere a line is printed every ten
-    seconds. Both have the rate and the time left.
+    Call it after every piece. A terminal shows a bar with the rate and the time left; elsewhere the
+    same is printed every ten seconds.
     """
-    if not console.is_terminal:
-        yield _Lines(name, console).report
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
     bar = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console)
     task = bar.add_task(name, total=None, start=False)
-    with bar:
+    printed = time.monotonic()
 
-        def report(received: int, total: int | None) -> None:
-            if not bar.tasks[0].started:
-                # The bar takes the rate from its start on: earlier bytes must not count.
-                bar.update(task, completed=received, total=total)
-                bar.start_task(task)
-            bar.update(task, completed=received, total=total)
+    def report(received: int, total: int | None) -> None:
+        nonlocal printed
+        bar.update(task, completed=received, total=total)
+        if not bar.tasks[0].started:  # so the rate is that of bytes that have come since then
+            bar.start_task(task)
+        if not console.is_terminal and time.monotonic() - printed >= _SECONDS_PER_LINE:
+            console.print(bar.get_renderable())
+            printed = time.monotonic()
 
+    with bar if console.is_terminal else nullcontext():
         yield report
-
-
-class _Lines:
-    """Prints progress in lines, each with the rate since the line before."""
-
-    def __init__(self, name: str, console: Console) -> None:
-        self.name, self.console = name, console
-        self.time: float | None = None
-        self.received = 0
-
-    def report(self, received: int, total: int | None) -> None:
-        now = time.monotonic()
-        if self.time is None or received < self.received:  # the transfer starts, or starts anew
-            self.time, self.received = now, received
-        elif now - self.time >= _SECONDS_PER_LINE:
-            rate = (received - self.received) / (now - self.time)
-            self.time, self.received = now, received
-            line = progress_line(received, total, rate)
-            self.console.print(f"{self.name}: {line}", markup=False)
-
-
-def progress_line(received: int, total: int | None, rate: float) -> str:
-    """As in "45 %, 152.0 MiB of 336.0 MiB, 3.2 MiB/s, eta 0:00:58".
-
-    received and total are in bytes, rate in bytes per second.
-    """
-    speed = f"{_mib(rate)}/s"
-    if total is None:
-        return f"{_mib(received)}, {speed}"
-    left = str(datetime.timedelta(seconds=round((total - received) / rate))) if rate else "unknown"
-    return f"{received * 100 // total} %, {_mib(received)} of {_mib(total)}, {speed}, eta {left}"
 
 
 def _mib(size: float) -> str:

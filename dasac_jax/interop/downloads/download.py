@@ -9,15 +9,16 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
 from dasac_jax.errors import UserError
+from dasac_jax.files import replacing
 from dasac_jax.interop.downloads.display import open_console, print_table, show_progress
-from dasac_jax.interop.downloads.fetch import DEFAULT_POLICY, RetryPolicy, check_url, fetch, is_page
+from dasac_jax.interop.downloads.fetch import check_url, fetch, is_page
 from dasac_jax.interop.published import KINDS, PUBLISHED, Digests, Published, digests
 
 Log = Callable[[str], None]
@@ -30,7 +31,6 @@ class Origin:
 
     mirror: str | None = None
     folder: Path | None = None
-    policy: RetryPolicy = DEFAULT_POLICY
 
     def url(self, file: Published) -> str:
         """The file's address; on a mirror it has the same path below the mirror's address."""
@@ -42,7 +42,6 @@ def main(
     *,
     files: Sequence[Published] = PUBLISHED,
     console: Console | None = None,
-    policy: RetryPolicy = DEFAULT_POLICY,
 ) -> int:
     """Do what the command line says, and return the exit code: 0, 2 for mistakes, 130 for Ctrl-C.
 
@@ -57,9 +56,7 @@ def main(
             if options.mirror or options.folder or options.convert:
                 raise UserError("say what to fetch: names of files, recipes, kinds, or all")
             return print_table(files, options.output, out)
-        origin = Origin(
-            check_url(options.mirror) if options.mirror else None, options.folder, policy
-        )
+        origin = Origin(options.mirror and check_url(options.mirror), options.folder)
         return _get(select(options.names, files), origin, options, out)
 
     return code_of(list_or_get, "the same command goes on where this one was")
@@ -156,76 +153,60 @@ def obtain(file: Published, output: Path, origin: Origin, console: Console) -> P
     """
     log = _log(file, console)
     target = output / file.name
-    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
-            found = digests(target)
-            if file.matches(found) is not False:
+            problem = _fault(file, target)
+            if problem is None:
                 log(f"is there already, {_verification(file)}")
                 return target
-            bad = target.replace(_bad(target))
-            log(f"what was there is not the published file ({_mismatch(file, found)}): now {bad}")
+            bad = target.replace(target.with_name(target.name + ".bad"))
+            log(f"what was there is not the published file ({problem}): now {bad}")
         if origin.folder:
-            _copy_from(file, origin.folder, part)
-            _verify_and_rename(file, part, target, log)
+            _copy_from(file, origin.folder, target)
         else:
-            _download(file, origin, part, target, console)
+            url = origin.url(file)
+            log(f"loading {url}")
+            with show_progress(file.name, console) as report:
+                fetch(url, target, fault=partial(_fault, file), report=report, log=log)
+        log(f"{target.stat().st_size / 2**20:.1f} MiB, {_verification(file)}")
     except OSError as error:
         raise UserError(f"{error.filename or target}: {error.strerror or error}") from error
     return target
 
 
-def _download(file: Published, origin: Origin, part: Path, target: Path, console: Console) -> None:
-    """Download and verify a file; a wrong one that came in pieces is downloaded once more."""
-    log = _log(file, console)
-    url = origin.url(file)
-    for last in (False, True):
-        log(f"loading {url}")
-        with show_progress(file.name, console) as report:
-            pieces = fetch(
-                url,
-                part,
-                report=report,
-                log=log,
-                resume_without_validator=file.checked,
-                policy=origin.policy,
-            )
-        try:
-            return _verify_and_rename(file, part, target, log)
-        except UserError as error:
-            if last or not pieces:
-                raise
-            log(f"{error}. It came in several pieces: once more from the beginning")
+def _fault(file: Published, path: Path) -> str | None:
+    """How the file at `path` differs from the published one; None if it does not."""
+    status = path.stat()
+    found = _digests(path, status.st_size, status.st_mtime_ns)
+    if file.matches(found):
+        return None
+    if file.md5:
+        return f"its MD5 is {found.md5}, the published file's {file.md5}"
+    if file.sha256:
+        head = found.sha256[: len(file.sha256)]
+        return f"its SHA-256 begins with {head}, the published file's with {file.sha256}"
+    with open(path, "rb") as stream:
+        is_file = found.size and not is_page(stream.read(512))
+    return None if is_file else "it is empty or a web page"
 
 
-def _verify_and_rename(file: Published, part: Path, target: Path, log: Log) -> None:
-    """Move a complete file to `target` if it is the published one, else raise UserError."""
-    found = digests(part)
-    right = file.matches(found)
-    if right is None:
-        with open(part, "rb") as stream:
-            right = found.size > 0 and not is_page(stream.read(512))
-    if not right:
-        raise UserError(f"refused: {_mismatch(file, found)}; kept as {part.replace(_bad(target))}")
-    part.replace(target)
-    log(f"{found.size / 2**20:.1f} MiB, {_verification(file)}")
-
-
-def _copy_from(file: Published, folder: Path, part: Path) -> None:
-    """Link, or else copy, the published file to `part`; look for it at any depth of `folder`."""
+def _copy_from(file: Published, folder: Path, target: Path) -> None:
+    """Link, or else copy, the published file to `target`; look for it at any depth of `folder`."""
     if not folder.is_dir():
         raise UserError(f"--from: there is no folder {folder}")
+    problem = None
     for path in _candidates(file, folder):
-        status = path.stat()
-        if file.checked and not file.matches(_digests(path, status.st_size, status.st_mtime_ns)):
-            continue
-        part.unlink(missing_ok=True)
-        try:
-            os.link(path.resolve(), part)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(path, part)
-        return
+        problem = _fault(file, path)
+        if problem is None:
+            with replacing(target) as place:
+                try:
+                    os.link(path.resolve(), place)
+                except OSError:  # another file system, or one without links
+                    shutil.copyfile(path, place)
+            return
+    if problem and not file.checked:
+        raise UserError(f"refused: {problem}")
     what = file.checksum if file.checked else "this name"
     raise UserError(f"no *{Path(file.name).suffix} file below {folder} has {what}")
 
@@ -286,20 +267,5 @@ def _log(file: Published, console: Console) -> Log:
     )
 
 
-def _bad(target: Path) -> Path:
-    """Where a file that is not the published one is kept."""
-    return target.with_name(target.name + ".bad")
-
-
 def _verification(file: Published) -> str:
     return "verified" if file.checked else "unverified: no checksum is published for it"
-
-
-def _mismatch(file: Published, found: Digests) -> str:
-    """How a file of these checksums differs from the published one."""
-    if file.md5:
-        return f"its MD5 is {found.md5}, the published file's {file.md5}"
-    if file.sha256:
-        head = found.sha256[: len(file.sha256)]
-        return f"its SHA-256 begins with {head}, the published file's with {file.sha256}"
-    return "it is empty or a web page"

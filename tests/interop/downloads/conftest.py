@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from dasac_jax.interop.downloads import download
-from dasac_jax.interop.downloads.fetch import RetryPolicy, fetch
+from dasac_jax.interop.downloads.fetch import fetch
 from dasac_jax.interop.published import Published
 
 
@@ -121,21 +122,29 @@ def seen():
     return Seen()
 
 
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch):
+    """The seconds that pooch would have waited between its attempts."""
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
 @pytest.fixture
 def load():
-    """Downloads one file with short pauses; what it reports goes to `seen`."""
+    """Downloads one file; what it reports goes to `seen`. fault: what is wrong with its content."""
 
-    def run(url, part, seen=None, **options):
+    def run(url, target, seen=None, fault=lambda content: None):
         seen = seen or Seen()
-        options = {"policy": RetryPolicy(timeout=5, attempts=3, pause=0.001), **options}
-        return fetch(url, part, report=seen.report, log=seen.notes.append, **options)
+        check = {"fault": lambda path: fault(path.read_bytes()), "report": seen.report}
+        fetch(url, target, **check, log=seen.notes.append)
 
     return run
 
 
 @pytest.fixture
-def part(tmp_path):
-    return tmp_path / "file.pth.part"
+def target(tmp_path):
+    return tmp_path / "in" / "file.pth"
 
 
 @pytest.fixture
@@ -176,7 +185,6 @@ def command(files, tmp_path, capsys):
             [*map(str, arguments), "--output", str(output)],
             files=files,
             console=Console(file=screen, width=160),
-            policy=RetryPolicy(timeout=5, attempts=2, pause=0.001),
         )
         return code, screen.getvalue(), capsys.readouterr().err
 

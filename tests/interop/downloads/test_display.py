@@ -1,6 +1,7 @@
 """The table of files on narrow terminals, and progress on and off a terminal."""
 
 import io
+import re
 
 from rich.console import Console
 
@@ -15,25 +16,16 @@ def test_a_narrow_terminal_loses_digits_only(tmp_path):
         assert file.description in screen.getvalue() and file.name in screen.getvalue()
 
 
-def test_progress_tells_share_rate_and_time():
-    assert display.progress_line(2**20, 4 * 2**20, 2**19) == (
-        "25 %, 1.0 MiB of 4.0 MiB, 0.5 MiB/s, eta 0:00:06"
-    )
-    assert display.progress_line(2**20, None, 2**19) == "1.0 MiB, 0.5 MiB/s"
-    assert display.progress_line(0, 2**20, 0).endswith("eta unknown")
-
-
 def test_progress_is_lines_without_a_terminal(monkeypatch):
-    clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 25.0, 30.0])
+    clock = iter(range(0, 1000, 5))
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
     screen = io.StringIO()
     with display.show_progress("file", Console(file=screen, width=160)) as report:
-        for there in (1, 2, 3, 4, 5, 0, 1):  # then it starts anew
-            report(there * 2**20, 8 * 2**20)
-    assert screen.getvalue().splitlines() == [
-        "file: 37 %, 3.0 MiB of 8.0 MiB, 0.2 MiB/s, eta 0:00:25",
-        "file: 62 %, 5.0 MiB of 8.0 MiB, 0.2 MiB/s, eta 0:00:15",
-    ]
+        for received in range(9):
+            report(received * 2**20, 8 * 2**20)
+    lines = screen.getvalue().splitlines()
+    assert 2 <= len(lines) < 9
+    assert re.fullmatch(r"file .* 7\.0/8\.0 MiB \S+ .?B/s 0:00:\d\d", lines[-1])
 
 
 def test_progress_is_a_bar_on_a_terminal():
