@@ -106,7 +106,8 @@ def _draw_one(
     else:
         axes[0].set_ylim(bottom=0, top=1 if name == "thresholds" else None)
     figure.suptitle(TITLES[name], color=ink, fontsize=12, x=0.03, ha="left")
-    figure.tight_layout()
+    # Fixed margins, since finding them takes matplotlib a third of the time of all curves.
+    figure.subplots_adjust(left=0.11, right=0.97, top=0.89, bottom=0.17, wspace=0.16)
     _legend(figure, axes, ink, by_class)
     return figures.png(figure)
 

@@ -208,7 +208,7 @@ def test_windows_reach_every_pixel_and_overlap_enough():
 
 def test_programs_of_many_sizes_do_not_pile_up(monkeypatch):
     monkeypatch.setattr(compiled_sizes, "KEPT", 2)
-    images = [random_images(1, height, 40) for height in (32, 33, 34, 35, 36, 32)]
+    images = [random_images(1, height, 40) for height in (32, 33, 34, 35, 32)]
     start = predictor.create(MODEL, ALL, Options())
     found, alive = [], []
     for image in images:
@@ -216,7 +216,7 @@ def test_programs_of_many_sizes_do_not_pile_up(monkeypatch):
         gc.collect()
         alive.append(len(jax.devices()[0].client.live_executables()))
     assert alive[1] > alive[0]
-    assert alive[2:] == [alive[2], alive[2] + 1] * 2
+    assert alive[2:] == [alive[2], alive[2] + 1, alive[2]]
     for image, confidence in zip(images, found, strict=True):
         np.testing.assert_allclose(confidence, by_hand(ALL, image[0]).max(-1), atol=1e-6)
 

@@ -50,7 +50,7 @@ def variables():
     return {"student": fill(0), "teacher": fill(1)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def save(variables):
     def write(folder, *steps, stage="adapt", variables=variables, **facts):
         facts = {"arch": ARCH, "num_classes": 19, "stage": stage} | facts
@@ -66,13 +66,20 @@ def save(variables):
     return write
 
 
-@pytest.fixture
-def run(tmp_path, save):
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory, save):
     """A run's folder: newest and best states of both stages."""
+    folder = tmp_path_factory.mktemp("saved")
     for stage, best, newest in (("baseline", 1, 2), ("adapt", 3, 4)):
-        save(tmp_path / "run" / stage / "checkpoints", newest, stage=stage)
-        save(tmp_path / "run" / stage / "best", best, stage=stage)
-    return tmp_path / "run"
+        save(folder / stage / "checkpoints", newest, stage=stage)
+        save(folder / stage / "best", best, stage=stage)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, saved_run):
+    """A copy of it."""
+    return shutil.copytree(saved_run, tmp_path / "run")
 
 
 def same(left, right):
