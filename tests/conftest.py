@@ -162,17 +162,26 @@ def pytest_configure() -> None:
 
 # Minutes long: the last one would keep one worker busy while the others have nothing left to do.
 _LONGEST = (
-    "test_stages.py", "test_short_trainings.py", "test_processes.py", "test_torture.py",
-    "test_planted_method_mistakes.py", "test_planted_optimiser_mistakes.py", "test_bfloat16.py",
-    "test_transformer.py", "test_layouts.py", "test_devices.py", "test_custom_data.py",
+    "training/test_stages.py", "parity/test_short_trainings.py", "runtime/test_processes.py",
+    "scripts/test_torture.py", "parity/test_planted_method_mistakes.py",
+    "parity/test_planted_optimiser_mistakes.py", "parity/test_bfloat16.py",
+    "method/test_transformer.py", "own_data/test_layouts.py", "method/test_devices.py",
+    "training/test_custom_data.py",
 )  # fmt: skip
 
 # Together they take half of the time that is left: `--fast` does without them.
 _SLOW = {
-    *_LONGEST, "test_convert.py", "test_convert_torch_weights.py", "test_export.py",
-    "test_layers.py", "test_models.py", "test_onnx_file.py", "test_predict_killed.py",
-    "test_remat.py", "test_render.py", "test_show_views.py", "test_sides.py",
-    "test_steps_memory.py", "test_steps_options.py", "test_trained_network.py",
+    *_LONGEST,
+    "benchmarks/test_sides.py", "configs/test_configs.py", "data/demo/test_render.py",
+    "evaluation/test_many_sizes.py", "export/test_command.py", "export/test_onnx_file.py",
+    "export/test_stablehlo.py", "inference/test_trained_network.py", "interop/test_convert.py",
+    "interop/test_export.py", "interop/torch_files/test_memory.py",
+    "method/test_consistency_devices.py", "method/test_steps_memory.py",
+    "method/test_steps_options.py", "method/test_steps_teacher.py", "models/test_dinov2.py",
+    "models/test_layers.py", "models/test_models.py", "models/test_remat.py",
+    "predict/test_predict_killed.py", "runtime/test_program_cache.py",
+    "scripts/test_benchmark_data.py", "scripts/test_show_views.py",
+    "test_convert_torch_weights.py", "test_evaluate.py",
 }  # fmt: skip
 
 
@@ -181,12 +190,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What runs commands in processes of their own is slow, and so is what trains large networks.
     """
-    for item in items:
-        runs = "command" in getattr(item, "fixturenames", ())
-        if runs or item.path.parent.name == "parity" or item.path.name in _SLOW:
-            item.add_marker(pytest.mark.slow)
     order = {name: number for number, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    places = {item: item.path.relative_to(Path(__file__).parent).as_posix() for item in items}
+    for item, place in places.items():
+        runs = "command" in getattr(item, "fixturenames", ())
+        if runs or place.startswith("parity/") or place in _SLOW:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: order.get(places[item], len(order)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
