@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -36,6 +37,11 @@ import pytest
 from dasac_jax.runtime import malloc
 
 malloc.keep_memory()  # as the commands do: XLA's programs clear new memory else with each call
+
+# Tracing makes many objects that live long. Looking through them as often as Python does by default
+# takes a tenth of the time of tests that trace.
+gc.freeze()
+gc.set_threshold(100_000, 20, 20)
 
 pytest_plugins = ("run_fixtures",)  # `command`, `called`, `tiny`, `whole` and others
 

@@ -5,6 +5,7 @@ python run_hooked.py record FILE --config … (FILE gets the keys read, one a li
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -78,6 +79,7 @@ def record(path: str) -> None:
 
 def run(argv: list[str]) -> None:
     """The command line of [program, hook, argument, …, --flag, …]; the hook may be left out."""
+    gc.set_threshold(100_000, 20, 20)  # as in conftest.py
     flags_from = next(i for i, x in enumerate(argv) if x.startswith("--"))
     if flags_from > 1:
         {"interrupt": interrupt, "record": record}[argv[1]](*argv[2:flags_from])
