@@ -24,10 +24,23 @@ TITLES = {
     "teacher_distance": "distance of teacher and student",
     "class_prior": "class prior",
     "thresholds": "confidence thresholds",
+    "share_teacher": "pixels that the teacher predicts, %",
+    "agreement": "pixels that agree, or are unsure, %",
 }
-_LOSSES = {"loss_source": "source", "loss_target": "target", "loss_target_supervised": "truth"}
-_PERCENT = ("selection_miou", "labelled")
-_BY_CLASS = ("class_prior", "thresholds")
+# The lines of plots that have several, by the metric that each shows.
+_LINES = {
+    "losses": {
+        "loss_source": "source", "loss_target": "target", "loss_target_supervised": "truth",
+    },
+    "agreement": {
+        "agreement_views": "a view with all views",
+        "agreement_student": "student with teacher",
+        "at_floor": "threshold at its least",
+    },
+}  # fmt: skip
+_PERCENT = ("selection_miou", "labelled", "share_teacher", "agreement")
+_BY_CLASS = ("class_prior", "thresholds", "share_teacher")
+_LOG_SCALE = ("class_prior", "share_teacher")
 _STAGES = ("baseline", "adapt")
 _STYLES = ("-", "--", "-.", ":")
 _COLOURS = ("#2f6fb5", "#d1682b", "#3f8f5b")
@@ -71,7 +84,7 @@ def _parts(
     lines: Sequence[Line], stage: str, name: str
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(label, steps (N,), values (N,) or (N, C)) of each line that a stage has in a plot."""
-    for key, label in _LOSSES.items() if name == "losses" else ((name, ""),):
+    for key, label in _LINES.get(name, {name: ""}).items():
         steps, values = curve(lines, stage, key)
         if np.isfinite(values).any():
             yield label, steps, 100 * values if name in _PERCENT else values
@@ -101,7 +114,7 @@ def _draw_one(
                 style = {"marker": marker, "markersize": 3, "linewidth": 1.6}
                 colour = _contrasting(np.array(to_rgb(_COLOURS[i])), ground)
                 axis.plot(steps, values, color=colour, label=label, clip_on=False, **style)
-    if name == "class_prior":
+    if name in _LOG_SCALE:
         axes[0].set_yscale("log")
     else:
         axes[0].set_ylim(bottom=0, top=1 if name == "thresholds" else None)

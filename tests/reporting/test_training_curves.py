@@ -25,6 +25,7 @@ LINES = [
     line(
         "adapt", 100, loss_source=1.0, loss_target=0.25, labelled=0.6, selection_miou=0.5,
         class_prior=[0.4, 0.2, 0.02], thresholds=[0.7, None, 0.3], teacher_distance=3.0,
+        share_teacher=[0.5, 0.3, 0.2], agreement_views=0.9, agreement_student=0.8, at_floor=0.1,
     ),
 ]  # fmt: skip
 
