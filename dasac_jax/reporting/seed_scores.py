@@ -39,7 +39,7 @@ def collect(folders: Mapping[int, Path], wanted: Collection[int] = ()) -> Result
     known = sorted({*folders, *wanted})
     results = list(finished.values())
     for seed, result in finished.items():
-        if list(summary.ious(result)) != list(summary.ious(results[0])):
+        if summary.classes(result) != summary.classes(results[0]):
             raise UserError(
                 f"{folders[seed] / METRICS_FILE} has other classes than the seeds before: remove "
                 "the folder, or choose another --workdir"
@@ -62,7 +62,6 @@ def collect(folders: Mapping[int, Path], wanted: Collection[int] = ()) -> Result
         "mean": _over(runs, lambda found: found.mean),
         "deviation": _over(runs, lambda found: found.deviation) if len(runs) > 1 else None,
         "warnings": {seed: lines for seed, lines in warnings.items() if lines},
-        "classes": results[0]["classes"] if results else {},
         "left_out": results[0]["left_out"] if results else [],
     }
 
@@ -216,7 +215,7 @@ def _label(result: Result, name: str) -> str:
 
 def _markdown(result: Result) -> str:
     """The text of report.md."""
-    parts = ["# Result over seeds", finished_note(result).capitalize() + "."]
+    parts = ["# Result over seeds", f"{finished_note(result)}."]
     parts.append("\n".join(f"- {line}" for line in warnings(result)))
     if result["evaluations"]:
         parts += [

@@ -40,7 +40,7 @@ _LINES = {
 }  # fmt: skip
 _PERCENT = ("selection_miou", "labelled", "share_teacher", "agreement")
 _BY_CLASS = ("class_prior", "thresholds", "share_teacher")
-_LOG_SCALE = ("class_prior", "share_teacher")
+_LEAST_SHARE = 0.01  # %: less is drawn as so much, at the bottom
 _STAGES = ("baseline", "adapt")
 _STYLES = ("-", "--", "-.", ":")
 _COLOURS = ("#2f6fb5", "#d1682b", "#3f8f5b")
@@ -87,7 +87,12 @@ def _parts(
     for key, label in _LINES.get(name, {name: ""}).items():
         steps, values = curve(lines, stage, key)
         if np.isfinite(values).any():
-            yield label, steps, 100 * values if name in _PERCENT else values
+            values = 100 * values if name in _PERCENT else values
+            yield (
+                label,
+                steps,
+                np.maximum(values, _LEAST_SHARE) if name == "share_teacher" else values,
+            )
 
 
 def _draw_one(
@@ -114,8 +119,11 @@ def _draw_one(
                 style = {"marker": marker, "markersize": 3, "linewidth": 1.6}
                 colour = _contrasting(np.array(to_rgb(_COLOURS[i])), ground)
                 axis.plot(steps, values, color=colour, label=label, clip_on=False, **style)
-    if name in _LOG_SCALE:
+    if name == "class_prior":
         axes[0].set_yscale("log")
+    elif name == "share_teacher":
+        axes[0].set_yscale("log")
+        axes[0].set_ylim(_LEAST_SHARE, 100)
     else:
         axes[0].set_ylim(bottom=0, top=1 if name == "thresholds" else None)
     figure.suptitle(TITLES[name], color=ink, fontsize=12, x=0.03, ha="left")
