@@ -88,11 +88,9 @@ def _parts(
         steps, values = curve(lines, stage, key)
         if np.isfinite(values).any():
             values = 100 * values if name in _PERCENT else values
-            yield (
-                label,
-                steps,
-                np.maximum(values, _LEAST_SHARE) if name == "share_teacher" else values,
-            )
+            if name == "share_teacher":
+                values = np.maximum(values, _LEAST_SHARE)
+            yield label, steps, values
 
 
 def _draw_one(
