@@ -40,7 +40,9 @@ class Change(NamedTuple):
         """What happened to the class, in a word or two."""
         if self.after < self.before:
             return "vanished"
-        return f"grew {self.after / self.before:.0f}-fold" if self.before else "grew from nothing"
+        if self.after > 100 * self.before:
+            return "grew from next to nothing"
+        return f"grew {self.after / self.before:.0f}-fold"
 
     def __str__(self) -> str:
         shares = f"{_percent(self.before)} → {_percent(self.after)} of predicted pixels"

@@ -7,7 +7,7 @@ terminal; `seed_page` writes report.html.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,10 @@ def show(folder: Path, result: Result, console: Console | None = None) -> None:
     """Print the means over the seeds, every seed's mean IoU, and where the files are."""
     console = console or Console()
     if result["evaluations"]:
-        for shown, title in ((class_table(result), heading(result)), (seed_table(result), None)):
-            console.print(tables.terminal(shown, title or "Mean IoU in % by seed"))
+        few = [name for name in columns_of(result) if name != "source only"]  # 80 characters wide
+        by_class = class_table(result, few if len(few) > 1 else None)
+        console.print(tables.terminal(by_class, heading(result)))
+        console.print(tables.terminal(seed_table(result), "Mean IoU in % by seed"))
     lines = [finished_note(result), *warnings(result)]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -114,9 +116,9 @@ def warnings(result: Result) -> list[str]:
     ]
 
 
-def class_table(result: Result) -> tables.Table:
-    """Mean and deviation by class and evaluation, and of the gains."""
-    columns = columns_of(result)
+def class_table(result: Result, columns: Sequence[str] | None = None) -> tables.Table:
+    """Mean and deviation by class and evaluation, and of the gains; or of some columns alone."""
+    columns = columns or columns_of(result)
 
     def line(label: str, pick: Callable[[Mapping[str, Any]], float | None]) -> list[str]:
         cells = [label]

@@ -32,7 +32,8 @@ def named(before, after, **options):
         (0.01, 0.09, ["grew 9-fold"]),
         (0.01, 0.049, []),
         (0.001, 0.009, []),  # still next to nothing
-        (0.0, 0.02, ["grew from nothing"]),
+        (0.0, 0.02, ["grew from next to nothing"]),
+        (0.0001, 0.02, ["grew from next to nothing"]),
         (0.06, 0.4, []),  # not rare
     ],
 )

@@ -109,7 +109,9 @@ def test_mean_and_deviation_of_the_gains(tiny_config, tmp_path, command_of, caps
     assert result["deviation"]["baseline"]["miou"] == 0
     said = f"{100 * mean:+.1f} ± {100 * deviation:.1f}"
     texts = [(folder / name).read_text() for name in ("report.md", "report.html")]
-    for text in (capsys.readouterr().out, *texts):
+    terminal = capsys.readouterr().out
+    assert max(map(len, terminal.splitlines()[:12])) <= 80 and "…" not in terminal
+    for text in (terminal, *texts):
         assert said in text and "3 of 3 seeds are finished: 0, 1, 2" in text
         assert all(f"{100 * gain:+.1f}" in text for gain in gains)
         assert "seed 1: sky: 50.0 % → 1.0 % of predicted pixels: vanished" in text
