@@ -22,7 +22,8 @@ def section(result: Mapping[str, Any]) -> Iterator[str]:
     note = "Share of the pixels that are predicted on the target's training images, in %."
     yield (
         "<section><h2>Predicted pixels by class</h2>\n"
-        f'{listed}<p class="soft">{note}</p>\n{_table(shown)}</section>\n'
+        f"{listed}<details{' open' if warnings else ''}><summary>All classes</summary>\n"
+        f'<p class="soft">{note}</p>\n{_table(shown)}</details></section>\n'
     )
 
 

@@ -52,11 +52,12 @@ def _parts(result: Result) -> list[str]:
     tiles = ""
     for name in seed_scores.columns_of(result):
         found = spread.of(run[name]["miou"] for run in result["runs"].values())
-        shown = spread.text(found, sign="+" if name == seed_scores.GAIN else "")
+        mean = tables.percent(found.mean, sign="+" if name == seed_scores.GAIN else "")
+        apart = "" if found.deviation is None else f"± {tables.percent(found.deviation)}"
         chosen = ' class="chosen"' if name == "adapted" else ""
         tiles += (
             f'<li{chosen}><span class="soft">{html.escape(name)}</span>'
-            f"<strong>{shown}</strong></li>\n"
+            f'<strong>{mean}</strong><span class="soft">{apart}</span></li>\n'
         )
     parts.append(f'<ul class="tiles" aria-label="Mean IoU in percent">\n{tiles}</ul>\n')
     heading = f"{seed_scores.heading(result)}, target validation set"
