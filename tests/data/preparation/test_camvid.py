@@ -1,6 +1,7 @@
 """prepare_data.py camvid: the tutorial's folders become lists by day and at dusk."""
 
 import io
+import runpy
 import shlex
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from dasac_jax.own_data.command import main
+from dasac_jax.training import workdir
 
 ROOT = Path(__file__).parents[3]
 # As the repository has them: by day in all three splits, at dusk in two of them.
@@ -93,6 +95,31 @@ def test_the_printed_command_finds_what_was_prepared(tutorial, tmp_path, monkeyp
     assert moved == [
         *command, "--config.data.root=else where/camvid", "--config.data.lists=else where/camvid",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["camvid_dusk", "camvid_dusk_r101"])
+def test_the_recipes_read_what_was_prepared(tutorial, tmp_path, name):
+    prepare(tutorial, "--root", tmp_path / "data")
+    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+    config.init = ""
+    assert config.data.root == config.data.lists == "data/camvid"
+    config.data.root = config.data.lists = str(tmp_path / "data" / "camvid")
+    run = workdir.open_run(config, tmp_path / "run")
+    roles = ("source_train", "target_train", "val")
+    assert [len(run.open(role)) for role in roles] == [5, 3, 2]
+    classes = [item["label"][0, 0] for item in map(run.open("source_train").__getitem__, range(5))]
+    assert classes == [len(name) % 12 for name in SOURCE]
+    assert (run.open("target_train")[0]["label"] == 255).all()
+
+
+def test_unlabelled_pixels_are_ignored(tutorial, tmp_path):
+    write(tutorial / "trainannot" / "0006R0_f00930.png", np.array([[0, 10, 11]] * 3))
+    write(tutorial / "train" / "0006R0_f00930.png", np.zeros((3, 3, 3)))
+    prepare(tutorial, "--root", tmp_path / "data")
+    config = runpy.run_path(str(ROOT / "configs" / "camvid_dusk.py"))["get_config"]()
+    config.data.root = config.data.lists = str(tmp_path / "data" / "camvid")
+    label = workdir.Run(config, tmp_path).open("source_train")[0]["label"]
+    assert set(np.unique(label)) == {0, 10, 255}
 
 
 def test_again_changes_nothing_and_other_lists_are_kept(tutorial, tmp_path, capsys):
