@@ -133,7 +133,7 @@ def open_run(config: ConfigDict, folder: Path) -> Run:
     """
     config = config.copy_and_resolve_references()
     check_same(config, folder)
-    if seeds := seed_folders(folder):
+    if seeds := [x for x, y in seed_folders(folder).items() if (y / CONFIG_FILE).exists()]:
         raise UserError(
             f"--workdir {folder} holds a run of several seeds, {', '.join(map(str, seeds))}: give "
             "--seeds to go on with it, or choose another --workdir"
