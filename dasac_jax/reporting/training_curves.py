@@ -24,7 +24,7 @@ TITLES = {
     "teacher_distance": "distance of teacher and student",
     "class_prior": "class prior",
     "thresholds": "confidence thresholds",
-    "share_teacher": "pixels that the teacher predicts, %",
+    "share_teacher": "predicted target pixels by class, teacher, %",
     "agreement": "pixels that agree, or are unsure, %",
 }
 # The lines of plots that have several, by the metric that each shows.
