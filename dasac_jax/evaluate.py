@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from dasac_jax.cli import Parser
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
 from dasac_jax.runtime import lock, logs, malloc
+
+if TYPE_CHECKING:  # imported late, as it takes a while
+    from dasac_jax.evaluation.seed_groups import Named
 
 _SPLITS = ("val", "selection", "source_val", "source_train")
 _IDS = ("train", "cityscapes")
@@ -43,8 +47,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 _INPUT = (
-    "checkpoints (a run, its stage's folder, a converted one), or, with --truth, folders of "
-    "predicted label maps; several are compared with the first"
+    "checkpoints (a run, its stage's folder, a converted one; a run of several seeds, all of which "
+    "are scored), or, with --truth, folders of predicted label maps; several are compared with the "
+    "first"
 )
 _CLASS_NAMES = (
     "the data's classes in the order of their train ids, with commas between them; by default "
@@ -63,7 +68,7 @@ def run(flags: argparse.Namespace, console: Console | None = None) -> None:
     from dasac_jax.evaluation import report, scores
     from dasac_jax.runtime import program_cache
 
-    names = named(flags.inputs)
+    names, groups = grouped(flags.inputs, runs=flags.truth is None)
     with logs.logging_to(None, primary=False, console=Console(stderr=True)):
         program_cache.keep_programs()
         if flags.truth is not None:
@@ -75,7 +80,7 @@ def run(flags: argparse.Namespace, console: Console | None = None) -> None:
     means = scores.means(results[0].class_names, without)
     console = console or Console()
     with lock.held(flags.output, flag="--output"):
-        report.write(flags.output, results, means, facts=facts, console=console)
+        report.write(flags.output, results, means, facts=facts, groups=groups, console=console)
     told = f"report: {flags.output / report.MARKDOWN_FILE}"
     console.print(told, markup=False, highlight=False, soft_wrap=True)
 
@@ -96,6 +101,32 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
     while common < shortest and len({part[common] for part in parts}) == 1:
         common += 1
     return {str(Path(*path.parts[common:])): path for path in paths}
+
+
+def grouped(paths: Sequence[Path], *, runs: bool) -> tuple[dict[str, Path], list[Named]]:
+    """What is to be scored by its name, and which of it are the seeds of one run.
+
+    runs: whether the paths are checkpoints. Then a run of several seeds stands for its seeds that
+    are finished. Raises UserError where none is, and as `named` does.
+    """
+    from dasac_jax.evaluation import seed_groups
+
+    found = {path: seed_groups.find(path) if runs else None for path in paths}
+    if len(found) < len(paths):
+        return named(paths), []  # which raises: a path is given twice
+    members = [[*group.members.values()] if group else [path] for path, group in found.items()]
+    names = named([path for several in members for path in several])
+    name_of = {path: name for name, path in names.items()}
+    name_of_group = {path: name for name, path in named(paths).items()}
+    return names, [
+        seed_groups.Named(
+            name_of_group[path],
+            {seed: name_of[member] for seed, member in group.members.items()},
+            group.unfinished,
+        )
+        for path, group in found.items()
+        if group
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

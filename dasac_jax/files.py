@@ -41,6 +41,8 @@ METRICS_FILE = "metrics.json"  # the final scores
 REPORT_FILE = "report.md"  # the final scores as text
 PICTURE_FILE = "report.png"  # predictions of the networks that are scored at the end
 PAGE_FILE = "report.html"
+# A run of several seeds has a folder for each of them, RUN/seed0 and so on.
+SEED_FOLDER = "seed"
 # What lies in a stage's folder, RUN/baseline or RUN/adapt: folders of checkpoints.
 NEWEST = "checkpoints"
 BEST = "best"
@@ -61,6 +63,16 @@ CITYSCAPES_LABEL = "_gtFine_labelIds"
 def cityscapes_label(image: str) -> str:
     """The name of the label file that belongs to a Cityscapes image, of whatever suffix."""
     return image.replace(CITYSCAPES_IMAGE, CITYSCAPES_LABEL)
+
+
+def seed_folders(folder: Path | str) -> dict[int, Path]:
+    """The folders of a run of several seeds by their seed, in its order; else none."""
+    found = {}
+    for path in Path(folder).glob(f"{SEED_FOLDER}*"):
+        number = path.name.removeprefix(SEED_FOLDER)
+        if number.isdecimal() and number == str(int(number)) and path.is_dir():
+            found[int(number)] = path
+    return dict(sorted(found.items()))
 
 
 @contextmanager

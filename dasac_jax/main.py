@@ -1,4 +1,7 @@
-"""python -m dasac_jax.main --config configs/gta_r101.py --workdir RUN [--config.key=value …]"""
+"""python -m dasac_jax.main --config configs/gta_r101.py --workdir RUN [--config.key=value …]
+
+With --seeds 0,1,2 the recipe is run once for each.
+"""
 
 import contextlib
 import json
@@ -20,6 +23,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe.", lock_co
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
 _CHANGED_DATA = flags.DEFINE_bool(
     "changed_data", False, "Go on although the images are not those that the run was begun with."
+)
+_SEEDS = flags.DEFINE_string(
+    "seeds", None, "Run the recipe once for each seed, as in 0,1,2, in WORKDIR/seed0 and so on."
 )
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many train as one.", 1)
@@ -62,6 +68,24 @@ def run(config: ConfigDict, folder: Path, *, changed_data: bool = False) -> None
         final_scores.report_run(job)
 
 
+def run_seeds(config: ConfigDict, folder: Path, text: str) -> int:
+    """Run a configuration's stages once for each seed; returns the exit code.
+
+    text: the seeds as they are given, "0,1,2". Raises UserError.
+    """
+    from dasac_jax.training import seeds
+
+    for flag in (_COORDINATOR, _PROCESS_ID):
+        if flag.value is not None:
+            raise UserError(
+                f"--seeds and --{flag.name} do not go together: give each process --config.seed "
+                "and a --workdir for the seed"
+            )
+    wanted = seeds.parse(text, sys.argv[1:])
+    recipe.check(config)
+    return seeds.run(config, folder, wanted, seeds.command(sys.argv[1:]))
+
+
 @watchdog.ending_together()
 def main(argv: list[str]) -> None:
     """Run what the flags say; a mistake ends with one line on stderr and code 2."""
@@ -71,6 +95,8 @@ def main(argv: list[str]) -> None:
         for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
             if not flag.value:
                 raise UserError(f"--{name} is missing: give --config FILE and --workdir FOLDER")
+        if _SEEDS.value is not None:
+            sys.exit(run_seeds(_CONFIG.value, Path(_WORKDIR.value), _SEEDS.value))
         processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         with stop_requests.on_signals():
             run(_CONFIG.value, Path(_WORKDIR.value), changed_data=_CHANGED_DATA.value)

@@ -1,4 +1,4 @@
-"""python scripts/prepare_data.py {own FLAGS, {cityscapes,gta5,synthia} SOURCE …, check}"""
+"""python scripts/prepare_data.py {own FLAGS, {cityscapes,gta5,synthia,camvid} SOURCE …, check}"""
 
 import sys
 

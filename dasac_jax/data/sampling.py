@@ -146,6 +146,22 @@ def load_weights(
     suffix. Raises UserError where the file is unreadable or damaged, or was made for other classes
     or images.
     """
+    return importance_weights(_load(path, names, class_names)[0])
+
+
+def load_counts(
+    path: str | os.PathLike, names: Sequence[str], class_names: Sequence[str]
+) -> np.ndarray | None:
+    """The predicted pixels (N, C) float64 that a file of importance weights holds.
+
+    None where it holds shares instead. The rest is as in `load_weights`.
+    """
+    rows, are_counts = _load(path, names, class_names)
+    return rows if are_counts else None
+
+
+def _load(path, names, class_names) -> tuple[np.ndarray, bool]:
+    """The rows (N, C) of a file of importance weights, and whether they are pixel counts."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -160,9 +176,8 @@ def load_weights(
             f"importance weights {path} are for the classes {header[1:]}, not {list(class_names)}: "
             "remove the file, and stage weights makes it again"
         )
-    kind = (_COUNT, int, "pixel counts")
-    if lines[0] == _SHARES_COMMENT:
-        kind = (_SHARE, float, "shares")
+    are_counts = lines[0] == _FILE_COMMENT
+    kind = (_COUNT, int, "pixel counts") if are_counts else (_SHARE, float, "shares")
     rows: dict[str, list[float]] = {}
     for number, line in enumerate(lines[2:], start=3):
         name, row = _parse_row(path, number, line, len(class_names), *kind)
@@ -174,7 +189,7 @@ def load_weights(
         keys = list(_by_frame("the target's training images", dict.fromkeys(names)))
         rows = _by_frame(f"importance weights {path}", rows)
     _check_names(path, rows, keys)
-    return importance_weights(np.array([rows[key] for key in keys]))
+    return np.array([rows[key] for key in keys], np.float64), are_counts
 
 
 def _parse_row(

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dasac_jax.errors import UserError
-from dasac_jax.evaluation import plots
+from dasac_jax.evaluation import plots, seed_groups
 from dasac_jax.evaluation.scores import Result, scores
 from dasac_jax.files import plain, write_file
 from dasac_jax.reporting import tables
@@ -33,6 +33,8 @@ _NOTE = (
     "has IoU 0, and counts."
 )
 
+_OVER_SEEDS = "IoU in %, mean ± standard deviation over seeds"
+
 _percent = partial(tables.percent, digits=2, missing="nan")
 _points = partial(_percent, sign="+")
 
@@ -43,13 +45,15 @@ def write(
     means: Mapping[str, tuple[int, ...]],
     *,
     facts: Mapping[str, Any],
+    groups: Sequence[seed_groups.Named] = (),
     console: Console | None = None,
 ) -> None:
     """Write the report of one or several results to `folder` and print its table.
 
     results: of the same classes, with names of their own; differences are to the first. means:
-    see `scores.means`. facts: what else belongs to the report, JSON values by name. Files are
-    replaced whole; evaluation.json, the last one, holds every number in 0..1 and the counts, null
+    see `scores.means`. facts: what else belongs to the report, JSON values by name. groups: results
+    that differ in their seed alone, whose mean and deviation are told as well. Files are replaced
+    whole; evaluation.json, the last one, holds every number in 0..1 and the counts, null
     for nan. Raises UserError for results of different classes, and where a file cannot be written.
     """
     names = results[0].class_names
@@ -63,12 +67,19 @@ def write(
     pictures = _pictures(results, by_name)
     for file, content in pictures.items():
         write_file(folder / file, content)
-    text = _markdown(results, by_name, list(pictures), facts)
+    text = _markdown(results, by_name, list(pictures), facts, groups)
     write_file(folder / MARKDOWN_FILE, text)
     write_file(folder / CSV_FILE, _csv(results, by_name))
-    document = json.dumps(_document(results, by_name, means, facts), indent=2, allow_nan=False)
-    write_file(folder / JSON_FILE, f"{document}\n")
-    _show(console or Console(), results, by_name)
+    content = _document(results, by_name, means, facts)
+    if groups:
+        content["seeds"] = seed_groups.document(groups, by_name, names)
+    write_file(folder / JSON_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    console = console or Console()
+    _show(console, results, by_name)
+    if groups:
+        console.print(tables.terminal(seed_groups.table(groups, by_name, names), _OVER_SEEDS))
+        for line in seed_groups.notes(groups):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _pictures(results: Sequence[Result], by_name: Mapping[str, Any]) -> dict[str, bytes]:
@@ -207,9 +218,15 @@ def _markdown(
     by_name: Mapping[str, Any],
     pictures: Sequence[str],
     facts: Mapping[str, Any],
+    groups: Sequence[seed_groups.Named],
 ) -> str:
     """The text of evaluation.md."""
-    parts = ["# Evaluation", "\n".join(f"- {line}" for line in _letters_explained(results))]
+    parts = ["# Evaluation"]
+    if groups:
+        shown = seed_groups.table(groups, by_name, results[0].class_names)
+        parts += [f"## {_OVER_SEEDS}", tables.markdown(shown)]
+        parts += ["\n".join(f"- {line}" for line in seed_groups.notes(groups)), "## Each result"]
+    parts.append("\n".join(f"- {line}" for line in _letters_explained(results)))
     parts += [*_tables_in_markdown(results, by_name), _NOTE]
     parts.append("\n".join(f"- {line}" for line in _notes(results)))
     parts += [f"![{file.removesuffix('.png')}]({file})" for file in pictures]

@@ -16,7 +16,7 @@ from dasac_jax import models
 from dasac_jax.checkpoints import store
 from dasac_jax.data import labels
 from dasac_jax.errors import UserError
-from dasac_jax.files import BEST, CONFIG_FILE, NEWEST
+from dasac_jax.files import BEST, CONFIG_FILE, NEWEST, seed_folders
 from dasac_jax.inference import predictor
 from dasac_jax.inference.streaming import prefetch
 from dasac_jax.models import matching
@@ -171,6 +171,11 @@ def _read(path: Path) -> tuple[dict[str, Any], Facts]:
         for folder in _in_order(stage):
             if store.latest_step(folder) is not None:
                 return store.read(folder)
+    if seeds := seed_folders(path):
+        raise UserError(
+            f"{path} holds a run for each of the seeds {', '.join(map(str, seeds))}: give one of "
+            f"them, such as {next(iter(seeds.values()))}"
+        )
     raise UserError(
         f"there is no checkpoint in {path}: give a run's work directory, a stage's folder "
         "(RUN/adapt), a folder of steps or one step's folder"

@@ -5,6 +5,7 @@ the functions of `method.consistency` their defaults.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,3 +28,13 @@ class Settings:
     confidence_weighting: str = "pixel"  # the authors' code: "batch"; or "none"
     confidence_images: int = 0  # views that "batch" averages over; 0: all
     accumulate: int = 1  # gradient accumulation: microbatches per device and step
+
+    @property
+    def thresholds(self) -> dict[str, Any]:
+        """What the confidence thresholds follow from, as `consistency.class_thresholds` has it."""
+        return {
+            "upper": self.threshold_upper,
+            "lower": self.threshold_lower,
+            "beta": self.beta,
+            "discount": self.discount,
+        }

@@ -19,7 +19,7 @@ import optax
 from jax import lax
 
 from dasac_jax.image.label_values import IGNORE
-from dasac_jax.method import consistency, microbatches, trees
+from dasac_jax.method import consistency, microbatches, signs, trees
 from dasac_jax.method.losses import cross_entropy, weighted_cross_entropy
 from dasac_jax.method.settings import Settings
 from dasac_jax.method.state import TrainState
@@ -92,6 +92,7 @@ def adapt_step(
     optimiser: optax.GradientTransformation,
     steps_per_epoch: int,
     axis_name: str | None = None,
+    tell_signs: bool = False,
     **settings: Any,
 ) -> tuple[TrainState, Metrics]:
     """One step of self-supervised augmentation consistency (the paper's method, in its order).
@@ -100,8 +101,8 @@ def adapt_step(
     source_label (B, H, W) int32; for the V views on this device student_view, teacher_view
     (V, H, W, 3), padded (V, H, W) bool, to_reference, from_reference (V, 2, 3); optionally
     target_label (V, H, W), for its loss in the metrics only, and source_keys (B,), target_keys
-    (V,) that switch dropout on. settings: fields of `Settings`. Raises UserError where the batch
-    has no equal parts to accumulate over, or views form no groups.
+    (V,) that switch dropout on. tell_signs: for `signs.NAMES` in the metrics. settings: fields of
+    `Settings`. Raises UserError for a batch that `accumulate` does not divide or without groups.
     """
     s = Settings(**settings)
     microbatches.check(s.accumulate, len(batch["source_image"]), len(batch["student_view"]))
@@ -122,10 +123,8 @@ def adapt_step(
     )  # fmt: skip
 
     # 5. Pseudo labels.
-    labels, confidence = consistency.pseudo_labels(
-        refined, batch["padded"], class_prior,
-        upper=s.threshold_upper, lower=s.threshold_lower, beta=s.beta, discount=s.discount,
-    )  # fmt: skip
+    padded = batch["padded"]
+    labels, confidence = consistency.pseudo_labels(refined, padded, class_prior, **s.thresholds)
 
     # 6. One update for the source loss and the focal loss on pseudo labels.
     weight = consistency.pixel_weights(
@@ -134,10 +133,15 @@ def adapt_step(
         confidence_images=s.confidence_images or None, axis_name=axis_name,
     )  # fmt: skip
     batch = batch | {"pseudo_label": labels, "weight": weight}
+    if tell_signs:
+        batch["pooled_class"] = refined.argmax(-1)
     loss = partial(_adaptation_loss, state=state, model=model, settings=s)
     grads, metrics = microbatches.gradient_in_parts(loss, state.params, batch, s.accumulate)
     metrics["labelled"] = (labels != IGNORE).mean()
+    if tell_signs:
+        metrics |= signs.of_teacher(probs, refined, padded, class_prior, **s.thresholds)
     grads, metrics = (_mean_over_devices(each, axis_name) for each in (grads, metrics))
+    metrics = signs.relative_to_seen(metrics)
     metrics["teacher_distance"] = _distance(teacher, state.student)
     return _updated(state, teacher, prior_before, class_prior, grads, metrics, optimiser)
 
@@ -168,6 +172,8 @@ def _adaptation_loss(params, batch, *, state, model, settings):
         total = metrics["loss_source"] + total
     if "target_label" in batch:
         metrics["loss_target_supervised"] = cross_entropy(logits, batch["target_label"])
+    if "pooled_class" in batch:
+        metrics |= signs.of_student(logits, batch["pooled_class"], batch["padded"])
     return total, metrics
 
 

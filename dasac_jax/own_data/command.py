@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from dasac_jax.data.preparation import prepare_data
+from dasac_jax.data.preparation import camvid, prepare_data
 from dasac_jax.data.preparation.check import shortened
 from dasac_jax.data.preparation.prepare_data import Command
 from dasac_jax.errors import UserError
@@ -231,8 +231,8 @@ OWN = Command("own", DESCRIPTION, add_arguments, run)
 
 
 def main(arguments: Sequence[str] | None = None, *, console: Console | None = None) -> int:
-    """scripts/prepare_data.py: `own` and the commands of `preparation.prepare_data`."""
-    return prepare_data.main(arguments, console=console, further=[OWN])
+    """scripts/prepare_data.py: `own`, `camvid` and the commands of `preparation.prepare_data`."""
+    return prepare_data.main(arguments, console=console, further=[camvid.CAMVID, OWN])
 
 
 def pattern(given: Sequence[str]) -> list[str]:

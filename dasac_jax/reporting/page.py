@@ -16,7 +16,13 @@ from typing import Any
 from dasac_jax.data.labels import Class
 from dasac_jax.errors import UserError
 from dasac_jax.files import CONFIG_FILE, PAGE_FILE, PICTURE_FILE, write_file
-from dasac_jax.reporting import metrics_log, start_log, summary, training_curves
+from dasac_jax.reporting import (
+    class_shares_html,
+    metrics_log,
+    start_log,
+    summary,
+    training_curves,
+)
 from dasac_jax.reporting.metrics_log import Line
 from dasac_jax.reporting.page_style import STYLE
 from dasac_jax.reporting.tables import one_line, percent
@@ -44,6 +50,7 @@ def write(workdir: Path | str) -> None:
     result, lines = summary.read(workdir), metrics_log.read(workdir)
     parts = [
         *_mean_scores(result),
+        *class_shares_html.section(result),
         *_result_picture(workdir),
         *_class_scores(result),
         *_curves(lines, summary.classes(result)),

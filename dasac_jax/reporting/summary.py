@@ -13,6 +13,7 @@ from rich.console import Console
 from dasac_jax.data.labels import CLASSES, Class
 from dasac_jax.errors import UserError
 from dasac_jax.files import (
+    CURVES,
     METRICS_FILE,
     PAGE_FILE,
     PICTURE_FILE,
@@ -21,12 +22,12 @@ from dasac_jax.files import (
     png,
     write_file,
 )
-from dasac_jax.reporting import tables
+from dasac_jax.reporting import class_shares, tables
 
 UNSCORED = "Nothing was scored: there are no labelled images of the target."
 NOT_IN_MEAN = "(not in the mean)"
 # Entries of metrics.json that are no evaluations.
-_OTHERS = ("facts", "left_out", "classes")
+_OTHERS = ("facts", "left_out", "classes", class_shares.ENTRY)
 # Pairs of evaluations whose difference, the first minus the second, says what a stage brought.
 _GAINS = (("baseline", "source only"), ("adapted", "baseline"), ("teacher", "baseline"))
 _GAINS_WITHOUT_BASELINE = (("adapted", "source only"), ("teacher", "source only"))
@@ -43,15 +44,16 @@ def write(
     ignore: Iterable[int] = (),
     picture: np.ndarray | None = None,
     facts: Mapping[str, Any],
+    shares: Mapping[str, Any] | None = None,
 ) -> None:
     """Write metrics.json, report.md and report.png to `workdir`.
 
     rows: a summary of `metrics.summarise` by evaluation ("source only", "baseline", "adapted",
     "teacher", or others), in the order of the columns; none where nothing was scored. ignore:
     train ids left out of the means. picture: (H, W, 3) uint8. facts: what else belongs to the
-    result (seed, steps, seconds, versions, device). Files are replaced whole; metrics.json, the
-    last one, holds scores in 0..1 with null for what has no value, and the classes' colours.
-    Raises UserError where they cannot be written.
+    result (seed, steps, seconds, versions, device). shares: see `class_shares.entry`. Files are
+    replaced whole; metrics.json, the last one, holds scores in 0..1 with null for what has no
+    value, and the classes' colours. Raises UserError where they cannot be written.
     """
     workdir = Path(workdir)
     class_names = [entry.name for entry in classes]
@@ -61,10 +63,14 @@ def write(
     }
     result["classes"] = {entry.name: list(entry.color) for entry in classes}
     result["left_out"] = left_out
+    if shares is not None:
+        result[class_shares.ENTRY] = shares
     result["facts"] = plain(facts)
     if picture is not None:
         write_file(workdir / PICTURE_FILE, png(picture))
-    write_file(workdir / REPORT_FILE, _markdown(result, picture is not None))
+    curve = f"{CURVES}/{class_shares.CURVE}.png"
+    curve = curve if (workdir / curve).exists() else None
+    write_file(workdir / REPORT_FILE, _markdown(result, picture is not None, curve))
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     write_file(workdir / METRICS_FILE, text)
 
@@ -98,8 +104,9 @@ def show(workdir: Path | str, *, console: Console | None = None) -> None:
     console = console or Console()
     if evaluations(result):
         console.print(tables.terminal(_table(result), "IoU in %, target validation set"))
-    for line in filter(None, [absent_note(result), *gains(result)]):
-        console.print(line, markup=False, highlight=False)
+    warnings = [f"warning: {change}" for change in class_shares.of_result(result)]
+    for line in filter(None, [absent_note(result), *gains(result), *warnings]):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for name in (PAGE_FILE, REPORT_FILE, PICTURE_FILE):
         if (Path(workdir) / name).exists():
             console.print(str(Path(workdir) / name), markup=False, highlight=False, soft_wrap=True)
@@ -219,8 +226,8 @@ def _table(result: Mapping[str, Any]) -> tables.Table:
     return tables.Table(["class", *evaluations(result)], lines, last)
 
 
-def _markdown(result: Mapping[str, Any], with_picture: bool) -> str:
-    """The text of report.md."""
+def _markdown(result: Mapping[str, Any], with_picture: bool, curve: str | None) -> str:
+    """The text of report.md. curve: the file of the shares' curve, where there is one."""
     scored = bool(evaluations(result))
     parts = ["# Result", "IoU in %, target validation set." if scored else UNSCORED]
     if with_picture:
@@ -229,6 +236,7 @@ def _markdown(result: Mapping[str, Any], with_picture: bool) -> str:
         parts.append(tables.markdown(_table(result)))
         parts.append(absent_note(result))
     parts.append("\n".join(f"- {line}" for line in gains(result)))
+    parts += class_shares.markdown(result, curve)
     facts = result["facts"].items()
     parts.append("\n".join(f"- {name}: {tables.one_line(fact)}" for name, fact in facts))
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -24,10 +24,23 @@ TITLES = {
     "teacher_distance": "distance of teacher and student",
     "class_prior": "class prior",
     "thresholds": "confidence thresholds",
+    "share_teacher": "predicted target pixels by class, teacher, %",
+    "agreement": "pixels that agree, or are unsure, %",
 }
-_LOSSES = {"loss_source": "source", "loss_target": "target", "loss_target_supervised": "truth"}
-_PERCENT = ("selection_miou", "labelled")
-_BY_CLASS = ("class_prior", "thresholds")
+# The lines of plots that have several, by the metric that each shows.
+_LINES = {
+    "losses": {
+        "loss_source": "source", "loss_target": "target", "loss_target_supervised": "truth",
+    },
+    "agreement": {
+        "agreement_views": "a view with all views",
+        "agreement_student": "student with teacher",
+        "at_floor": "threshold at its least",
+    },
+}  # fmt: skip
+_PERCENT = ("selection_miou", "labelled", "share_teacher", "agreement")
+_BY_CLASS = ("class_prior", "thresholds", "share_teacher")
+_LEAST_SHARE = 0.01  # %: less is drawn as so much, at the bottom
 _STAGES = ("baseline", "adapt")
 _STYLES = ("-", "--", "-.", ":")
 _COLOURS = ("#2f6fb5", "#d1682b", "#3f8f5b")
@@ -71,10 +84,13 @@ def _parts(
     lines: Sequence[Line], stage: str, name: str
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(label, steps (N,), values (N,) or (N, C)) of each line that a stage has in a plot."""
-    for key, label in _LOSSES.items() if name == "losses" else ((name, ""),):
+    for key, label in _LINES.get(name, {name: ""}).items():
         steps, values = curve(lines, stage, key)
         if np.isfinite(values).any():
-            yield label, steps, 100 * values if name in _PERCENT else values
+            values = 100 * values if name in _PERCENT else values
+            if name == "share_teacher":
+                values = np.maximum(values, _LEAST_SHARE)
+            yield label, steps, values
 
 
 def _draw_one(
@@ -103,6 +119,9 @@ def _draw_one(
                 axis.plot(steps, values, color=colour, label=label, clip_on=False, **style)
     if name == "class_prior":
         axes[0].set_yscale("log")
+    elif name == "share_teacher":
+        axes[0].set_yscale("log")
+        axes[0].set_ylim(_LEAST_SHARE, 100)
     else:
         axes[0].set_ylim(bottom=0, top=1 if name == "thresholds" else None)
     figure.suptitle(TITLES[name], color=ink, fontsize=12, x=0.03, ha="left")

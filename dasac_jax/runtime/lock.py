@@ -20,19 +20,20 @@ _PASSING = ".lock"  # that of other folders, removed at the end
 
 
 @contextmanager
-def held(folder: Path, *, flag: str = "--workdir") -> Iterator[None]:
+def held(folder: Path, *, flag: str = "--workdir", wait: bool = False) -> Iterator[None]:
     """Lock a folder, which is made where missing, for this process.
 
     The kernel releases the lock when the process ends, in whatever way. Its file stays in a run's
     folder; in others, which `flag` names for error messages, it is hidden and goes with the lock.
-    Raises UserError where another process works there, or the folder cannot be written. Where the
-    file system has no locks, a warning is logged and the work goes on.
+    wait: for moments in a folder that is no run's: wait for whoever holds the lock, instead of
+    refusing. Raises UserError where another process works there, or the folder cannot be written.
+    Where the file system has no locks, a warning is logged and the work goes on.
     """
-    passing = flag != "--workdir"
+    passing = wait or flag != "--workdir"
     path = folder / (_PASSING if passing else LOCK_FILE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _open_locked(path, flag)
+        file = _open_locked(path, flag, wait)
     except OSError as error:
         raise UserError(
             f"{flag} {folder} cannot be written ({error.strerror}): choose another folder"
@@ -46,7 +47,7 @@ def held(folder: Path, *, flag: str = "--workdir") -> Iterator[None]:
                     path.unlink()
 
 
-def _open_locked(path: Path, flag: str) -> TextIO:
+def _open_locked(path: Path, flag: str, wait: bool) -> TextIO:
     """The lock's file, opened and locked, with this process's number in it.
 
     Raises UserError where another process holds the lock, OSError where the file cannot be opened.
@@ -54,7 +55,7 @@ def _open_locked(path: Path, flag: str) -> TextIO:
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (open as long as it is held)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             with file:
                 file.seek(0)

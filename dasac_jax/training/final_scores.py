@@ -20,7 +20,13 @@ from dasac_jax.method import state as states
 from dasac_jax.reporting import metrics_log, summary
 from dasac_jax.reporting.label_pictures import colourise, panel
 from dasac_jax.runtime import data_parallel, processes
-from dasac_jax.training import from_config, initial_state, lists_record, stages
+from dasac_jax.training import (
+    from_config,
+    initial_state,
+    lists_record,
+    stages,
+    target_shares,
+)
 from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +82,7 @@ def _score(run: Run, reached: dict[str, int]) -> None:
             rows[name] = summarise(counts, run.config.left_out)
     else:
         _LOG.info("nothing is scored: %s has no list of labelled images", run.config.data.lists)
+    shares = target_shares.measure(run) if {"baseline", "adapt"} <= reached.keys() else None
     if not processes.is_first():
         return
     facts = {
@@ -95,6 +102,7 @@ def _score(run: Run, reached: dict[str, int]) -> None:
     summary.write(
         run.folder, rows, run.classes,
         ignore=run.config.left_out, picture=_picture(kept, run.classes), facts=facts,
+        shares=shares,
     )  # fmt: skip
 
 
@@ -124,7 +132,8 @@ def _networks(run: Run, reached: dict[str, int]):
 
 
 def _handed_on(run: Run, stage: str) -> states.TrainState:
-    state, _ = stages.shared_state(run, stage, partial(initial_state.handed_on, stage=stage))
+    handed_on = partial(initial_state.handed_on, stage=stage)
+    state, _ = initial_state.shared_state(run, stage, handed_on)
     return state
 
 

@@ -87,6 +87,7 @@ def adapt_step(
         optimiser=_optimiser(config, "adapt", total_steps),
         steps_per_epoch=steps_per_epoch,
         axis_name=data_parallel.AXIS,
+        tell_signs=True,
         **{field.name: adapt[field.name] for field in dataclasses.fields(Settings)},
     )
     make_views = partial(

@@ -16,6 +16,7 @@ since drawing the weights of a large network takes half a minute to compile.
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,22 @@ from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.method.state import TrainState
 from dasac_jax.models import NEW_LAYERS, matching
+from dasac_jax.runtime import processes
+from dasac_jax.training import from_config
 from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)
 
 Facts = dict[str, Any]
 Fresh = Callable[[], TrainState]
+
+
+def shared_state(
+    run: Run, stage: str, begin: Callable[[Run, Fresh], tuple[TrainState, Facts]]
+) -> tuple[TrainState, Facts]:
+    """What `begin` reads on the first of several processes, the same on all: state and metadata."""
+    fresh = partial(from_config.create_state, run.config, stage)
+    return processes.state_from_first(partial(begin, run, fresh), partial(jax.eval_shape, fresh))
 
 
 def of_baseline(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:

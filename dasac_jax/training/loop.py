@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dasac_jax.errors import UserError
+from dasac_jax.method import signs
 from dasac_jax.method.state import TrainState
 from dasac_jax.reporting.recorder import Recorder
 from dasac_jax.runtime import data_parallel, logs, processes, stop_requests
@@ -41,7 +42,8 @@ class Plan:
 
     network: what its checkpoints say of the network that they hold. first_epoch counts the epochs
     of earlier stages. watched names arrays (C,) of the state that are recorded with the losses.
-    validate: None for no validation.
+    validate: None for no validation. watch: called with the steps done where a validation would be,
+    its numbers being recorded.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Plan:
     intervals: Intervals
     validate: Validate | None
     watched: tuple[str, ...] = ()
+    watch: Callable[[int], None] | None = None
 
 
 def train(
@@ -162,7 +165,7 @@ class _Bookkeeper:
             means = self._means(done)
             watched = {key: data_parallel.first(getattr(state, key)) for key in plan.watched}
             values = means | watched
-        self._show(done, means and means | {"data_wait": self._share_waited()})
+        self._show(done, means and _shown(means) | {"data_wait": self._share_waited()})
         snapshot = self._snapshot(state, done) if save else None
         if plan.validate and interval:
             found = self._validate(state, done)
@@ -171,12 +174,14 @@ class _Bookkeeper:
             pictures = found.pictures
         if values:
             self._recorder.add(done, values, pictures)
+        if plan.watch and interval:
+            plan.watch(done)
         if log:
             self.metrics.clear()
         if save:
             self._save(snapshot, score)
 
-    def _means(self, done: int) -> dict[str, float]:
+    def _means(self, done: int) -> dict[str, float | np.ndarray]:
         means, skipped = self.metrics.means()
         if not skipped:
             return means
@@ -232,3 +237,8 @@ class _Bookkeeper:
             "epoch": plan.first_epoch + int(snapshot.step) // plan.steps_per_epoch,
             "first_epoch": plan.first_epoch,
         }
+
+
+def _shown(means: Mapping[str, Any]) -> dict[str, float]:
+    """What a log line shows of a step's metrics: the signs are in metrics.jsonl alone."""
+    return {name: value for name, value in means.items() if name not in signs.NAMES}

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -21,10 +20,16 @@ from dasac_jax.errors import UserError
 from dasac_jax.evaluation import scoring
 from dasac_jax.image import views
 from dasac_jax.method import microbatches
-from dasac_jax.method import state as states
 from dasac_jax.reporting.recorder import Recorder
 from dasac_jax.runtime import data_parallel, logs, processes
-from dasac_jax.training import from_config, initial_state, label_check, loop, validation
+from dasac_jax.training import (
+    from_config,
+    initial_state,
+    label_check,
+    loop,
+    target_shares,
+    validation,
+)
 from dasac_jax.training.workdir import Run
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +62,7 @@ def run_baseline(run: Run) -> None:
     """
     if not models.has_batch_norm(run.config.arch):
         _LOG.info("baseline: %s has no batch norm to adapt: source alone", run.config.arch)
-    state, progress = shared_state(run, "baseline", initial_state.of_baseline)
+    state, progress = initial_state.shared_state(run, "baseline", initial_state.of_baseline)
     make_step = partial(from_config.baseline_step, run.config)
     _train(run, "baseline", state, progress, make_step, weights=None)
 
@@ -69,7 +74,7 @@ def run_weights(run: Run) -> None:
     pairs = run.open("target_train")
     class_names = [entry.name for entry in run.classes]
     handed_on = partial(initial_state.handed_on, stage="baseline")
-    state, _ = shared_state(run, "baseline", handed_on)
+    state, _ = initial_state.shared_state(run, "baseline", handed_on)
     counted = scoring.class_counts(
         scoring.predictor(from_config.create_model(run.config)), state.student, pairs,
         len(class_names), batch=run.config.validation_batch,
@@ -88,20 +93,12 @@ def run_weights(run: Run) -> None:
 
 def run_adapt(run: Run) -> None:
     """Adaptation with a momentum teacher and augmentation consistency (SAC)."""
-    state, progress = shared_state(run, "adapt", initial_state.of_adapt)
+    state, progress = initial_state.shared_state(run, "adapt", initial_state.of_adapt)
     weights = _weights(run)
     if weights is None:
         _LOG.warning("there is no %s: target images are drawn uniformly", run.weights_file)
     make_step = partial(from_config.adapt_step, run.config, run.steps_per_epoch("adapt"))
     _train(run, "adapt", state, progress, make_step, weights)
-
-
-def shared_state(
-    run: Run, stage: str, begin: Callable[[Run, initial_state.Fresh], tuple[Any, dict[str, Any]]]
-) -> tuple[states.TrainState, dict[str, Any]]:
-    """What `begin` reads on the first of several processes, the same on all: state and metadata."""
-    fresh = partial(from_config.create_state, run.config, stage)
-    return processes.state_from_first(partial(begin, run, fresh), partial(jax.eval_shape, fresh))
 
 
 def _weights(run: Run) -> np.ndarray | None:
@@ -181,6 +178,7 @@ def _train(run, stage, state, progress, make_step, weights) -> None:
         intervals=loop.Intervals(**{name: config[name] for name in names}),
         validate=_validation(run, stage) if config.data.selection_images else None,
         watched=("class_prior",) if stage == "adapt" else (),
+        watch=_watch(run, stage, config.validate_every_epochs * steps_per_epoch),
     )
     # A run that was stopped right behind its last step has yet to log and validate it.
     pending = bool(progress.get("pending"))
@@ -206,3 +204,10 @@ def _validation(run: Run, stage: str) -> validation.Validate:
         return validation.of_baseline(run, model)
     settings = from_config.target_view_settings(run.config)
     return validation.of_adapt(run, model, partial(views.target_views, **settings))
+
+
+def _watch(run: Run, stage: str, interval: int) -> Callable[[int], None] | None:
+    """What looks at the numbers that the adaptation records, on the process that records them."""
+    if stage != "adapt" or not processes.is_first():
+        return None
+    return target_shares.watcher(run, interval)

@@ -40,10 +40,11 @@ class StepMetrics:
         """What a checkpoint has to say of the steps that are not logged yet, for JSON."""
         return {"unlogged_steps": self._fetched(), "skipped_in_row": self._skipped_before}
 
-    def means(self) -> tuple[dict[str, float], int]:
+    def means(self) -> tuple[dict[str, float | np.ndarray], int]:
         """Means over the steps that were not skipped (nan if all were), and the number skipped.
 
-        Waits for the device. Raises UserError where too many in a row were skipped.
+        Where all were, metrics (C,) are left out. Waits for the device. Raises UserError where too
+        many in a row were skipped.
         """
         entries = self._fetched()
         row = self._skipped_before
@@ -52,9 +53,9 @@ class StepMetrics:
             if len(row) >= self._most_skipped:
                 raise UserError(_too_many(self._name, row))
         values = [entry["values"] for entry in entries if "skipped" not in entry]
-        means = dict.fromkeys(entries[0]["values"], math.nan)
-        if values:
-            means = {key: float(np.mean([v[key] for v in values])) for key in means}
+        if not values:
+            return dict.fromkeys(entries[0]["values"], math.nan), len(entries)
+        means = {key: _mean([v[key] for v in values]) for key in values[0]}
         return means, len(entries) - len(values)
 
     def clear(self) -> None:
@@ -70,12 +71,19 @@ class StepMetrics:
         return self._entries
 
 
+def _mean(values: Sequence[float | list[float]]) -> float | np.ndarray:
+    mean = np.mean(values, axis=0)
+    return mean if mean.ndim else float(mean)
+
+
 def _entry(step: int, metrics: dict[str, jax.Array], names: Sequence[str]) -> Entry:
     """A step in JSON's terms; a skipped one says why, and what it read."""
-    numbers = {key: float(data_parallel.first(value)) for key, value in metrics.items()}
+    values = {key: data_parallel.first(value) for key, value in metrics.items()}
+    numbers = {key: float(x) for key, x in values.items() if x.ndim == 0}
     skipped = numbers.pop("skipped")
+    by_class = {key: x.reshape(-1).tolist() for key, x in values.items() if x.ndim}
     # JSON knows no nan, and no mean takes account of a skipped step.
-    entry = {"step": step, "values": dict.fromkeys(numbers) if skipped else numbers}
+    entry = {"step": step, "values": dict.fromkeys(numbers) if skipped else numbers | by_class}
     if skipped:
         bad = [f"{key} is {x}" for key, x in numbers.items() if not math.isfinite(x)]
         entry |= {"skipped": bad[0] if bad else "a gradient is not finite", "names": list(names)}

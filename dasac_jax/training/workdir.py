@@ -16,7 +16,15 @@ from dasac_jax.data.labels import Class
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.data.preparation import train_ids
 from dasac_jax.errors import UserError
-from dasac_jax.files import BEST, CONFIG_FILE, DATA, NEWEST, WEIGHTS_FILE, replacing
+from dasac_jax.files import (
+    BEST,
+    CONFIG_FILE,
+    DATA,
+    NEWEST,
+    WEIGHTS_FILE,
+    replacing,
+    seed_folders,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -124,14 +132,24 @@ def open_run(config: ConfigDict, folder: Path) -> Run:
     folder or file that the stages need and is missing.
     """
     config = config.copy_and_resolve_references()
-    path = folder / CONFIG_FILE
-    if path.exists():
-        _compare(path, _stored_form(config))
+    check_same(config, folder)
+    if seeds := [x for x, y in seed_folders(folder).items() if (y / CONFIG_FILE).exists()]:
+        raise UserError(
+            f"--workdir {folder} holds a run of several seeds, {', '.join(map(str, seeds))}: give "
+            "--seeds to go on with it, or choose another --workdir"
+        )
     run = Run(_with_data_root(config, folder), folder)
     missing = _missing(run)
     if missing:
         raise UserError("missing:\n  " + "\n  ".join(missing))
     return run
+
+
+def check_same(config: ConfigDict, folder: Path) -> None:
+    """Raise UserError where a folder holds a run of another configuration."""
+    path = folder / CONFIG_FILE
+    if path.exists():
+        _compare(path, _stored_form(config))
 
 
 def claim(run: Run, config: ConfigDict) -> None:

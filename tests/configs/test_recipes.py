@@ -45,7 +45,7 @@ def load(name):
 
 def test_every_published_recipe_is_there():
     transformers = {f"{source}_dinov2_{size}" for source in ("gta", "synthia") for size in "bl"}
-    own = {"demo", "custom_example", "custom_dinov2_s"}
+    own = {"demo", "custom_example", "custom_dinov2_s", "camvid_dusk", "camvid_dusk_r101"}
     assert set(PUBLISHED) | transformers | own == set(NAMES)
 
 

@@ -140,6 +140,9 @@ def test_no_checkpoint(tmp_path, run):
     (run / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         trained_network.open_checkpoint(run)
+    (tmp_path / "seeds" / "seed3").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"for each of the seeds 3: give one .*seeds/seed3"):
+        trained_network.open_checkpoint(tmp_path / "seeds")
 
 
 def test_foreign_facts(tmp_path, save):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ LINES = [
     line(
         "adapt", 100, loss_source=1.0, loss_target=0.25, labelled=0.6, selection_miou=0.5,
         class_prior=[0.4, 0.2, 0.02], thresholds=[0.7, None, 0.3], teacher_distance=3.0,
+        share_teacher=[0.5, 0.3, 0.2], agreement_views=0.9, agreement_student=0.8, at_floor=0.1,
     ),
 ]  # fmt: skip
 
@@ -70,6 +72,15 @@ def test_a_class_keeps_its_colour_and_leaves_out_what_is_missing(drawn):
     shown = pixels(training_curves.draw(thresholds, CLASSES)["thresholds"])
     # Of the class without a threshold only the legend's short line is left.
     assert count(shown, sidewalk) < count(shown, road) / 3
+
+
+def test_a_class_that_vanished_is_drawn_at_the_bottom():
+    lines = [line("adapt", step, share_teacher=[0.9, 0.1, 0.0]) for step in (50, 100)]
+    assert "building 0.01" in training_curves.describe(lines, "share_teacher", CLASSES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown = pixels(training_curves.draw(lines, CLASSES)["share_teacher"])
+    assert count(shown, (70, 70, 70)) > 300
 
 
 @pytest.mark.parametrize("name", training_curves.TITLES)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -84,3 +85,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     refused = pytest.raises(UserError, match=r"cannot be written .*choose another")
     with refused, lock.held(tmp_path / "file" / "run"):
         pass
+
+
+def test_who_may_wait_has_its_turn_when_the_folder_is_free(tmp_path):
+    order, asks = [], threading.Event()
+
+    def work():
+        asks.set()
+        with lock.held(tmp_path, wait=True):
+            order.append("second")
+
+    with lock.held(tmp_path, wait=True):
+        thread = threading.Thread(target=work)
+        thread.start()
+        asks.wait()
+        with (
+            pytest.raises(UserError, match="in use by process"),
+            lock.held(tmp_path, flag="--root"),
+        ):
+            pass
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert list(tmp_path.iterdir()) == []

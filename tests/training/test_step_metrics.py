@@ -41,6 +41,22 @@ def test_skipped_steps_are_left_out():
     assert math.isnan(means["loss"]) and skipped == 1
 
 
+def test_numbers_by_class_have_means_by_class():
+    metrics = StepMetrics("adapt", 3, {})
+    for step, shares in enumerate(([0.25, 0.75], [math.nan, math.nan], [0.5, 0.5]), start=1):
+        skipped = math.isnan(shares[0])
+        values = {"loss": jnp.float32(1), "skipped": jnp.float32(skipped)}
+        # One row, as the first of several devices has it.
+        metrics.add(step, values | {"share": jnp.array([shares], jnp.float32)}, ["1.png"])
+        metrics = through_json(metrics)
+    means, skipped = metrics.means()
+    assert skipped == 1 and means["loss"] == 1 and means["share"].tolist() == [0.375, 0.625]
+    metrics.clear()
+    metrics.add(4, values | {"skipped": jnp.float32(1), "share": jnp.zeros((1, 2))}, ["1.png"])
+    means, _ = metrics.means()  # with no step left there is no number for any class
+    assert set(means) == {"loss"} and math.isnan(means["loss"])
+
+
 @pytest.mark.parametrize("cleared", [(), (1,), (2,), (1, 2)])
 @pytest.mark.parametrize("restarted", [False, True])
 def test_skipped_in_a_row_are_counted_over_log_lines_and_restarts(cleared, restarted):

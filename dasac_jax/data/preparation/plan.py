@@ -44,14 +44,14 @@ class Original:
 class Plan:
     """What is to be prepared: `originals`, sorted.
 
-    kind: how the label files are stored. label_size: (h, w) that labels are resized to which differ
-    in size from their image; None where this is an error. notes: what else was found, in words.
-    palettes: of the label files that have been read.
+    kind: how the label files are stored, None where none is converted. label_size: (h, w) that
+    labels are resized to which differ in size from their image; None where this is an error. notes:
+    what else was found, in words. palettes: of the label files that have been read.
     """
 
     name: str
     originals: tuple[Original, ...]
-    kind: Kind
+    kind: Kind | None
     label_size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     palettes: Palettes = field(default_factory=Palettes, compare=False, repr=False)

@@ -76,8 +76,8 @@ def main(
 def _parse(arguments: Sequence[str] | None, further: Sequence[Command]) -> argparse.Namespace:
     parser = Parser(
         prog="prepare_data.py",
-        description="Prepare Cityscapes, GTA5, SYNTHIA or data of your own (own) for training, or "
-        "check what is prepared.",
+        description="Prepare Cityscapes, GTA5, SYNTHIA, CamVid or data of your own (own) for "
+        "training, or check what is prepared.",
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     for name, source in _SOURCES.items():
