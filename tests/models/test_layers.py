@@ -115,8 +115,10 @@ def test_a_norm_with_running_statistics_is_part_of_its_convolution(conv):
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 9, 11, 6)).astype(np.float32)
     together, apart = Normed(conv, True), Normed(conv, False)
-    variables = jax.eval_shape(together.init, jax.random.key(0), x, True)
-    fresh = jax.eval_shape(apart.init, jax.random.key(0), x, False)
+    variables, fresh = (
+        jax.eval_shape(partial(model.init, use_running=running), jax.random.key(0), x)
+        for model, running in ((together, True), (apart, False))
+    )
     assert variables == fresh
     variables = jax.tree.map(lambda v: np.float32(0.5 + random.random(v.shape)), variables)
 
@@ -156,16 +158,15 @@ class TestDropout:
         head = VGGHead(num_classes=3, width=32)
         images = np.random.default_rng(0).normal(size=(4, 2, 3, 5)).astype(np.float32)
         keys = jax.random.split(jax.random.key(7), 4)
-        shapes = jax.eval_shape(head.init, jax.random.key(0), images, True, None)
+        begin = partial(head.init, use_running=True, dropout_keys=None)
+        shapes = jax.eval_shape(begin, jax.random.key(0), images)
         rng = np.random.default_rng(2)  # JAX's own numbers take longer to compile
         variables = jax.tree.map(lambda v: np.float32(rng.uniform(0, 0.1, v.shape)), shapes)
-        apply = jax.jit(partial(head.apply, variables, use_running=True))
-        whole = apply(images, dropout_keys=keys)
-        parts = [
-            apply(images[half], dropout_keys=keys[half]) for half in (slice(0, 2), slice(2, 4))
-        ]
+        apply = jax.jit(lambda images, keys: head.apply(variables, images, True, keys))
+        whole = apply(images, keys)
+        parts = [apply(images[half], keys[half]) for half in (slice(0, 2), slice(2, 4))]
         np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
-        assert np.abs(apply(images, dropout_keys=None) - whole).max() > 1e-3
+        assert np.abs(apply(images, None) - whole).max() > 1e-3
 
     def test_drops_whole_channels_and_scales_the_others(self):
         keys = jax.random.split(jax.random.key(1), 64)
