@@ -6,15 +6,18 @@ so that a path below `encoder/` reads like a key of the published files. The hea
 VFM-UDA (Englert et al., 2024): two transposed convolutions, then a 3×3 and a 1×1 convolution.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from dasac_jax.errors import UserError
 from dasac_jax.models import dinov2_onnx
+from dasac_jax.models.anew import computed_anew
 from dasac_jax.models.attention import attention
 from dasac_jax.models.gelu import gelu
 from dasac_jax.models.layers import Conv, computed_once, parameter, torch_default, uniform_fan_in
@@ -48,10 +51,47 @@ class Linear(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, before: Callable[..., jax.Array] | None = None, *given: jax.Array
+    ) -> jax.Array:
+        """before: a cheap function of x and of `given` that the product is taken of instead of x.
+
+        Its result is computed again for the gradient instead of being kept.
+        """
         kernel = parameter(self, "kernel", _normal_002, (x.shape[-1], self.features))
         bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        if before is None:
+            return x.astype(self.dtype) @ kernel + bias
+        return computed_anew(_Product(before, self.dtype), x, kernel, bias, *given)
+
+
+class _Product(NamedTuple):
+    """A linear layer behind a function, comparable, so that equal blocks are traced once."""
+
+    before: Callable[..., jax.Array]
+    dtype: Any
+
+    def __call__(self, x, kernel, bias, *given):
+        return self.before(x, *given).astype(self.dtype) @ kernel + bias
+
+
+class Norm(nn.Module):
+    """The weights of a layer norm, for `normalised`: (features,) and (features,) float32."""
+
+    @nn.compact
+    def __call__(self, features: int) -> tuple[jax.Array, jax.Array]:
+        scale = parameter(self, "scale", nn.initializers.ones, (features,))
+        return scale, parameter(self, "bias", nn.initializers.zeros, (features,))
+
+
+def normalised(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Layer norm of the last axis: (…, D) → (…, D) float32."""
+    x = x.astype(jnp.float32)
+    # The variance as the mean square of differences: that of squares minus means loses digits.
+    x -= x.mean(-1, keepdims=True)
+    variance = jnp.square(x).mean(-1, keepdims=True)
+    return x * (lax.rsqrt(variance + _EPSILON) * scale) + bias
 
 
 class Attention(nn.Module):
@@ -61,10 +101,11 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, norm: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """norm: the weights of the layer norm that comes first."""
         batch, tokens, width = x.shape
         # Queries, keys and values come out of one product, in this order.
-        qkv = Linear(3 * width, self.dtype, name="qkv")(x)
+        qkv = Linear(3 * width, self.dtype, name="qkv")(x, normalised, *norm)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
         out = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return Linear(width, self.dtype, name="proj")(out.reshape(batch, tokens, width))
@@ -76,9 +117,10 @@ class MLP(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = Linear(4 * x.shape[-1], self.dtype, name="fc1")(x)
-        return Linear(x.shape[-1], self.dtype, name="fc2")(gelu(hidden))
+    def __call__(self, x: jax.Array, norm: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """norm: the weights of the layer norm that comes first."""
+        hidden = Linear(4 * x.shape[-1], self.dtype, name="fc1")(x, normalised, *norm)
+        return Linear(x.shape[-1], self.dtype, name="fc2")(hidden, gelu)
 
 
 class LayerScale(nn.Module):
@@ -100,11 +142,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = _norm(self.dtype, "norm1")(x)
-        y = Attention(self.heads, self.dtype, name="attn")(y)
+        norm = Norm(name="norm1")(x.shape[-1])
+        y = Attention(self.heads, self.dtype, name="attn")(x, norm)
         x = _kept(x + LayerScale(name="ls1")(y))
-        y = _norm(self.dtype, "norm2")(x)
-        y = MLP(self.dtype, name="mlp")(y)
+        y = MLP(self.dtype, name="mlp")(x, Norm(name="norm2")(x.shape[-1]))
         return _kept(x + LayerScale(name="ls2")(y))
 
 
