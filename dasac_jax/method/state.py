@@ -34,9 +34,7 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def drawn(
-    model: nn.Module, seed: int, given: dict[str, jax.Array] | None = None
-) -> dict[str, Any]:
+def drawn(model: nn.Module, seed: int, given: dict[str, jax.Array] | None = None) -> dict[str, Any]:
     """The network's own initialisation: {"params", "batch_stats"}, the latter where it has any.
 
     given: {path such as params/layer1/conv1/kernel: array} of what is known already. Only the rest
