@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dasac_jax.checkpoints import store
 from dasac_jax.method import optim
@@ -42,5 +43,8 @@ def converted(stage, epoch):
     return {"stage": stage, "epoch": epoch, "best_score": 0.6, "origin": {"kind": "any"}}
 
 
-def fresh():
-    return state_of(-1.0)
+def fresh(given=None):
+    """A state of -1 everywhere but in the student's weights that are given, by path."""
+    state = state_of(-1.0)
+    student = flatten_dict(state.student, sep="/") | (given or {})
+    return state.replace(**unflatten_dict(student, sep="/"))

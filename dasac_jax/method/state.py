@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dasac_jax.method.settings import Settings
 
@@ -33,6 +34,24 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+def drawn(model: nn.Module, seed: int, given: dict[str, jax.Array] | None = None) -> dict[str, Any]:
+    """The network's own initialisation: {"params", "batch_stats"}, the latter where it has any.
+
+    given: {path such as params/layer1/conv1/kernel: array} of what is known already. Only the rest
+    is drawn, with the same numbers as without it.
+    """
+    given = given or {}
+    images = jnp.zeros((1, 64, 64, 3))  # parameters do not depend on the image size
+
+    def draw(key):
+        own = flatten_dict(model.init(key, images), sep="/")
+        return {path: leaf for path, leaf in own.items() if path not in given}
+
+    # XLA leaves out what does not lead to a result: the forward pass, and what is given.
+    missing = jax.jit(draw)(jax.random.key(seed))
+    return unflatten_dict(missing | given, sep="/")
+
+
 def create(
     model: nn.Module,
     optimiser: optax.GradientTransformation,
@@ -47,8 +66,7 @@ def create(
     initialisation, drawn from `seed`.
     """
     if variables is None:
-        images = jnp.zeros((1, 64, 64, 3))  # parameters do not depend on the image size
-        variables = jax.jit(model.init)(jax.random.key(seed), images)
+        variables = drawn(model, seed)
     # Copies: the step donates the state, and no buffer can be donated twice.
     # A network without batch norm has no statistics.
     variables = {name: variables.get(name, {}) for name in ("params", "batch_stats")}

@@ -1,6 +1,7 @@
 """Attention between all tokens of an image, in the way that is best on each device."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     # For a GPU elsewhere cuDNN cannot be taken: JAX asks the library here which version it is.
     here = platform() == jax.default_backend() == "gpu"
     if here and query.dtype in (jnp.bfloat16, jnp.float16):
-        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+        return _by_cudnn(query, key, value)
     if query.dtype == jnp.float16:
         # JAX asks XLA for a product of float16 that its CPUs do not have.
         query, key, value = (x.astype(jnp.float32) for x in (query, key, value))
@@ -33,6 +34,20 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     if 4 * batch * heads * tokens**2 <= _MOST_BYTES:
         return jax.nn.dot_product_attention(query, key, value)
     return _one_after_another(query, key, value)
+
+
+def _by_cudnn(query, key, value):
+    # JAX refuses odd numbers of tokens where there is a gradient. It means to do so only where a
+    # bias is added to the scores, but takes its stand-in for "no bias" for one. With a class token
+    # the number is odd mostly: so one token more, which nothing looks at.
+    batch, tokens, *_ = query.shape
+    attend = partial(jax.nn.dot_product_attention, implementation="cudnn")
+    if tokens % 2 == 0:
+        return attend(query, key, value)
+    padded = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value))
+    lengths = jnp.full(batch, tokens, jnp.int32)
+    out = attend(*padded, query_seq_lengths=lengths, key_value_seq_lengths=lengths)
+    return out[:, :tokens]
 
 
 def _one_after_another(query, key, value):

@@ -15,9 +15,11 @@ import jax.numpy as jnp
 
 from dasac_jax.errors import UserError
 from dasac_jax.models import dinov2_onnx
+from dasac_jax.models.anew import computed_anew
 from dasac_jax.models.attention import attention
 from dasac_jax.models.gelu import gelu
 from dasac_jax.models.layers import Conv, computed_once, parameter, torch_default, uniform_fan_in
+from dasac_jax.models.linear import EPSILON, Linear, Norm, normal_002, normalised
 from dasac_jax.models.onnx_graph import Graph
 from dasac_jax.models.positions import resized_positions
 
@@ -26,10 +28,6 @@ PATCH = 14
 
 POSITIONS = 37
 """Patches of a side at 518 pixels, the size that the published weights are made for."""
-
-_EPSILON = 1e-6
-# As transformers draws weights; the published ones take the place of these numbers.
-_normal_002 = nn.initializers.truncated_normal(0.02)
 
 
 @jax.custom_vjp
@@ -41,19 +39,6 @@ def _kept(x: jax.Array) -> jax.Array:
 _kept.defvjp(lambda x: (computed_once(x), None), lambda _, upstream: (computed_once(upstream),))
 
 
-class Linear(nn.Module):
-    """(…, in) → (…, features), with bias."""
-
-    features: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = parameter(self, "kernel", _normal_002, (x.shape[-1], self.features))
-        bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
-
-
 class Attention(nn.Module):
     """Every token looks at all tokens of its image: (B, N, D) → (B, N, D)."""
 
@@ -61,10 +46,11 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, norm: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """norm: the weights of the layer norm that comes first."""
         batch, tokens, width = x.shape
         # Queries, keys and values come out of one product, in this order.
-        qkv = Linear(3 * width, self.dtype, name="qkv")(x)
+        qkv = Linear(3 * width, self.dtype, name="qkv")(x, normalised, *norm)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
         out = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return Linear(width, self.dtype, name="proj")(out.reshape(batch, tokens, width))
@@ -76,9 +62,10 @@ class MLP(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = Linear(4 * x.shape[-1], self.dtype, name="fc1")(x)
-        return Linear(x.shape[-1], self.dtype, name="fc2")(gelu(hidden))
+    def __call__(self, x: jax.Array, norm: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """norm: the weights of the layer norm that comes first."""
+        hidden = Linear(4 * x.shape[-1], self.dtype, name="fc1")(x, normalised, *norm)
+        return Linear(x.shape[-1], self.dtype, name="fc2")(hidden, gelu)
 
 
 class LayerScale(nn.Module):
@@ -100,11 +87,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = _norm(self.dtype, "norm1")(x)
-        y = Attention(self.heads, self.dtype, name="attn")(y)
+        norm = Norm(name="norm1")(x.shape[-1])
+        y = Attention(self.heads, self.dtype, name="attn")(x, norm)
         x = _kept(x + LayerScale(name="ls1")(y))
-        y = _norm(self.dtype, "norm2")(x)
-        y = MLP(self.dtype, name="mlp")(y)
+        y = MLP(self.dtype, name="mlp")(x, Norm(name="norm2")(x.shape[-1]))
         return _kept(x + LayerScale(name="ls2")(y))
 
 
@@ -150,7 +136,7 @@ class Encoder(nn.Module):
             )
         x = self._embedded(images)
         x = Blocks(self.depth, self.heads, self.dtype, self.remat, name="blocks")(x)
-        x = _norm(jnp.float32, "norm")(x)
+        x = computed_anew(normalised, x, *Norm(name="norm")(self.width))
         return x[:, 1:].reshape(len(x), height // PATCH, width // PATCH, -1), x[:, 0]
 
     def _embedded(self, images: jax.Array) -> jax.Array:
@@ -158,10 +144,10 @@ class Encoder(nn.Module):
         batch, height, width, _ = images.shape
         patches = Patches(self.width, self.dtype, name="patch_embed")(images)
         own = partial(parameter, self)
-        first = own("cls_token", _normal_002, (1, 1, self.width))
+        first = own("cls_token", normal_002, (1, 1, self.width))
         # Only DINOv2's own training uses it; it is kept for writing the files again.
         own("mask_token", nn.initializers.zeros, (1, self.width))
-        positions = own("pos_embed", _normal_002, (1, 1 + POSITIONS**2, self.width))
+        positions = own("pos_embed", normal_002, (1, 1 + POSITIONS**2, self.width))
         grid = positions[0, 1:].reshape(POSITIONS, POSITIONS, self.width)
         grid = resized_positions(grid, (height // PATCH, width // PATCH))
         patches = patches.astype(jnp.float32) + grid.reshape(-1, self.width)
@@ -178,7 +164,7 @@ class Patches(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         batch, height, width, channels = images.shape
-        kernel = parameter(self, "kernel", _normal_002, (PATCH, PATCH, channels, self.features))
+        kernel = parameter(self, "kernel", normal_002, (PATCH, PATCH, channels, self.features))
         bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
         # Patches do not overlap, so that the convolution is one matrix product.
         x = images.reshape(batch, height // PATCH, PATCH, width // PATCH, PATCH, channels)
@@ -214,12 +200,13 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        x = _norm(self.dtype, "norm1")(Doubled(width // 2, self.dtype, name="up1")(x))
-        x = Doubled(width // 4, self.dtype, name="up2")(gelu(x))
-        x = _norm(self.dtype, "norm2")(x)
+        x = Doubled(width // 2, self.dtype, name="up1")(x)
+        x = gelu(computed_anew(normalised, x, *Norm(name="norm1")(width // 2)).astype(self.dtype))
+        x = Doubled(width // 4, self.dtype, name="up2")(x)
+        x = computed_anew(normalised, x, *Norm(name="norm2")(width // 4))
         conv = partial(Conv, dtype=self.dtype)
         x = conv(width // 4, 3, kernel_init=torch_default, name="conv")(x)
-        x = _norm(self.dtype, "norm3")(x)
+        x = computed_anew(normalised, x, *Norm(name="norm3")(width // 4))
         last = conv(self.num_classes, 1, kernel_init=nn.initializers.normal(0.1), name="out")
         return last(x).astype(jnp.float32)
 
@@ -261,10 +248,10 @@ class DINOv2Segmenter(nn.Module):
         images, grid = dinov2_onnx.resized_to_patches(graph, images, PATCH)
         x = dinov2_onnx.embedded(graph, images, grid, "encoder", patch=PATCH, positions=POSITIONS)
         for i in range(self.depth):
-            x = dinov2_onnx.block(graph, x, f"encoder/blocks/{i}", self.heads, _EPSILON)
-        x = dinov2_onnx.norm(graph, x, "encoder/norm", _EPSILON)
+            x = dinov2_onnx.block(graph, x, f"encoder/blocks/{i}", self.heads, EPSILON)
+        x = dinov2_onnx.norm(graph, x, "encoder/norm", EPSILON)
         x = dinov2_onnx.patches_alone(graph, x, "encoder")
-        return dinov2_onnx.head(graph, x, grid, "head", _EPSILON)
+        return dinov2_onnx.head(graph, x, grid, "head", EPSILON)
 
 
 def patches_of(side: int) -> int:
@@ -287,8 +274,3 @@ def resized_to_patches(images: jax.Array) -> jax.Array:
     if size == (height, width):
         return images
     return jax.image.resize(images, (batch, *size, channels), "linear", antialias=False)
-
-
-def _norm(dtype: Any, name: str) -> nn.LayerNorm:
-    # The variance as the mean square of differences: that of squares minus means loses digits.
-    return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, dtype=dtype, name=name)

@@ -35,13 +35,17 @@ def create_model(config: ConfigDict, stage: str | None = None) -> nn.Module:
     return models.create_model(config.arch, num_classes, dtype, **options[stage])
 
 
-def create_state(config: ConfigDict, stage: str) -> states.TrainState:
-    """A state at step 0 with fresh weights."""
+def create_state(
+    config: ConfigDict, stage: str, given: dict[str, jax.Array] | None = None
+) -> states.TrainState:
+    """A state at step 0 with fresh weights, but those that are given (see `state.drawn`)."""
+    model = create_model(config)
     return states.create(
-        create_model(config),
+        model,
         _optimiser(config, stage),
         seed=config.seed,
         beta=config.adapt.beta,
+        variables=states.drawn(model, config.seed, given),
     )
 
 

@@ -10,7 +10,8 @@ With the state come metadata: `first_epoch` (epochs that earlier stages have tra
 in resumes from it.
 
 `fresh` is a function that makes a state at step 0. It is called only where its numbers are needed,
-since drawing the weights of a large network takes half a minute to compile.
+since drawing the weights of a large network takes half a minute to compile. It takes weights that
+are given, {path: array}, and draws the others.
 """
 
 import logging
@@ -22,7 +23,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from dasac_jax.checkpoints import store
 from dasac_jax.data.labels import CLASSES
@@ -36,7 +37,7 @@ from dasac_jax.training.workdir import Run
 _LOG = logging.getLogger(__name__)
 
 Facts = dict[str, Any]
-Fresh = Callable[[], TrainState]
+Fresh = Callable[..., TrainState]
 
 
 def shared_state(
@@ -204,8 +205,7 @@ def _given(run: Run, fresh: Fresh) -> TrainState:
     whose = f" (of {facts['arch']})" if "arch" in facts else ""
     drawn = set(facts.get("drawn", ()))  # by the converter: the run's own seed shall decide
     _check_classes(run, facts, fresh)
-    state = fresh()
-    own = flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")
+    own = flatten_dict(jax.eval_shape(fresh).student, sep="/")
     stored = {name: arrays.get(name, {}) for name in ("params", "batch_stats")}
     given = {
         key: array
@@ -220,5 +220,4 @@ def _given(run: Run, fresh: Fresh) -> TrainState:
     for difference in matching.described(given, needed)[:1]:
         raise UserError(f"config.init: checkpoint {path}{whose} {difference}")
     matching.check_finite(Path(path), given)
-    filled = {key: np.asarray(given.get(key, leaf)) for key, leaf in own.items()}
-    return state.replace(**unflatten_dict(filled, sep="/"))
+    return fresh(given)

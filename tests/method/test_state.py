@@ -55,6 +55,15 @@ def test_own_initialisation_follows_the_seed(model):
     assert (np.asarray(kernels[0]) != np.asarray(kernels[1])).any()
 
 
+def test_given_weights_are_not_drawn(model):
+    whole = state.drawn(model, 5)
+    given = {"params/conv1/kernel": np.full((3, 3, 3, 3), 7, np.float32)}
+    found = state.drawn(model, 5, given)
+    assert (found["params"].pop("conv1")["kernel"] == 7).all()
+    del whole["params"]["conv1"]
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
+
+
 def test_dtypes(model, variables):
     run = state.create(model, optim.create(0.1), seed=2**32 - 1, variables=variables)
     tensors = run.student, run.teacher, run.class_prior, run.opt_state

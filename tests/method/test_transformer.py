@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
+from dasac_jax.checkpoints import store
 from dasac_jax.data import labels
 from dasac_jax.data.demo import render
 from dasac_jax.evaluation import metrics
@@ -130,28 +131,63 @@ def small():
     return model, [adapt_batch(source, (target,), rng, groups=2) for _ in range(3)]
 
 
-def trained(model, batches, devices):
-    """The metrics of every step and the last weights, on the first devices."""
+def compiled(model, devices, **options):
+    """The adaptation's step over the first devices, and the state before it."""
     optimiser = optim.create(1e-3, kind="adamw", warmup_steps=2, layer_decay=0.9)
-    run = begin(model, optimiser)
     mesh = Mesh(np.array(jax.local_devices()[:devices]), (data_parallel.AXIS,))
-    step = step_of("adapt", model, optimiser, axis_name=data_parallel.AXIS)
+    step = step_of("adapt", model, optimiser, axis_name=data_parallel.AXIS, **options)
     specs = (PartitionSpec(), PartitionSpec(data_parallel.AXIS))
     step = jax.shard_map(
         step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
     )
-    step = jax.jit(step, compiler_options=COMPILER)
+    return jax.jit(step, compiler_options=COMPILER), begin(model, optimiser)
+
+
+@pytest.fixture(scope="module")
+def alone(small):
+    """On one device."""
+    return compiled(small[0], 1)
+
+
+def trained(step, run, batches):
+    """The metrics of every step and the last state."""
     log = []
     for batch in batches:
         run, found = step(run, batch)
         log.append([float(value) for value in found.values()])
-    return np.array(log), jax.device_get(jax.tree.leaves(run.student))
+    return np.array(log), jax.device_get(run)
 
 
-def test_one_two_and_four_devices_train_alike(small):
-    losses, weights = trained(*small, 1)
+def assert_alike(ours, theirs):
+    """Metrics and the students' weights, up to rounding."""
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    weights = (jax.tree.leaves(run.student) for _, run in (ours, theirs))
+    for mine, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=2e-6)
+
+
+def test_one_two_and_four_devices_train_alike(small, alone):
+    """With four of them a group's views lie on two devices."""
+    model, batches = small
+    expected = trained(*alone, batches)
     for devices in (2, 4):
-        found, others = trained(*small, devices)
-        np.testing.assert_allclose(found, losses, rtol=1e-5)
-        for ours, theirs in zip(others, weights, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-6)
+        assert_alike(trained(*compiled(model, devices), batches), expected)
+
+
+def test_in_parts_and_computed_anew_it_trains_alike(small, alone):
+    model, batches = small
+    other = compiled(model.clone(remat=True), 1, accumulate=2)
+    assert_alike(trained(*other, batches), trained(*alone, batches))
+
+
+def test_it_resumes_with_the_same_bits(small, alone, tmp_path):
+    """AdamW's moments and the counts of its warm-up and schedule included."""
+    (_, batches), (step, run) = small, alone
+    _, expected = trained(step, run, batches)
+    _, interrupted = trained(step, run, batches[:1])
+    manager = store.open_manager(tmp_path)
+    store.save(manager, interrupted, metadata={})
+    store.finish(manager)
+    restored, _ = store.restore(tmp_path, jax.eval_shape(lambda: run))
+    _, resumed = trained(step, restored, batches[1:])
+    jax.tree.map(np.testing.assert_array_equal, resumed, expected)

@@ -74,6 +74,31 @@ def test_heads_one_after_another_give_the_same(monkeypatch, tokens, queries):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("tokens", [6, 7])
+def test_on_a_gpu_cudnn_gets_an_even_number_of_tokens(monkeypatch, tokens):
+    """JAX refuses the gradient of others."""
+    own, seen = jax.nn.dot_product_attention, []
+
+    def on_this_cpu(query, *rest, implementation=None, **lengths):
+        seen.append((query.shape[1], implementation))
+        return own(query, *rest, **lengths)
+
+    rng = np.random.default_rng(0)
+    qkv = jnp.asarray(rng.normal(size=(4, 2, tokens, 3, 8)), jnp.bfloat16)
+
+    def both(qkv):
+        out, pull_back = jax.vjp(lambda x: attention.attention(*x), qkv[:3])
+        return out, *pull_back(qkv[3])
+
+    expected = both(qkv)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", on_this_cpu)
+    for ours, theirs in zip(both(qkv), expected, strict=True):
+        ours, theirs = (x.astype(jnp.float32) for x in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, rtol=0.02, atol=0.02)
+    assert seen == [(tokens + tokens % 2, "cudnn")]
+
+
 def test_gelu_has_its_own_gradient():
     x = jnp.linspace(-5, 5, 41)
     ours = jax.vmap(jax.grad(gelu))(x)
@@ -96,4 +121,4 @@ def test_what_is_kept_for_the_gradient(remat):
         weights = sum(leaf.size for leaf in jax.tree.leaves(variables))
         return (sum(sizes) - weights) / tokens / width
 
-    assert kept(3) - kept(2) < (2 if remat else 30)
+    assert kept(3) - kept(2) < (2 if remat else 20)
