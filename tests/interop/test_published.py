@@ -17,7 +17,8 @@ from dasac_jax.models import ARCHITECTURES
 CONFIGS = Path(__file__).parents[2] / "configs"
 ALL_RECIPES = {path.stem for path in CONFIGS.glob("*_*.py")}
 TRANSFORMERS = {name for name in ALL_RECIPES if "dinov2" in name}
-RECIPES = sorted(ALL_RECIPES - TRANSFORMERS - {"custom_example"})
+OTHER_DATA = {"custom_example", "camvid_dusk", "camvid_dusk_r101"}
+RECIPES = sorted(ALL_RECIPES - TRANSFORMERS - OTHER_DATA)
 PAPERS = [file for file in PUBLISHED if file.kind != "dinov2"]
 CONTENT = b"PK some weights"
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()

@@ -40,7 +40,7 @@ def test_baseline(arch, runs, recipe, golden):
     model = create_model(arch, dtype=jnp.bfloat16)
     optimiser, run = begin(runs, recipe, arch, settings, model)
     step = partial(steps.baseline_step, model=model, optimiser=optimiser)
-    step = runs.optimised(step, donate_argnums=0)
+    step = jax.jit(step, donate_argnums=0)
     losses = []
     for i in range(settings["steps"]):
         run, metrics = step(run, runs.baseline_batch(recipe, i, settings))
@@ -57,7 +57,7 @@ def test_adaptation(arch, weighting, runs, recipe, golden):
     settings = json.loads(str(recorded["settings"]))
     model = create_model(arch, dtype=jnp.bfloat16, frozen_norm=True)
     optimiser, run = begin(runs, recipe, arch, settings, model)
-    step = runs.optimised(
+    step = jax.jit(
         partial(
             steps.adapt_step,
             model=model,
