@@ -185,6 +185,8 @@ _SLOW = {
     "method/test_consistency_devices.py", "method/test_steps_memory.py",
     "method/test_steps_options.py", "method/test_steps_teacher.py", "models/test_dinov2.py",
     "models/test_layers.py", "models/test_models.py", "models/test_remat.py",
+    "image/test_views_pillow.py", "reporting/test_contact_sheet.py",
+    "reporting/test_validation_pictures.py", "training/test_final_scores.py",
     "predict/test_predict_killed.py", "runtime/test_program_cache.py",
     "scripts/test_benchmark_data.py", "scripts/test_show_views.py",
     "test_convert_torch_weights.py", "test_evaluate.py",
