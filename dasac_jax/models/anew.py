@@ -15,9 +15,9 @@ from dasac_jax.models.platform import platform
 def computed_anew(function: Callable[..., Any], *arguments: jax.Array) -> Any:
     """function(*arguments), which is computed again for the gradient.
 
-    `jax.checkpoint` means the same, but XLA's CPU compiler removes the barriers that it sets, finds
-    that things are computed twice, and keeps them after all. function: one that needs no value from
-    around it but its arguments.
+    `jax.checkpoint` means the same, but XLA's CPU compiler, as JAX 0.10 brings it, removes the
+    barriers that it sets, finds that things are computed twice, and keeps them after all. function:
+    one that needs no value from around it but its arguments.
     """
     return function(*arguments)
 

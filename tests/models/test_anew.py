@@ -32,10 +32,11 @@ def test_only_the_arguments_are_kept():
 
 
 def test_xla_does_not_keep_the_result_either():
-    """It finds that `jax.checkpoint` computes the sine twice."""
+    """It would have to find that the sine is computed twice to keep it."""
 
     def sines(f):
         gradient = jax.jit(jax.grad(lambda w, x: jnp.square(f(x, w)).sum()))
         return gradient.lower(WEIGHT, X).compile().as_text().count(" sine(")
 
-    assert sines(jax.checkpoint(function)) == 1 < sines(anew)
+    assert sines(function) == 1
+    assert sines(anew) == 2
