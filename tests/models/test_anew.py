@@ -38,5 +38,4 @@ def test_xla_does_not_keep_the_result_either():
         gradient = jax.jit(jax.grad(lambda w, x: jnp.square(f(x, w)).sum()))
         return gradient.lower(WEIGHT, X).compile().as_text().count(" sine(")
 
-    assert sines(function) == 1
-    assert sines(anew) == 2
+    assert sines(function) == 1 < sines(anew)
