@@ -19,16 +19,14 @@ from dasac_jax.files import CONFIG_FILE, PAGE_FILE, PICTURE_FILE, write_file
 from dasac_jax.reporting import (
     class_shares_html,
     metrics_log,
+    page_style,
     start_log,
     summary,
     training_curves,
 )
 from dasac_jax.reporting.metrics_log import Line
-from dasac_jax.reporting.page_style import STYLE
 from dasac_jax.reporting.tables import one_line, percent
 
-# The browser lets the page run no script and load nothing.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _CAPTIONS = {
     "selection": "Images of the selection split in rows, with truth, the student's prediction and "
     "its confidence",
@@ -60,29 +58,9 @@ def write(workdir: Path | str) -> None:
     ]
     facts = result["facts"]
     about = " · ".join(one_line(facts[key]) for key in ("arch", "device") if key in facts)
-    about = html.escape(f"{about} · seed {facts['seed']}" if "seed" in facts else about)
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Run {html.escape(workdir.resolve().name)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>Run {html.escape(workdir.resolve().name)}</h1>
-<p class="soft">{about}</p>
-</header>
-<main>
-{"".join(parts)}
-</main>
-</body>
-</html>
-"""
-    write_file(workdir / PAGE_FILE, page)
+    about += f" · seed {facts['seed']}" if "seed" in facts else ""
+    title = f"Run {workdir.resolve().name}"
+    write_file(workdir / PAGE_FILE, page_style.document(title, about, parts))
 
 
 def _section(title: str, content: str) -> str:

@@ -1,4 +1,10 @@
-"""The style sheet of report.html, for narrow and wide screens, in a light and a dark scheme."""
+"""The frame and style of report.html, for narrow and wide screens, in a light and a dark scheme."""
+
+import html
+from collections.abc import Iterable
+
+# The browser lets the page run no script and load nothing.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 STYLE = """
 :root {
@@ -79,4 +85,30 @@ details[open] > summary { margin-bottom: 10px; }
     overflow-wrap: anywhere; }
 }
 @media print { .scroll img { min-width: 0 !important; } section { break-inside: avoid; } }
+"""
+
+
+def document(title: str, about: str, parts: Iterable[str]) -> str:
+    """A whole page. title, about: plain text, above the parts. parts: HTML."""
+    title = html.escape(title)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+<p class="soft">{html.escape(about)}</p>
+</header>
+<main>
+{"".join(parts)}
+</main>
+</body>
+</html>
 """

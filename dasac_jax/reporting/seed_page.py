@@ -6,37 +6,14 @@ import html
 from pathlib import Path
 
 from dasac_jax.files import PAGE_FILE, SEED_FOLDER, write_file
-from dasac_jax.reporting import seed_scores, spread, summary, tables
-from dasac_jax.reporting.page_style import STYLE
+from dasac_jax.reporting import page_style, seed_scores, spread, summary, tables
 from dasac_jax.reporting.seed_scores import Result
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def write(folder: Path, result: Result) -> None:
     """Write the page from what `seed_scores.collect` gives. Raises UserError where that fails."""
-    title = html.escape(f"Run {folder.resolve().name}, seeds")
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>{title}</h1>
-<p class="soft">{html.escape(seed_scores.finished_note(result))}</p>
-</header>
-<main>
-{"".join(_parts(result))}
-</main>
-</body>
-</html>
-"""
+    title = f"Run {folder.resolve().name}, seeds"
+    page = page_style.document(title, seed_scores.finished_note(result), _parts(result))
     write_file(folder / PAGE_FILE, page)
 
 
