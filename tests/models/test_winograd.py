@@ -45,6 +45,21 @@ def test_tiles_are_those_of_the_fewest_products():
     assert {tile for pair in found for tile in pair} == {2, 3, 4}
 
 
+def test_filters_of_later_layers_do_not_lie_in_memory():
+    layers, channels = 8, 128
+    x = jax.ShapeDtypeStruct((1, 24, 48, channels), jnp.float32)
+    kernels = [jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)] * layers
+
+    def run(x, kernels):
+        for kernel in kernels:
+            x = jnp.maximum(winograd.conv(x, kernel, 1), 0)
+        return x
+
+    needed = quickly_compiled(run).lower(x, kernels).compile().memory_analysis()
+    at_points = 36 * channels**2 * 4
+    assert needed.temp_size_in_bytes < layers / 2 * at_points
+
+
 def taken(shape, features=256, dtype=jnp.float32, **options):
     conv = Conv(features, dtype=dtype, **options)
     x = jax.ShapeDtypeStruct(shape, dtype)
