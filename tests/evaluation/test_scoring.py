@@ -145,6 +145,38 @@ def test_centre_scores_the_middle():
     np.testing.assert_array_equal(counts, counted(pairs.labels[middle], pairs.predicted[middle]))
 
 
+def noting(function, seen):
+    """`function(variables, batch)`, which notes the variables of each call in `seen`."""
+
+    def call(variables, batch):
+        seen.append(jax.tree.leaves(variables))
+        return function(variables, batch)
+
+    return call
+
+
+@pytest.mark.parametrize("given", ["numpy", "replicated"])
+def test_weights_are_sent_once_for_all_batches(given):
+    variables = jax.tree.map(np.asarray, SHIFTED)
+    if given == "replicated":
+        variables = data_parallel.replicate(variables)
+    pairs, seen = random_pairs(24, (3, 4)), []
+    scoring.confusion(noting(scoring.scorer(MODEL), seen), variables, pairs, batch=8)
+    predict = noting(scoring.predictor(MODEL), seen)
+    list(scoring.class_counts(predict, variables, pairs, CLASSES, batch=8))
+    assert len(seen) == 6
+    for calls in (seen[:3], seen[3:]):
+        (first,) = calls[0]
+        assert first.is_fully_replicated and len(first.sharding.device_set) == 8
+        assert all(leaf is first for leaves in calls for leaf in leaves)
+    if given == "replicated":  # then even the first time nothing is copied
+        ours, theirs = (
+            [shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards]
+            for leaf in (seen[0][0], variables["params"]["shift"])
+        )
+        assert ours == theirs
+
+
 @pytest.mark.parametrize(("count", "batch"), [(8, 8), (11, 3)])
 def test_class_counts_are_those_of_the_predictions(count, batch):
     pairs = random_pairs(count, (3, 4))
