@@ -27,7 +27,8 @@ def main(side: str, task: Problem) -> None:
     if side == "ours":
         from dasac_jax.runtime import malloc
 
-        malloc.keep_memory()  # as the commands do, before JAX computes
+        if task.task == "step":
+            malloc.keep_memory()  # as the training does, before JAX computes
         from benchmarks import ours as module
 
         make = module.make

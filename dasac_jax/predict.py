@@ -16,7 +16,6 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
 from dasac_jax.files import PREDICTIONS
-from dasac_jax.runtime import malloc
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -54,6 +53,7 @@ def run(arguments: argparse.Namespace) -> str:
             existing, started = len(images) - len(work.remaining), time.monotonic()
             with logs.progress("predict", len(images), existing, log_every=10) as update:
                 predict = predictor.create(model, variables, options)
+                del networks, variables  # the devices have their own
                 batch = predictor.batch_size(options)
                 for done in prediction_files.predict_files(
                     predict, work, folder, kinds, classes, batch=batch
@@ -184,5 +184,4 @@ def _fps(text: str) -> float:
 
 
 if __name__ == "__main__":
-    malloc.keep_memory()
     main()

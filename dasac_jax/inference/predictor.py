@@ -20,7 +20,7 @@ from dasac_jax.image.resize import resize_image
 from dasac_jax.inference.streaming import prefetch
 from dasac_jax.models import logits_at
 from dasac_jax.models.layers import corner_aligned_matrix
-from dasac_jax.runtime import compiled_sizes, data_parallel
+from dasac_jax.runtime import compiled_sizes, data_parallel, malloc
 
 Size = tuple[int, int]
 
@@ -94,7 +94,7 @@ def create(model: nn.Module, variables: Any, options: Options) -> AsyncPredict:
     window's), and images smaller than the network or the window takes are extended by their border
     pixels for the computation. Safe to call from many threads.
     """
-    variables = data_parallel.replicate(variables)
+    variables = data_parallel.replicate_locally(variables)
     if options.window is None:
         return _whole_images(model, variables, options)
     return _windows(model, variables, options)
@@ -130,20 +130,34 @@ def _whole_images(model: nn.Module, variables: Any, options: Options) -> AsyncPr
         kept = probs.astype(jnp.float16) if options.probabilities else None
         return labels, probs.max(-1), kept
 
-    program = data_parallel.over_local_devices(run)
-    make_room = compiled_sizes.limiter()
+    program = _program(run)
     smallest = math.ceil(SMALLEST / min(options.scales))
 
     def start(images: np.ndarray) -> Callable[[], Prediction]:
         count, height, width = images.shape[:3]
         images = _extended(images, (smallest, smallest))
-        make_room(images.shape[1:3])
         found = program(variables, _by_device(images, batch_size(options)))
         return lambda: Prediction(
             *(x if x is None else _as_batch(x)[:count, :height, :width] for x in found)
         )
 
     return start
+
+
+def _program(run: Callable[[Any, jax.Array], Any]) -> Callable[[Any, np.ndarray], Any]:
+    """`run(variables, images)` on all local devices, for images (D, b, H, W, 3) on the host."""
+    program = data_parallel.over_local_devices(run)
+    make_room = compiled_sizes.limiter()
+
+    def call(variables, images):
+        images = data_parallel.to_devices(images)
+        if make_room(images.shape):
+            # The call below finds the program. What compiling has left would add to its memory.
+            program.lower(variables, images).compile()
+            malloc.give_back()
+        return program(variables, images)
+
+    return call
 
 
 def _windows(model: nn.Module, variables: Any, options: Options) -> AsyncPredict:
@@ -153,7 +167,7 @@ def _windows(model: nn.Module, variables: Any, options: Options) -> AsyncPredict
         logits = functools.partial(_logits, model, variables, size=window)
         return _averaged(logits, images, Options(flip=options.flip))
 
-    program = data_parallel.over_local_devices(run)
+    program = _program(run)
 
     def predict_one(image: np.ndarray) -> np.ndarray:
         """Probabilities (H, W, C) float32 of an image (H, W, 3)."""

@@ -1,4 +1,4 @@
-"""On Linux, memory that one training step has freed stays with the process for the next."""
+"""Whether memory that was freed stays with the process, on Linux."""
 
 import ctypes
 import os
@@ -32,3 +32,15 @@ def keep_memory() -> bool:
     never = -1
     settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: never}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def give_back() -> bool:
+    """Return free memory to the operating system; returns whether there was any.
+
+    Compiling leaves some that lies in pieces, into which what a program needs does not fit. Nothing
+    is done where the C library is not glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and trim(0) == 1
