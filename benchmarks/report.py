@@ -1,9 +1,9 @@
 """What a race found, for the terminal."""
 
-import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -11,9 +11,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import engines
 from benchmarks.problem import Problem
 
-_TITLES = {"ours": "ours (JAX)", "eager": "PyTorch, eager", "tuned": "PyTorch, tuned"}
+_TITLES = {
+    "ours": "ours (JAX)",
+    "eager": "PyTorch, eager",
+    "tuned": "PyTorch, tuned",
+    "openvino": "OpenVINO",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-torch": "onnxruntime, PyTorch's file",
+}
 
 
 def refuse(message: str) -> NoReturn:
@@ -22,15 +30,12 @@ def refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def machine(task: Problem) -> dict[str, Any]:
+def machine(task: Problem, packages: Sequence[str]) -> dict[str, Any]:
     """The device and the versions that figures are worth nothing without."""
     found = {
         "python": platform.python_version(),
-        "jax": version("jax"),
-        "torch": version("torch"),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "versions": {name: version(name) for name in packages},
+        "cores": engines.threads(),
         "device": _processor(),
     }
     if task.device == "gpu":
@@ -61,7 +66,7 @@ def show(result: dict[str, Any], console: Console | None = None) -> None:
     )
     console.print(
         f"{where['device']}, {where['cores']} cores, Python {where['python']}, "
-        f"JAX {where['jax']}, torch {where['torch']}",
+        + ", ".join(f"{name} {number}" for name, number in where["versions"].items()),
         soft_wrap=True,
     )
 
@@ -78,7 +83,12 @@ _ROWS = {
     "peak memory (MiB)": lambda side: f"{side['peak_bytes'] / 2**20:.0f}",
     "compiling (s)": lambda side: f"{side['compile_seconds']:.1f}",
     "computed": lambda side: _losses(side["values"]),
+    "labels as ours": lambda side: _share(side.get("same_labels")),
 }
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.3f} %"
 
 
 def _range(turns: list[dict[str, float]]) -> str:

@@ -1,11 +1,14 @@
-"""Races our step, or prediction, against plain PyTorch's on this machine.
+"""Races our step, or prediction, against plain PyTorch's and engines' on this machine.
 
 python benchmarks/run.py --task step --size 128 256
 python benchmarks/run.py --task predict
+python benchmarks/run.py --task predict --sides eager openvino onnxruntime
 python benchmarks/run.py --device gpu --dtype bfloat16
 
 Each side has its own process, which stays warm; they take turns, so that what else the machine
-does meets all of them. Needs the [torch] extra; on a GPU the [cuda] extra, too.
+does meets all of them. PyTorch's sides (eager, tuned) need the [torch] extra, on a GPU the [cuda]
+extra, too. openvino and onnxruntime predict with the ONNX file that dasac_jax.export writes of the
+same weights, onnxruntime-torch with the one that PyTorch's exporter writes.
 """
 
 import argparse
@@ -15,42 +18,49 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import report  # noqa: E402
+from benchmarks import engines, report  # noqa: E402
 from benchmarks.problem import Problem  # noqa: E402
 
-SIDES = ("ours", "eager", "tuned")
+SIDES = ("ours", "eager", "tuned", *engines.LOADERS)
 NETWORKS = (
     "deeplabv2_resnet101", "deeplabv2_vgg16_bn", "fcn_vgg16_bn", "deeplabv2_demo",
     "dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_demo",
 )  # fmt: skip
 
+# What the sides need, and how it is installed.
+_TORCH = {"torch": "-e '.[torch]'"}
+_NEEDS = {
+    "eager": _TORCH,
+    "tuned": _TORCH,
+    "openvino": {"openvino": "openvino", "onnx": "-e '.[export]'"},
+    "onnxruntime": {"onnxruntime": "onnxruntime", "onnx": "-e '.[export]'"},
+    "onnxruntime-torch": {
+        **_TORCH, "onnxruntime": "onnxruntime", "onnx": "-e '.[export]'",
+        "onnxscript": "onnxscript",
+    },
+}  # fmt: skip
+
 
 class Side:
     """A worker process and what it answered."""
 
-    def __init__(self, name: str, task: Problem):
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cuda" if task.device == "gpu" else "cpu",
-            # Compiling is measured, so nothing may come from a cache.
-            "JAX_COMPILATION_CACHE_DIR": "",
-            # Otherwise JAX takes most of the GPU's memory, and PyTorch's side has none.
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        }
-        if task.device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+    def __init__(self, name: str, task: Problem, folder: Path):
         self.name = name
         self.turns: list[dict[str, float]] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", name, json.dumps(task.as_dict())],
+            [*_module("worker"), name, json.dumps(task.as_dict()), str(folder)],
             cwd=ROOT,
-            env=environment,
+            env=_environment(task),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -74,9 +84,40 @@ class Side:
         self.process.wait()
 
 
-def race(task: Problem, names: Sequence[str], repeats: int) -> dict[str, Any]:
-    """All that was measured, for the table and the JSON file."""
-    sides = [Side(name, task) for name in names]
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", f"benchmarks.{name}"]
+
+
+def _environment(task: Problem) -> dict[str, str]:
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cuda" if task.device == "gpu" else "cpu",
+        # Compiling is measured, so nothing may come from a cache.
+        "JAX_COMPILATION_CACHE_DIR": "",
+        # Otherwise JAX takes most of the GPU's memory, and PyTorch's side has none.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        # Or importing OpenVINO starts a process that tells its makers.
+        "CI": "true",
+    }
+    return environment | ({"CUDA_VISIBLE_DEVICES": ""} if task.device == "cpu" else {})
+
+
+def write_networks(task: Problem, names: Sequence[str], folder: Path) -> None:
+    """Write the ONNX files that the sides `names` load. Exits where that fails."""
+    writers = sorted({engines.LOADERS[name][0] for name in names if name in engines.LOADERS})
+    if writers:
+        command = [*_module("onnx_files"), json.dumps(task.as_dict()), str(folder), *writers]
+        # Standard output, where the exporters print, is the table's.
+        ended = subprocess.run(command, cwd=ROOT, env=_environment(task), stdout=2, check=False)
+        if ended.returncode:
+            sys.exit("error: the network's ONNX file could not be written; see above")
+
+
+def race(task: Problem, names: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:
+    """All that was measured, for the table and the JSON file.
+
+    folder: has the engines' networks, and gets each side's label map.
+    """
+    sides = [Side(name, task, folder) for name in names]
     first = {side.name: side.ask("go")["seconds"] for side in sides}
     for side in sides:
         side.ask("go")  # warm
@@ -88,7 +129,9 @@ def race(task: Problem, names: Sequence[str], repeats: int) -> dict[str, Any]:
     for side in sides:
         side.close()
     operations = facts["ours"].pop("operations")
-    ceiling = {kind: max(limit[kind] for limit in limits.values()) for kind in limits["ours"]}
+    ceiling = {
+        kind: max(limit[kind] for limit in limits.values() if limit) for kind in limits["ours"]
+    }
     medians = {side.name: _medians(side.turns) for side in sides}
 
     def result(side: Side) -> dict[str, Any]:
@@ -101,16 +144,30 @@ def race(task: Problem, names: Sequence[str], repeats: int) -> dict[str, Any]:
             "of_limit": operations["by_hand"] / median["seconds"] / ceiling["product"],
             "compile_seconds": max(0.0, first[side.name] - median["seconds"]) * task.inner,
             "ceilings": limits[side.name],
+            **_agreement(side.name, folder),
             **facts[side.name],
         }
 
     return {
         "problem": task.as_dict(),
-        "machine": report.machine(task),
+        "machine": report.machine(task, packages(names)),
         "operations": operations,
         "ceilings": ceiling,
         "sides": {side.name: result(side) for side in sides},
     }
+
+
+def _agreement(name: str, folder: Path) -> dict[str, float]:
+    """The share of the pixels that a side gives the same label as ours; nothing for a step."""
+    if not (folder / "ours.npy").exists():
+        return {}
+    theirs, ours = (np.load(folder / f"{side}.npy") for side in (name, "ours"))
+    return {"same_labels": float((theirs == ours).mean())}
+
+
+def packages(names: Sequence[str]) -> list[str]:
+    """The packages of others that the sides `names` compute with."""
+    return ["jax", *dict.fromkeys(p for name in names for p in _NEEDS.get(name, {}))]
 
 
 def _medians(turns: list[dict[str, float]]) -> dict[str, float]:
@@ -131,7 +188,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--groups", type=int, help="target images of a step, 4 views each (1, 2)")
     add("--dtype", choices=("float32", "tf32", "bfloat16"), default="float32")
     add("--device", choices=("cpu", "gpu"), default="cpu")
-    add("--sides", nargs="+", choices=SIDES[1:], default=["eager"], help="whom to race")
+    add("--sides", nargs="+", choices=SIDES[1:], default=["eager"], metavar="SIDE",
+        help=f"whom to race: {', '.join(SIDES[1:])} (eager)")  # fmt: skip
     add("--remat", action="store_true", help="our side: see docs/memory.md")
     add("--accumulate", type=int, default=1, metavar="N", help="our side: see there")
     add("--repeats", type=int, default=5, help="turns of each side (%(default)s)")
@@ -160,17 +218,34 @@ def problem_of(flags: argparse.Namespace) -> Problem:
     )
 
 
+def check(flags: argparse.Namespace) -> None:
+    """End with one line and code 2 where something is missing, or cannot be raced."""
+    for side in flags.sides:
+        missing = {p: how for p, how in _NEEDS[side].items() if not importlib.util.find_spec(p)}
+        if missing:
+            report.refuse(
+                f"--sides {side} needs {' and '.join(missing)}: pip install "
+                + " ".join(missing.values())
+            )
+        if side in engines.LOADERS:
+            for name, needed in (("task", "predict"), ("device", "cpu"), ("dtype", "float32")):
+                if getattr(flags, name) != needed:
+                    report.refuse(f"--sides {side} needs --{name} {needed}")
+        dinov2 = flags.network.startswith("dinov2") and "torch" in _NEEDS[side]
+        if dinov2 and not importlib.util.find_spec("transformers"):
+            report.refuse("the race with DINOv2 needs transformers: pip install -e '.[torch]'")
+    if flags.dtype == "tf32" and flags.device == "cpu":
+        report.refuse("--dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Race, print the table, write the JSON file."""
     flags = parse(argv)
-    if importlib.util.find_spec("torch") is None:
-        report.refuse("the race needs PyTorch: pip install -e '.[torch]'")
-    if flags.network.startswith("dinov2") and not importlib.util.find_spec("transformers"):
-        report.refuse("the race with DINOv2 needs transformers: pip install -e '.[torch]'")
-    if flags.dtype == "tf32" and flags.device == "cpu":
-        report.refuse("--dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
-    task = problem_of(flags)
-    result = race(task, ["ours", *flags.sides], flags.repeats)
+    check(flags)
+    task, sides = problem_of(flags), ["ours", *dict.fromkeys(flags.sides)]
+    with tempfile.TemporaryDirectory() as folder:
+        write_networks(task, sides, Path(folder))
+        result = race(task, sides, flags.repeats, Path(folder))
     name = f"{task.task}-{task.network}-{task.height}x{task.width}-{task.dtype}-{task.device}"
     name += "-remat" * task.remat + f"-accumulate{task.accumulate}" * (task.accumulate > 1)
     path = flags.json or ROOT / "runs" / "benchmarks" / f"{name}.json"

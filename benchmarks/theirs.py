@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import problem, torch_step
+from benchmarks import problem, torch_networks, torch_step
 from benchmarks.problem import Problem
 
 
@@ -33,6 +33,23 @@ def _predictor(task, network, tuned, device):
     image = torch.tensor(problem.image(task)).permute(0, 3, 1, 2).float() / 255
     image = ((image - mean) / std).contiguous().to(device)
     return lambda: {"labels": torch_step.predict(module, image, tuned=tuned, dtype=task.dtype)}
+
+
+class Whole(torch.nn.Module):
+    """A network with normalisation before it, upsampling and the choice of class behind."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        for name, values in zip(("mean", "std"), _STATISTICS, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, 3) uint8 → (B, H, W) uint8."""
+        x = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        aligned = getattr(self.network, "align_corners", True)
+        logits = torch_networks.upsample(self.network(x), images.shape[1:3], aligned)
+        return logits.argmax(1).to(torch.uint8)
 
 
 _STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's, as both sides take them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -93,6 +94,21 @@ def test_both_sides_predict_the_same(torch, transformers, make_problem, network)
     assert (labels == expected).mean() > 0.999
 
 
+@pytest.mark.parametrize("network", ["deeplabv2_demo", "dinov2_demo"])
+def test_engines_predict_the_same(make_problem, tmp_path, monkeypatch, network):
+    from benchmarks import engines, onnx_files, ours
+
+    task = make_problem("predict", network, height=72, width=104)
+    expected = ours.make(task)()["labels"]
+    monkeypatch.setenv("CI", "true")  # importing OpenVINO else forks, which JAX warns of
+    path = tmp_path / "ours.onnx"
+    onnx_files.ours(task, path)
+    for load in (engines.openvino, engines.onnxruntime):
+        labels = engines.make(task, path, load)()["labels"]
+        assert labels.shape == expected.shape == (1, 72, 104)
+        assert (labels == expected).mean() > 0.999
+
+
 @pytest.mark.torch
 def test_tuned_step_has_the_losses_of_the_eager_one(torch, make_problem, monkeypatch):
     from benchmarks import torch_step
@@ -136,6 +152,7 @@ def test_operations_of_the_published_step(make_problem):
 def test_command(torch, tmp_path):
     path = tmp_path / "race.json"
     flags = ["--network", "deeplabv2_demo", "--task", "predict", "--size", "48", "64"]
+    flags += ["--sides", "eager", "openvino"]
     ended = subprocess.run(
         [sys.executable, "benchmarks/run.py", *flags, "--repeats", "2", "--json", str(path)],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -148,31 +165,56 @@ def test_command(torch, tmp_path):
     ratio = eager["median"]["seconds"] / ours["median"]["seconds"]
     assert eager["ratio"]["seconds"] == pytest.approx(ratio)
     assert ours["values"] == eager["values"]
+    assert ours["same_labels"] == 1 and result["sides"]["openvino"]["same_labels"] > 0.999
+    assert set(result["machine"]["versions"]) == {"jax", "torch", "openvino", "onnx"}
     assert 0 < eager["of_limit"] < 1.5
-    assert "ours (JAX)" in ended.stdout
+    assert "ours (JAX)" in ended.stdout and "labels as ours" in ended.stdout
     assert str(path) in ended.stdout
 
 
 @pytest.mark.parametrize(
-    ("program", "module", "error"),
+    ("flags", "missing", "error"),
     [
-        ("run.py", "torch", "the race needs PyTorch: pip install -e '.[torch]'"),
+        ("", "torch", "--sides eager needs torch: pip install -e '.[torch]'"),
         (
-            "gpu_program.py",
-            "jax_plugins",
-            "XLA's compiler for GPUs is missing: pip install -e '.[cuda]'",
+            "--task predict --sides openvino onnxruntime", "onnxruntime",
+            "--sides onnxruntime needs onnxruntime: pip install onnxruntime",
+        ),
+        (
+            "--task predict --sides openvino", "openvino",
+            "--sides openvino needs openvino: pip install openvino",
+        ),
+        ("--sides openvino", None, "--sides openvino needs --task predict"),
+        (
+            "--task predict --dtype bfloat16 --sides onnxruntime", None,
+            "--sides onnxruntime needs --dtype float32",
         ),
     ],
-)
-def test_without_what_it_needs_one_line(tmp_path, program, module, error):
+)  # fmt: skip
+def test_what_cannot_be_raced_gives_one_line(flags, missing, error, monkeypatch, capsys):
+    from benchmarks import run
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else find(name)
+    )
+    with pytest.raises(SystemExit) as ended:
+        run.main(flags.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: {error}"]
+
+
+def test_without_xlas_compiler_for_gpus_one_line(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\nfind = util.find_spec\n"
-        f"util.find_spec = lambda name, *rest: None if name == '{module}' else find(name, *rest)\n"
+        "util.find_spec = lambda name, *_: None if name == 'jax_plugins' else find(name, *_)\n"
     )
     ended = subprocess.run(
-        [sys.executable, f"benchmarks/{program}"],
+        [sys.executable, "benchmarks/gpu_program.py"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 2
-    assert ended.stderr.splitlines() == [f"error: {error}"]
+    assert ended.stderr.splitlines() == [
+        "error: XLA's compiler for GPUs is missing: pip install -e '.[cuda]'"
+    ]
