@@ -88,6 +88,22 @@ def test_whole_images_as_they_are_scored():
     np.testing.assert_array_equal(found.confidence[0], confidence[0, 0])
 
 
+@pytest.mark.parametrize("window", [None, (32, 48)])
+def test_a_size_is_compiled_once_and_weights_are_sent_once(window):
+    compiled = []
+    event = "/jax/core/compile/backend_compile_duration"
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if name == event else None
+    )
+    with jax.transfer_guard("disallow"):
+        predict = predictor.create(MODEL, jax.tree.map(np.asarray, ALL), Options(window=window))
+        predict(random_images(1, 40, 56))()
+        compiled.clear()
+        for height in (41, 40, 41):
+            predict(random_images(8, height, 56))()
+    assert len(compiled) == (1 if window is None else 0)
+
+
 def test_no_probabilities_unless_asked_for():
     assert predictor.create(MODEL, ALL, Options())(random_images(1, 40, 40))()[2] is None
 

@@ -1,9 +1,11 @@
-"""Memory that was freed stays with the process."""
+"""Memory that was freed stays with the process, or goes back."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from dasac_jax.runtime import malloc
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,3 +39,16 @@ def test_later_runs_take_no_new_memory():
     assert count < 500
     assert faults("free")[1] > 5000  # of 4 KiB each; with fewer the test would show nothing
     assert not faults("kept", MALLOC_ARENA_MAX="4")[0]  # the environment has settings already
+
+
+def test_free_memory_goes_back():
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    # What is freed lies between pieces that are still needed, so it cannot go back by itself.
+    pieces = [bytes(2**16) for _ in range(1000)]
+    del pieces[::2]
+    before = resident()
+    assert malloc.give_back()
+    assert before - resident() > 400 * 2**16
