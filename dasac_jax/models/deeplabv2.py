@@ -19,6 +19,7 @@ from dasac_jax.models.layers import (
     relu,
 )
 from dasac_jax.models.onnx_graph import Graph
+from dasac_jax.models.platform import platform
 from dasac_jax.models.vgg import VGGFeatures, vgg_onnx
 
 ATROUS_RATES = (6, 12, 18, 24)
@@ -36,11 +37,12 @@ class AtrousHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         conv = partial(Conv, self.num_classes, use_bias=True, dtype=self.dtype)
-        branches = [
-            conv(dilation=rate, name=str(i))(x).astype(jnp.float32)
-            for i, rate in enumerate(ATROUS_RATES)
-        ]
-        return sum(branches[1:], branches[0])
+        total = None
+        for i, rate in enumerate(ATROUS_RATES):
+            # One after the other: at once they would need four times the memory.
+            branch = conv(dilation=rate, name=str(i))(x, after=total).astype(jnp.float32)
+            total = branch if total is None else total + branch
+        return total
 
 
 def atrous_head_onnx(graph: Graph, x: str, path: str) -> str:
@@ -61,9 +63,9 @@ class Shortcut(nn.Module):
     norm: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, use_running: bool, after: jax.Array) -> jax.Array:
         conv = self.conv(self.features, 1, stride=self.stride, name="0")
-        return conv_norm(conv, self.norm(self.features, name="1"), x, use_running)
+        return conv_norm(conv, self.norm(self.features, name="1"), x, use_running, after)
 
 
 class Bottleneck(nn.Module):
@@ -78,18 +80,27 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running: bool) -> jax.Array:
-        shortcut = x
-        if self.project:
-            shortcut = Shortcut(
-                4 * self.width, self.stride, self.conv, self.norm, name="downsample"
-            )(x, use_running)
         conv1 = self.conv(self.width, 1, stride=self.stride, name="conv1")
         conv2 = self.conv(self.width, 3, dilation=self.dilation, name="conv2")
         conv3 = self.conv(4 * self.width, 1, name="conv3")
         y = relu(conv_norm(conv1, self.norm(self.width, name="bn1"), x, use_running))
         y = relu(conv_norm(conv2, self.norm(self.width, name="bn2"), y, use_running))
         y = conv_norm(conv3, self.norm(4 * self.width, name="bn3"), y, use_running)
-        return computed_once(relu(y + shortcut))
+        shortcut = x
+        if self.project:
+            shortcut = Shortcut(
+                4 * self.width, self.stride, self.conv, self.norm, name="downsample"
+            )(x, use_running, after=y)
+        return residual(y, shortcut)
+
+
+def residual(y: jax.Array, shortcut: jax.Array) -> jax.Array:
+    """relu(y + shortcut) of (B, H, W, C), computed once and in little memory."""
+    if platform() != "cpu":
+        return relu(y + shortcut)
+    # In the shape of the products that they come from: else XLA writes neither over the other.
+    total = y.reshape(-1, y.shape[-1]) + shortcut.reshape(-1, y.shape[-1])
+    return computed_once(relu(total)).reshape(y.shape)
 
 
 def bottleneck_onnx(

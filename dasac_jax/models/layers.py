@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dasac_jax.models import dilated, products, winograd
+from dasac_jax.models import dilated, order, products, winograd
 from dasac_jax.models.platform import platform
 
 BN_EPSILON = 1e-5
@@ -57,23 +57,34 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, affine: tuple[jax.Array, jax.Array] | None = None
+        self,
+        x: jax.Array,
+        affine: tuple[jax.Array, jax.Array] | None = None,
+        after: jax.Array | None = None,
     ) -> jax.Array:
         """The convolution y; with `affine` = (factor, shift), (features,) each, factor · y + shift.
 
-        Factor and shift become part of kernel and bias, so that they cost nothing.
+        Factor and shift become part of kernel and bias, so that they cost nothing. On a CPU it is
+        not computed before `after` (…) is known.
         """
         k, channels = self.size, x.shape[-1]
         kernel = parameter(self, "kernel", self.kernel_init, (k, k, channels, self.features))
         if affine is not None:
             kernel = kernel * affine[0]
+        if after is not None:
+            kernel = order.not_before(after, kernel)
         y = self._convolved(x.astype(self.dtype), kernel.astype(self.dtype))
         bias = None if affine is None else affine[1]
         if self.use_bias:
             bias_init = self.bias_init or uniform_fan_in(k * k * channels)
             own = parameter(self, "bias", bias_init, (self.features,))
             bias = own if affine is None else own * affine[0] + bias
-        return y if bias is None else y + bias.astype(self.dtype)
+        if bias is None:
+            return y
+        if self.size == 1 and platform() == "cpu":
+            # In the shape of the product: XLA then writes this, and the residual sum, over it.
+            return (y.reshape(-1, self.features) + bias.astype(self.dtype)).reshape(y.shape)
+        return y + bias.astype(self.dtype)
 
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """The convolution without bias, computed in the way that is fastest for its shapes."""
@@ -158,13 +169,15 @@ class BatchNorm(nn.Module):
         return factor, self.bias - self.mean.value * factor
 
 
-def conv_norm(conv: Conv, norm: BatchNorm, x: jax.Array, use_running: bool) -> jax.Array:
-    """A convolution and its batch norm: (B, H, W, C) → (B, H', W', features).
+def conv_norm(
+    conv: Conv, norm: BatchNorm, x: jax.Array, use_running: bool, after: jax.Array | None = None
+) -> jax.Array:
+    """A convolution and its batch norm: (B, H, W, C) → (B, H', W', features). `after`: see `Conv`.
 
     With running statistics the norm is a factor and a shift, which the convolution takes along in
     its dtype. Results between the two are then neither written nor kept for the gradient.
     """
-    return conv(x, norm.affine()) if use_running else norm(conv(x))
+    return conv(x, norm.affine(), after) if use_running else norm(conv(x, after=after))
 
 
 @jax.custom_vjp

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dasac_jax.models import order
+
 # By the number m of results of a tile: the points besides infinity, chosen for small rounding.
 _POINTS = {2: (0, 1, -1), 3: (0.5, -0.5, 1.5, -1.5), 4: (0, 0.75, -0.75, 1.5, -1.5)}
 _TAPS = 3
@@ -76,22 +78,11 @@ def pays(shape: Sequence[int], features: int, dilation: int) -> bool:
 def conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
     """(B, H, W, C), (3, 3, C, D) → (B, H, W, D), padded by `dilation`; all float32."""
     rows, columns = _axes(x.shape, dilation)
-    kernel = _not_before(x, kernel)
+    # Filters at the points take up to four times the kernel's memory: 287 MiB for ResNet-101, if
+    # those of all layers are computed at the start.
+    kernel = order.not_before(x, kernel)
     products = _multiply(_of_inputs(x, rows, columns), _of_taps(kernel, rows, columns))
     return _results(products, len(x), rows, columns)
-
-
-def _not_before(x, kernel):
-    """`kernel`, which XLA then cannot read before x (B, H, W, C) is known.
-
-    Filters at the points take up to four times the memory of the kernel. They depend on weights
-    alone, so XLA would compute those of all layers at the start and keep each until its layer is
-    reached: 287 MiB for ResNet-101. It removes optimization barriers before it plans the memory, so
-    the kernel is multiplied by a 1 that is read from x (by 2 where that entry is NaN, which makes
-    the result NaN anyway, so that the compiler cannot know the factor).
-    """
-    first = x.ravel()[0]
-    return kernel * jnp.where(jnp.isnan(first), 2, 1).astype(kernel.dtype)
 
 
 def _forward(x, kernel, dilation):

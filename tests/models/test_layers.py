@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dasac_jax.models import deeplabv2
 from dasac_jax.models.deeplabv2 import Stage
 from dasac_jax.models.fcn import VGGHead
 from dasac_jax.models.layers import (
@@ -254,6 +255,23 @@ def test_computed_once_is_exact_and_so_is_its_gradient():
 def test_computed_once_does_nothing_on_gpus(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not jax.make_jaxpr(computed_once)(jnp.ones(3)).eqns
+
+
+class Joined(nn.Module):
+    """A residual block's last convolution and its projected shortcut, and a convolution after."""
+
+    @nn.compact
+    def __call__(self, x):
+        y = Conv(256, 1, use_bias=True)(x)
+        shortcut = Conv(256, 1, use_bias=True)(x, after=y)
+        return Conv(8, 1)(deeplabv2.residual(y, shortcut))
+
+
+def test_a_residual_sum_is_written_over_what_it_sums():
+    x = jnp.ones((1, 33, 65, 32))
+    variables = jax.eval_shape(lambda: Joined().init(jax.random.key(0), x))
+    needed = jax.jit(Joined().apply).lower(variables, x).compile().memory_analysis()
+    assert needed.temp_size_in_bytes < 2.5 * 33 * 65 * 256 * 4
 
 
 def test_residual_sums_are_computed_once():
