@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dasac_jax.runtime import malloc
+
+if __name__ == "__main__":
+    malloc.prepare()  # before anything else, since it may start the command once more
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -13,7 +18,7 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
-from dasac_jax.runtime import lock, logs, malloc
+from dasac_jax.runtime import lock, logs
 
 if TYPE_CHECKING:  # imported late, as it takes a while
     from dasac_jax.evaluation.seed_groups import Named
@@ -217,5 +222,4 @@ def _check_order(flags, network, pairs, classes) -> None:
 
 
 if __name__ == "__main__":
-    malloc.keep_memory()
     main()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dasac_jax.runtime import malloc
+
+if __name__ == "__main__":
+    malloc.prepare()  # before anything else, since it may start the command once more
+
 import argparse
 import re
 import sys
@@ -16,7 +21,6 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
 from dasac_jax.files import PREDICTIONS
-from dasac_jax.runtime import malloc
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -184,5 +188,4 @@ def _fps(text: str) -> float:
 
 
 if __name__ == "__main__":
-    malloc.keep_memory()
     main()

@@ -12,13 +12,12 @@ from dasac_jax.models import onnx_layers
 from dasac_jax.models.layers import (
     BatchNorm,
     Conv,
-    computed_once,
     conv_norm,
     max_pool_ceil,
     normal_001,
-    relu,
 )
 from dasac_jax.models.onnx_graph import Graph
+from dasac_jax.models.relu import relu, relu_once
 from dasac_jax.models.vgg import VGGFeatures, vgg_onnx
 
 ATROUS_RATES = (6, 12, 18, 24)
@@ -89,7 +88,7 @@ class Bottleneck(nn.Module):
         y = relu(conv_norm(conv1, self.norm(self.width, name="bn1"), x, use_running))
         y = relu(conv_norm(conv2, self.norm(self.width, name="bn2"), y, use_running))
         y = conv_norm(conv3, self.norm(4 * self.width, name="bn3"), y, use_running)
-        return computed_once(relu(y + shortcut))
+        return relu_once(y + shortcut)
 
 
 def bottleneck_onnx(
