@@ -16,7 +16,7 @@ from dasac_jax.interop import names
 from dasac_jax.method import optim, state, steps
 from dasac_jax.models import create_model, dinov2, has_batch_norm
 from dasac_jax.models.layers import Conv
-from dasac_jax.runtime import data_parallel
+from dasac_jax.runtime import data_parallel, malloc
 
 # What the names of precisions mean to JAX: the network's type, and that of float32 products.
 PRECISIONS = {
@@ -59,9 +59,14 @@ def make(task: Problem) -> Callable[[], dict[str, Any]]:
     program = data_parallel.data_parallel(step)
     current = data_parallel.replicate(begin(model, task.network))
     batch = jax.pmap(lambda x: x)(jax.tree.map(lambda x: x[None], batch))
+    compiled = False
 
     def run():
-        nonlocal current
+        nonlocal current, compiled
+        if not compiled:  # as the training loop does
+            program.lower(current, batch).compile()
+            malloc.give_back()
+            compiled = True
         current, metrics = program(current, batch)
         return {name: metrics[name][0] for name in ("loss_source", "loss_target", "labelled")}
 

@@ -3,7 +3,13 @@
 With --seeds 0,1,2 the recipe is run once for each.
 """
 
+from dasac_jax.runtime import malloc
+
+if __name__ == "__main__":
+    malloc.prepare()  # before anything else, since it may start the command once more
+
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -16,7 +22,7 @@ from dasac_jax import config as recipe
 from dasac_jax import recipe_flags
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError
 from dasac_jax.reporting import start_log
-from dasac_jax.runtime import lock, logs, malloc, processes, stop_requests, watchdog
+from dasac_jax.runtime import lock, logs, processes, stop_requests, watchdog
 from dasac_jax.training import workdir
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe.", lock_config=True)
@@ -65,6 +71,8 @@ def run(config: ConfigDict, folder: Path, *, changed_data: bool = False) -> None
             lists_record.write(job, changes)
         for stage in recipe.stages(config):
             stages.RUNNERS[stage](job)
+            gc.collect()
+            malloc.give_back()  # the next stage's programs and arrays are of other sizes
         final_scores.report_run(job)
 
 
@@ -113,5 +121,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    malloc.keep_memory()
     app.run(main, flags_parser=recipe_flags.parse_flags)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dasac_jax.runtime import malloc
+
+if __name__ == "__main__":
+    malloc.prepare()  # before anything else, since it may start the command once more
+
 import argparse
 import re
 import sys

@@ -20,8 +20,8 @@ from dasac_jax.models.layers import (
     channel_dropout,
     conv_norm,
     max_pool_ceil,
-    relu,
 )
+from dasac_jax.models.relu import relu
 from dasac_jax.runtime import data_parallel
 
 STEPS, ITEMS, SIZE, CLASSES = 10, 8, (24, 40), 5

@@ -24,7 +24,6 @@ from dasac_jax.method.losses import cross_entropy, weighted_cross_entropy
 from dasac_jax.method.settings import Settings
 from dasac_jax.method.state import TrainState
 from dasac_jax.models import logits_at
-from dasac_jax.models.layers import computed_once
 
 Metrics = dict[str, jax.Array]
 
@@ -256,11 +255,9 @@ def _update_teacher(state, steps_per_epoch, settings):
         first = state.step == 0
 
         def average(ours, theirs):
-            moved = jnp.where(first, theirs, momentum * ours + (1 - momentum) * theirs)
-            # XLA would otherwise compute the sum again in each array's copy.
-            return computed_once(moved)
+            return jnp.where(first, theirs, momentum * ours + (1 - momentum) * theirs)
 
-        teacher = trees.map_leaves(average, state.teacher, state.student)
+        teacher = jax.tree.map(average, state.teacher, state.student)
         return teacher, jnp.where(first, jnp.float32(settings.beta), state.class_prior)
 
     due = (state.step % steps_per_epoch) % settings.teacher_every_steps == 0
@@ -287,7 +284,7 @@ def _student_logits(model, params, batch_stats, batch, with_source):
 
 def _distance(teacher, student):
     """Sum over all tensors of ‖ψ − θ‖₂."""
-    difference = trees.map_leaves(jnp.subtract, teacher, student)
+    difference = jax.tree.map(jnp.subtract, teacher, student)
     return jnp.sqrt(trees.square_norms(difference)).sum()
 
 

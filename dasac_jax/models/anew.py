@@ -1,4 +1,4 @@
-"""Functions of which nothing but their arguments is kept for the gradient."""
+"""What is computed once, what again, and when: XLA would decide otherwise."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,14 +28,38 @@ def _forward(function, *arguments):
 
 def _backward(function, arguments, upstream):
     if platform() == "cpu":
-        # A division by 1, which XLA does not know to be 1: so it cannot tell that the rest is the
-        # same computation. It waits for the gradient, or XLA might compute it long before.
-        first = arguments[0]
-        one = 1 + 0 * upstream.ravel()[0].astype(first.dtype)
-        arguments = (first / jnp.full_like(first, one), *arguments[1:])
+        arguments = (after(upstream, arguments[0]), *arguments[1:])
     else:
         arguments, upstream = lax.optimization_barrier((arguments, upstream))
     return jax.vjp(function, *arguments)[1](upstream)
 
 
 computed_anew.defvjp(_forward, _backward)
+
+
+def after(first: jax.Array, x: jax.Array) -> jax.Array:
+    """x (…), with which XLA on a CPU can compute nothing before `first` (…) is there.
+
+    x is divided by 1, which XLA does not know to be 1, since it follows from `first`. So XLA does
+    not compute early what would then lie in memory until it is needed. And where `first` is a
+    gradient, XLA does not find that the forward pass has computed the same, to keep that instead.
+    Where the first number of `first` is not finite, all of the result is NaN.
+    """
+    one = 1 + 0 * first.ravel()[0].astype(x.dtype)
+    return x / jnp.full_like(x, one)
+
+
+def computed_once(x: jax.Array) -> jax.Array:
+    """x (…), which XLA on CPU then computes once instead of once for each operation that reads it.
+
+    XLA fuses sums into the operations that read them, so that in a chain of residual blocks each
+    would compute the sums of all blocks before it anew. It removes optimization barriers before it
+    fuses, but it never repeats a division. So x is divided by 1 (by 2 where x is NaN, so that the
+    compiler cannot know the divisor), which is exact, and so is the gradient. The divisor is an
+    array since XLA turns a division by a scalar into a product, which it repeats. On GPUs nothing
+    is done: it would keep the sums out of the products of their library.
+    """
+    if platform() != "cpu":
+        return x
+    one = jnp.where(jnp.isnan(x), 2, 1).astype(x.dtype)
+    return x / lax.stop_gradient(one)

@@ -12,14 +12,13 @@ from dasac_jax.models import onnx_layers
 from dasac_jax.models.layers import (
     BatchNorm,
     Conv,
-    computed_once,
     conv_norm,
     max_pool_ceil,
     normal_001,
-    relu,
 )
 from dasac_jax.models.onnx_graph import Graph
 from dasac_jax.models.platform import platform
+from dasac_jax.models.relu import relu, relu_once
 from dasac_jax.models.vgg import VGGFeatures, vgg_onnx
 
 ATROUS_RATES = (6, 12, 18, 24)
@@ -97,10 +96,10 @@ class Bottleneck(nn.Module):
 def residual(y: jax.Array, shortcut: jax.Array) -> jax.Array:
     """relu(y + shortcut) of (B, H, W, C), computed once and in little memory."""
     if platform() != "cpu":
-        return relu(y + shortcut)
+        return relu_once(y + shortcut)
     # In the shape of the products that they come from: else XLA writes neither over the other.
     total = y.reshape(-1, y.shape[-1]) + shortcut.reshape(-1, y.shape[-1])
-    return computed_once(relu(total)).reshape(y.shape)
+    return relu_once(total).reshape(y.shape)
 
 
 def bottleneck_onnx(

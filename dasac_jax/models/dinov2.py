@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 from dasac_jax.errors import UserError
 from dasac_jax.models import dinov2_onnx
-from dasac_jax.models.anew import computed_anew
+from dasac_jax.models.anew import computed_anew, computed_once
 from dasac_jax.models.attention import attention
 from dasac_jax.models.gelu import gelu
-from dasac_jax.models.layers import Conv, computed_once, parameter, torch_default, uniform_fan_in
+from dasac_jax.models.layers import Conv, parameter, torch_default, uniform_fan_in
 from dasac_jax.models.linear import EPSILON, Linear, Norm, normal_002, normalised
 from dasac_jax.models.onnx_graph import Graph
 from dasac_jax.models.positions import resized_positions

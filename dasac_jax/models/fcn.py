@@ -13,11 +13,11 @@ from dasac_jax.models.layers import (
     Conv,
     channel_dropout,
     conv_norm,
-    relu,
     torch_default,
     upsample,
 )
 from dasac_jax.models.onnx_graph import Graph
+from dasac_jax.models.relu import relu
 from dasac_jax.models.vgg import VGGFeatures, vgg_onnx
 
 DROPOUT_RATE = 0.1

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dasac_jax.models import dilated, order, products, winograd
+from dasac_jax.models import anew, dilated, products, winograd
 from dasac_jax.models.platform import platform
 
 BN_EPSILON = 1e-5
@@ -71,8 +71,8 @@ class Conv(nn.Module):
         kernel = parameter(self, "kernel", self.kernel_init, (k, k, channels, self.features))
         if affine is not None:
             kernel = kernel * affine[0]
-        if after is not None:
-            kernel = order.not_before(after, kernel)
+        if after is not None and platform() == "cpu":
+            kernel = anew.after(lax.stop_gradient(after), kernel)
         y = self._convolved(x.astype(self.dtype), kernel.astype(self.dtype))
         bias = None if affine is None else affine[1]
         if self.use_bias:
@@ -180,29 +180,6 @@ def conv_norm(
     return conv(x, norm.affine(), after) if use_running else norm(conv(x, after=after))
 
 
-@jax.custom_vjp
-def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0) of x (…), whose gradient is computed from the result instead of from x.
-
-    The next layer keeps the result anyway. As x is not kept, a GPU's library can compute the ReLU
-    together with the convolution before it.
-    """
-    return jnp.maximum(x, 0)
-
-
-def _relu_forward(x):
-    y = relu(x)
-    return y, y
-
-
-def _relu_backward(y, upstream):
-    # XLA would turn y > 0 into x > 0 and so keep x.
-    return (jnp.where(y != 0, upstream, 0),)
-
-
-relu.defvjp(_relu_forward, _relu_backward)
-
-
 def batch_moments(
     x: jax.Array, axis_name: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -255,22 +232,6 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     x = x[:, :height, :width]
     rows = _larger(x[:, ::2], x[:, 1::2])
     return _larger(rows[:, :, ::2], rows[:, :, 1::2])
-
-
-def computed_once(x: jax.Array) -> jax.Array:
-    """x (…), which XLA on CPU then computes once instead of once for each operation that reads it.
-
-    XLA fuses sums into the operations that read them, so that in a chain of residual blocks each
-    would compute the sums of all blocks before it anew. It removes optimization barriers before it
-    fuses, but it never repeats a division. So x is divided by 1 (by 2 where x is NaN, so that the
-    compiler cannot know the divisor), which is exact, and so is the gradient. The divisor is an
-    array since XLA turns a division by a scalar into a product, which it repeats. On GPUs nothing
-    is done: it would keep the sums out of the products of their library.
-    """
-    if platform() != "cpu":
-        return x
-    one = jnp.where(jnp.isnan(x), 2, 1).astype(x.dtype)
-    return x / lax.stop_gradient(one)
 
 
 def channel_dropout(x: jax.Array, keys: jax.Array | None, layer: int, rate: float) -> jax.Array:

@@ -13,10 +13,10 @@ from dasac_jax.models.layers import (
     Conv,
     conv_norm,
     max_pool_2x2,
-    relu,
     torch_default,
 )
 from dasac_jax.models.onnx_graph import Graph
+from dasac_jax.models.relu import relu
 
 torchvision_vgg = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dasac_jax.models import order
+from dasac_jax.models.anew import after
 
 # By the number m of results of a tile: the points besides infinity, chosen for small rounding.
 _POINTS = {2: (0, 1, -1), 3: (0.5, -0.5, 1.5, -1.5), 4: (0, 0.75, -0.75, 1.5, -1.5)}
@@ -78,9 +78,8 @@ def pays(shape: Sequence[int], features: int, dilation: int) -> bool:
 def conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
     """(B, H, W, C), (3, 3, C, D) → (B, H, W, D), padded by `dilation`; all float32."""
     rows, columns = _axes(x.shape, dilation)
-    # Filters at the points take up to four times the kernel's memory: 287 MiB for ResNet-101, if
-    # those of all layers are computed at the start.
-    kernel = order.not_before(x, kernel)
+    # Filters at the points take four times the filters' memory: no layer's before its turn.
+    kernel = after(x, kernel)
     products = _multiply(_of_inputs(x, rows, columns), _of_taps(kernel, rows, columns))
     return _results(products, len(x), rows, columns)
 
@@ -91,8 +90,8 @@ def _forward(x, kernel, dilation):
 
 def _backward(dilation, kept, upstream):
     # Values at the points are computed anew: keeping them takes two to four times the inputs'
-    # memory.
-    x, kernel = kept
+    # memory, those of the filters four times that of the filters.
+    x, kernel = (after(upstream, array) for array in kept)
     rows, columns = _axes(x.shape, dilation)
     products = _results_transposed(_results_transposed(upstream, rows), columns)
     products = _flatten(products)

@@ -74,9 +74,9 @@ def run_weights(run: Run) -> None:
     pairs = run.open("target_train")
     class_names = [entry.name for entry in run.classes]
     handed_on = partial(initial_state.handed_on, stage="baseline")
-    state, _ = initial_state.shared_state(run, "baseline", handed_on)
+    student = initial_state.shared_state(run, "baseline", handed_on)[0].student
     counted = scoring.class_counts(
-        scoring.predictor(from_config.create_model(run.config)), state.student, pairs,
+        scoring.predictor(from_config.create_model(run.config)), student, pairs,
         len(class_names), batch=run.config.validation_batch,
     )  # fmt: skip
     counts: list[np.ndarray] = []

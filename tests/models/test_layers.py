@@ -16,12 +16,10 @@ from dasac_jax.models.layers import (
     Conv,
     batch_moments,
     channel_dropout,
-    computed_once,
     conv_norm,
     corner_aligned_matrix,
     max_pool_2x2,
     max_pool_ceil,
-    relu,
     upsample,
 )
 
@@ -131,29 +129,6 @@ def test_a_norm_with_running_statistics_is_part_of_its_convolution(conv):
         assert np.linalg.norm(ours - expected) < 3e-6 * np.linalg.norm(expected)
 
 
-class TestRelu:
-    @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-    def test_values_and_gradients(self, dtype):
-        x = jnp.array([-2, -0.0, 0, 1e-30, 0.5, 3, jnp.inf, -jnp.inf], dtype)
-        y, pull_back = jax.vjp(relu, x)
-        expected, pull_back_theirs = jax.vjp(nn.relu, x)
-        assert y.dtype == dtype
-        np.testing.assert_array_equal(y, expected)
-        upstream = jnp.arange(1, 9, dtype=dtype)
-        np.testing.assert_array_equal(pull_back(upstream)[0], pull_back_theirs(upstream)[0])
-
-    def test_only_the_result_is_kept(self):
-        x = jnp.linspace(-1, 1, 9)
-        y, pull_back = jax.vjp(relu, x)
-        (kept,) = jax.tree.leaves(pull_back)
-        np.testing.assert_array_equal(kept, y)
-
-    def test_xla_does_not_ask_what_went_in(self):
-        gradient = jax.jit(jax.grad(lambda x: jnp.square(relu(x @ x)).sum()))
-        program = gradient.lower(jnp.ones((16, 16))).compile().as_text()
-        assert "direction=NE" in program and "direction=GT" not in program
-
-
 class TestDropout:
     def test_draws_of_an_image_do_not_depend_on_its_batch(self):
         head = VGGHead(num_classes=3, width=32)
@@ -241,20 +216,6 @@ def test_few_outputs_of_many_inputs_are_the_same_convolution(size, dilation, dir
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-6)
     for a, b in zip(ours[1:], theirs[1:], strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
-
-
-def test_computed_once_is_exact_and_so_is_its_gradient():
-    x = jnp.array([[0.0, -1.5, jnp.inf, 1e-30], [jnp.nan, -jnp.inf, 3.0, 0.1], [-2.0, 1.0, 7, 9]])
-    for start in (x, x[1:], x[2:], x.astype(jnp.bfloat16)):
-        y, pull_back = jax.vjp(jax.jit(computed_once), start)
-        assert y.dtype == start.dtype
-        for same in (y, pull_back(start)[0]):
-            np.testing.assert_array_equal(same.astype(jnp.float32), start.astype(jnp.float32))
-
-
-def test_computed_once_does_nothing_on_gpus(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not jax.make_jaxpr(computed_once)(jnp.ones(3)).eqns
 
 
 class Joined(nn.Module):
