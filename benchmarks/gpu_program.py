@@ -4,8 +4,8 @@ library calls.
 python benchmarks/gpu_program.py --dtype bfloat16 --remat
 
 Needs the [cuda] extra, no GPU. It is compiled, not run: nothing is timed, no library is asked for
-its fastest algorithm, and the working space that it would take is not counted. How bytes are counted
-stands in program_bytes.py.
+its fastest algorithm, and the working space that it would take is not counted. program_bytes.py
+says how bytes are counted.
 """
 
 import argparse
@@ -26,7 +26,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import ours, problem, program_bytes, report
+from benchmarks import ours, problem, program_bytes
+from benchmarks.refusal import refuse
 from dasac_jax.runtime import data_parallel
 
 # In the words of XLA's TargetConfig.
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--accumulate", type=int, default=1, metavar="N")
     flags = parser.parse_args(argv)
     if find_spec("jax_plugins") is None:
-        report.refuse("XLA's compiler for GPUs is missing: pip install -e '.[cuda]'")
+        refuse("XLA's compiler for GPUs is missing: pip install -e '.[cuda]'")
     height, width = flags.size
     task = problem.Problem(
         "step", flags.network, height, width, flags.source, flags.groups, flags.dtype, "gpu", 1,

@@ -1,7 +1,10 @@
 """Our side: the step and the prediction as the program runs them, and their operations counted."""
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +21,7 @@ from dasac_jax.models import create_model, dinov2, has_batch_norm
 from dasac_jax.models.layers import Conv
 from dasac_jax.runtime import data_parallel
 
+PROFILED = 3  # runs in a profile
 # What the names of precisions mean to JAX: the network's type, and that of float32 products.
 PRECISIONS = {
     "float32": (jnp.float32, "highest"),
@@ -166,6 +170,23 @@ def peak_device_bytes() -> int | None:
     """The most that the device's memory held, where the device tells."""
     statistics = jax.local_devices()[0].memory_stats()
     return statistics["peak_bytes_in_use"] if statistics else None
+
+
+def profile(run: Callable[[], dict[str, Any]], path: str) -> dict[str, Any]:
+    """Trace a few runs into `path`, a file *.trace.json.gz; say how many, or what failed.
+
+    Nothing is raised: the measurements before it are worth keeping without a profile.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                for _ in range(PROFILED):
+                    values = run()
+                settle(values)
+            shutil.move(next(Path(folder).rglob("*.trace.json.gz")), path)
+    except Exception as error:
+        return {"failed": repr(error)}
+    return {"trace": path, "runs": PROFILED}
 
 
 def settle(values: dict[str, Any]) -> dict[str, Any]:
