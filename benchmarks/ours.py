@@ -18,6 +18,7 @@ from dasac_jax.inference import predictor
 from dasac_jax.interop import names
 from dasac_jax.method import optim, state, steps
 from dasac_jax.models import create_model, dinov2, has_batch_norm
+from dasac_jax.models.deeplabv2 import ATROUS_RATES, AtrousHead
 from dasac_jax.models.layers import Conv
 from dasac_jax.runtime import data_parallel
 
@@ -118,6 +119,7 @@ def _products(task: Problem) -> tuple[float, float]:
     linear = (dinov2.Linear, dinov2.Patches, dinov2.Doubled)
 
     def count(next_call, args, kwargs, context):
+        before = len(found)
         out = next_call(*args, **kwargs)
         if isinstance(context.module, Conv) and context.method_name == "__call__":
             layer, pixels = context.module, out.shape[1] * out.shape[2]
@@ -127,6 +129,9 @@ def _products(task: Problem) -> tuple[float, float]:
             patches = isinstance(context.module, dinov2.Patches)
             inputs = args[0].size // out.shape[1] if patches else args[0].shape[-1]
             found.append(2 * inputs * out.size)
+        elif isinstance(context.module, AtrousHead) and len(found) == before:
+            # All branches as one product, none of which was called.
+            found.append(len(ATROUS_RATES) * 2 * 9 * args[0].shape[-1] * out.size)
         elif isinstance(context.module, dinov2.Attention):
             found.append(4 * out.shape[1] * out.size)
         return out
