@@ -25,6 +25,7 @@ from benchmarks import gpu_machine  # noqa: E402
 from benchmarks.refusal import refuse  # noqa: E402
 
 SECONDS = 520  # for all parts; nine minutes with what comes before and after
+_NO_TRITON = "--xla_gpu_enable_triton_gemm=false"
 
 
 class FailedError(Exception):
@@ -70,6 +71,9 @@ class Check:
         return printed
 
 
+Part = Callable[[Check, float], dict[str, Any]]
+
+
 def parity(check: Check, ends: float) -> dict[str, Any]:
     """The GPU's forward pass and two steps against the CPU's, in float32."""
     task = {
@@ -113,23 +117,30 @@ def announced(check: Check, ends: float) -> dict[str, Any]:
     return found
 
 
-def race(check: Check, ends: float, dtype: str, task: str = "step") -> dict[str, Any]:
+def race(
+    check: Check, ends: float, name: str, dtype: str, sides: Sequence[str], **environment: str
+) -> dict[str, Any]:
     """`run.py` with its JSON as the result; of a step also the kernels that took longest."""
-    name = f"race-{dtype}" if task == "step" else task
     path = check.output / f"{name}.json"
     if check.rehearsal:
         # A CPU has no TF32, takes minutes for PyTorch's products in bfloat16, and for compiling.
         flags = ["--dtype", "float32", "--repeats", "1"]
     else:
-        flags = ["--device", "gpu", "--dtype", dtype, "--repeats", "3"]
-        flags += ["--sides", "eager", "tuned"] if task == "step" else []
-    if task == "step":
+        flags = ["--device", "gpu", "--dtype", dtype, "--repeats", "3", "--sides", *sides]
+    if name == "predict":
+        flags += ["--task", "predict"]
+    else:
         flags += ["--profile", check.output / f"{name}.trace.json.gz"]
-    flags += ["--task", task, "--json", path, *_size(check)]
-    check.run(["benchmarks/run.py", *flags], ends)
+    command = ["benchmarks/run.py", *flags, "--json", path, *_size(check)]
+    check.run(command, ends, **environment)
     found = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     return found
+
+
+def _race(name: str, dtype: str, *sides: str, **environment: str) -> Part:
+    """A part that is one race."""
+    return lambda check, ends: race(check, ends, name, dtype, sides, **environment)
 
 
 def _size(check: Check) -> list[str]:
@@ -139,13 +150,15 @@ def _size(check: Check) -> list[str]:
     return ["--network", "deeplabv2_demo", "--size", "48", "96"]
 
 
-# What is run together, in this order, and the share of the time that is left.
-Part = Callable[[Check, float], dict[str, Any]]
+# What is run together, in this order, and the share of the time that is left. Last comes the step
+# without XLA's own kernels for products: it chooses between them and the library's by timing, and
+# only the library's take bias, ReLU and residual sum along.
 GROUPS: tuple[tuple[float, dict[str, Part]], ...] = (
-    (90, {"parity": parity, "announced": announced}),
-    (190, {"race-bfloat16": lambda check, ends: race(check, ends, "bfloat16")}),
-    (170, {"race-tf32": lambda check, ends: race(check, ends, "tf32")}),
-    (70, {"predict": lambda check, ends: race(check, ends, "bfloat16", "predict")}),
+    (80, {"parity": parity, "announced": announced}),
+    (170, {"race-bfloat16": _race("race-bfloat16", "bfloat16", "eager", "tuned")}),
+    (150, {"race-tf32": _race("race-tf32", "tf32", "eager", "tuned")}),
+    (50, {"predict": _race("predict", "bfloat16", "eager")}),
+    (70, {"no-triton": _race("no-triton", "bfloat16", "eager", XLA_FLAGS=_NO_TRITON)}),
 )
 PARTS = [name for _, group in GROUPS for name in group]
 
