@@ -259,21 +259,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine, lacks = gpu_machine.look(environment, flags.rehearse)
         if lacks:
             refuse("this machine has " + "; ".join(lacks))
+        known = _known(flags.output, machine)
         flags.output.mkdir(parents=True, exist_ok=True)
-        check = Check(flags.output.resolve(), flags.rehearse, ends, machine, environment)
-        check.parts |= _known(check)
+        output = flags.output.resolve()
+        check = Check(output, flags.rehearse, ends, machine, environment, known)
         run_parts(check, flags.parts or PARTS, GROUPS)
     print(f"results in {check.output / 'gpu_check.json'}")
     return 0 if all(_good(check.parts.get(name, {})) for name in flags.parts or PARTS) else 1
 
 
-def _known(check: Check) -> dict[str, Any]:
-    """The parts of an earlier call into the same folder, if it was on the same machine."""
-    path = check.output / "gpu_check.json"
+def _known(output: Path, machine: dict[str, Any]) -> dict[str, Any]:
+    """The parts of an earlier call into the same folder; exits where another machine wrote them."""
+    path = output / "gpu_check.json"
     if not path.exists():
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))
-    return found["parts"] if found["machine"] == check.machine else {}
+    if found["machine"] != machine:
+        refuse(f"--output: {path} has the results of another machine; name another folder")
+    return found["parts"]
 
 
 def _good(part: dict[str, Any]) -> bool:

@@ -57,7 +57,6 @@ def environment(wheels: Path | None, packages: str) -> dict[str, str]:
     if ended.returncode:
         said = [line for line in ended.stderr.splitlines() if line.startswith("ERROR")]
         refuse(f"--wheels: {' '.join(said[-1:]) or ended.stderr.strip()}")
-    # Last, so that it gives way to what the machine has.
     paths = [os.environ.get("PYTHONPATH", ""), packages]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 

@@ -139,6 +139,64 @@ def test_a_part_that_fails_or_runs_out_of_time_is_noted_and_the_others_go_on(che
     assert "slow: FAILED after" in capsys.readouterr().out
 
 
+def test_results_of_another_machine_are_kept(tmp_path, monkeypatch, capsys):
+    from benchmarks import gpu_check, gpu_machine
+
+    results = tmp_path / "gpu_check.json"
+    results.write_text('{"machine": {"gpu": "H100"}, "parts": {}}')
+    monkeypatch.setattr(gpu_machine, "_PROBE", f"import json; print({json.dumps(WHOLE)!r})")
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main(["--rehearse", "--output", str(tmp_path)])
+    assert ended.value.code == 2
+    error = f"error: --output: {results} has the results of another machine; name another folder\n"
+    assert capsys.readouterr().err == error
+    assert json.loads(results.read_text())["machine"] == {"gpu": "H100"}
+
+
+def test_races_are_the_published_ones(check, monkeypatch):
+    from benchmarks import gpu_check, run
+
+    asked = {}
+
+    def stand_in(self, command, ends, **environment):
+        flags = run.parse([str(word) for word in command[1:]])
+        task = run.problem_of(flags)
+        size = task.task, task.height, task.width, task.source, task.groups
+        asked[flags.json.stem] = (size, task.dtype, flags.sides, bool(flags.profile), environment)
+        flags.json.write_text('{"sides": {}}')
+
+    monkeypatch.setattr(gpu_check.Check, "run", stand_in)
+    check.rehearsal = False
+    names = ["race-bfloat16", "race-tf32", "predict", "no-triton"]
+    gpu_check.run_parts(check, names, gpu_check.GROUPS)
+    step, both = ("step", 512, 1024, 8, 2), ["eager", "tuned"]
+    no_triton = {"XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false"}
+    assert asked == {
+        "race-bfloat16": (step, "bfloat16", both, True, {}),
+        "race-tf32": (step, "tf32", both, True, {}),
+        "predict": (("predict", 1024, 2048, 8, 2), "bfloat16", ["eager"], False, {}),
+        "no-triton": (step, "bfloat16", ["eager"], True, no_triton),
+    }
+    assert all("result" in check.parts[name] for name in names)
+
+
+def test_one_side_of_the_parity():
+    from benchmarks.gpu_parity import BOUNDS, STEPS, computed
+    from benchmarks.problem import CLASSES, Problem
+
+    precision = jax.config.jax_default_matmul_precision
+    try:
+        task = Problem("step", "deeplabv2_demo", 24, 32, 1, 1, "float32", "gpu", 1)
+        found = computed("gpu", task)
+    finally:
+        jax.config.update("jax_default_matmul_precision", precision)
+    assert found.keys() == BOUNDS.keys()
+    assert found["logits"].shape == (1, 4, 5, CLASSES)
+    assert found["loss_source"].shape == found["labelled"].shape == (STEPS,)
+    assert all(np.isfinite(values).all() for values in found.values())
+    assert found["update"].any()
+
+
 def test_memory_is_compared_with_what_was_announced():
     from benchmarks import gpu_check
 
