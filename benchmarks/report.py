@@ -3,9 +3,8 @@
 import os
 import platform
 import subprocess
-import sys
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,12 +13,6 @@ from rich.table import Table
 from benchmarks.problem import Problem
 
 _TITLES = {"ours": "ours (JAX)", "eager": "PyTorch, eager", "tuned": "PyTorch, tuned"}
-
-
-def refuse(message: str) -> NoReturn:
-    """End with one line, as for any bad input."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 def machine(task: Problem) -> dict[str, Any]:

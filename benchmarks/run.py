@@ -4,8 +4,9 @@ python benchmarks/run.py --task step --size 128 256
 python benchmarks/run.py --task predict
 python benchmarks/run.py --device gpu --dtype bfloat16
 
-Each side has its own process, which stays warm; they take turns, so that what else the machine
-does meets all of them. Needs the [torch] extra; on a GPU the [cuda] extra, too.
+Each side has its own process, which stays warm; on a CPU they take turns, so that what else the
+machine does meets all of them, on a GPU one follows the other, since its memory may not hold all.
+Needs the [torch] extra; on a GPU the [cuda] extra, too.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import report  # noqa: E402
+from benchmarks import report, trace_kernels  # noqa: E402
 from benchmarks.problem import Problem  # noqa: E402
+from benchmarks.refusal import refuse  # noqa: E402
 
 SIDES = ("ours", "eager", "tuned")
 NETWORKS = (
@@ -74,19 +76,29 @@ class Side:
         self.process.wait()
 
 
-def race(task: Problem, names: Sequence[str], repeats: int) -> dict[str, Any]:
-    """All that was measured, for the table and the JSON file."""
+def race(
+    task: Problem, names: Sequence[str], repeats: int, profile: Path | None = None
+) -> dict[str, Any]:
+    """All that was measured, for the table and the JSON file; with the kernels of our side's trace.
+
+    profile: where that trace is to be written.
+    """
     sides = [Side(name, task) for name in names]
-    first = {side.name: side.ask("go")["seconds"] for side in sides}
-    for side in sides:
-        side.ask("go")  # warm
-    for _ in range(repeats):
-        for side in sides:
-            side.turns.append(side.ask("go"))
-    facts = {side.name: side.ask("facts") for side in sides}
-    limits = {side.name: side.ask("ceilings") for side in sides}
-    for side in sides:
-        side.close()
+    first, facts, limits, profiled = {}, {}, {}, {}
+    for together in [[side] for side in sides] if task.device == "gpu" else [sides]:
+        for side in together:
+            first[side.name] = side.ask("go")["seconds"]
+        for side in together:
+            side.ask("go")  # warm
+        for _ in range(repeats):
+            for side in together:
+                side.turns.append(side.ask("go"))
+        for side in together:
+            facts[side.name] = side.ask("facts")
+            limits[side.name] = side.ask("ceilings")
+            if profile and side.name == "ours":
+                profiled = {"profile": _profiled(side, profile)}
+            side.close()
     operations = facts["ours"].pop("operations")
     ceiling = {kind: max(limit[kind] for limit in limits.values()) for kind in limits["ours"]}
     medians = {side.name: _medians(side.turns) for side in sides}
@@ -110,7 +122,14 @@ def race(task: Problem, names: Sequence[str], repeats: int) -> dict[str, Any]:
         "operations": operations,
         "ceilings": ceiling,
         "sides": {side.name: result(side) for side in sides},
+        **profiled,
     }
+
+
+def _profiled(side: Side, path: Path) -> dict[str, Any]:
+    """Our side's trace, and the kernels in it that took longest."""
+    told = side.ask(f"profile {path.resolve()}")
+    return told | ({"kernels": trace_kernels.longest(path)} if "trace" in told else {})
 
 
 def _medians(turns: list[dict[str, float]]) -> dict[str, float]:
@@ -136,6 +155,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--accumulate", type=int, default=1, metavar="N", help="our side: see there")
     add("--repeats", type=int, default=5, help="turns of each side (%(default)s)")
     add("--inner", type=int, help="steps a turn (1, on a GPU 10)")
+    add("--profile", type=Path, metavar="FILE",
+        help="also trace some of our steps, into a file *.trace.json.gz")  # fmt: skip
     add("--json", type=Path, help="by default under runs/benchmarks")
     return parser.parse_args(argv)
 
@@ -164,13 +185,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Race, print the table, write the JSON file."""
     flags = parse(argv)
     if importlib.util.find_spec("torch") is None:
-        report.refuse("the race needs PyTorch: pip install -e '.[torch]'")
+        refuse("the race needs PyTorch: pip install -e '.[torch]'")
     if flags.network.startswith("dinov2") and not importlib.util.find_spec("transformers"):
-        report.refuse("the race with DINOv2 needs transformers: pip install -e '.[torch]'")
+        refuse("the race with DINOv2 needs transformers: pip install -e '.[torch]'")
     if flags.dtype == "tf32" and flags.device == "cpu":
-        report.refuse("--dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
+        refuse("--dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
     task = problem_of(flags)
-    result = race(task, ["ours", *flags.sides], flags.repeats)
+    result = race(task, ["ours", *flags.sides], flags.repeats, flags.profile)
     name = f"{task.task}-{task.network}-{task.height}x{task.width}-{task.dtype}-{task.device}"
     name += "-remat" * task.remat + f"-accumulate{task.accumulate}" * (task.accumulate > 1)
     path = flags.json or ROOT / "runs" / "benchmarks" / f"{name}.json"
