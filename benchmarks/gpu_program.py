@@ -1,9 +1,11 @@
-"""What XLA makes of the adaptation step for an H100, without having one: memory and library calls.
+"""What XLA makes of the adaptation step for an H100, without having one: memory, bytes moved and
+library calls.
 
 python benchmarks/gpu_program.py --dtype bfloat16 --remat
 
 Needs the [cuda] extra, no GPU. It is compiled, not run: nothing is timed, no library is asked for
-its fastest algorithm, and the working space that it would take is not counted.
+its fastest algorithm, and the working space that it would take is not counted. program_bytes.py
+says how bytes are counted.
 """
 
 import argparse
@@ -24,7 +26,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import ours, problem, report
+from benchmarks import ours, problem, program_bytes
+from benchmarks.refusal import refuse
 from dasac_jax.runtime import data_parallel
 
 # In the words of XLA's TargetConfig.
@@ -116,14 +119,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--accumulate", type=int, default=1, metavar="N")
     flags = parser.parse_args(argv)
     if find_spec("jax_plugins") is None:
-        report.refuse("XLA's compiler for GPUs is missing: pip install -e '.[cuda]'")
+        refuse("XLA's compiler for GPUs is missing: pip install -e '.[cuda]'")
     height, width = flags.size
     task = problem.Problem(
         "step", flags.network, height, width, flags.source, flags.groups, flags.dtype, "gpu", 1,
         flags.remat, flags.accumulate,
     )  # fmt: skip
     program = compiled(task)
+    moved = program_bytes.by_kind(program.as_text())
     print(f"{gibibytes(program):.1f} GiB")
+    print(f"{moved.total() / 1e9:.1f} GB read and written")
+    for kind, count in moved.most_common():
+        print(f"{count / 1e9:9.1f} by {kind}")
     for name, count in sorted(calls(program).items()):
         print(f"{count:4} {name}")
 

@@ -18,6 +18,7 @@ from jax import lax
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dasac_jax.models.layers import Conv
+from dasac_jax.models.products import few_outputs, shifted
 
 # Batch, height, width, inputs, outputs, dilation: the step's at 128×256.
 CASES = (
@@ -30,7 +31,9 @@ CASES = (
 
 
 def chosen(x: jax.Array, kernel: jax.Array, d: int) -> jax.Array:
-    """What `models.layers.Conv` takes."""
+    """What the networks take."""
+    if few_outputs(*kernel.shape[2:]):
+        return shifted(x, [kernel], [d])[0]
     return Conv(kernel.shape[-1], dilation=d).apply({"params": {"kernel": kernel}}, x)
 
 

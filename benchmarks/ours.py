@@ -1,7 +1,10 @@
 """Our side: the step and the prediction as the program runs them, and their operations counted."""
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -15,9 +18,11 @@ from dasac_jax.inference import predictor
 from dasac_jax.interop import names
 from dasac_jax.method import optim, state, steps
 from dasac_jax.models import create_model, dinov2, has_batch_norm
+from dasac_jax.models.deeplabv2 import ATROUS_RATES, AtrousHead
 from dasac_jax.models.layers import Conv
 from dasac_jax.runtime import data_parallel, malloc
 
+PROFILED = 3  # runs in a profile
 # What the names of precisions mean to JAX: the network's type, and that of float32 products.
 PRECISIONS = {
     "float32": (jnp.float32, "highest"),
@@ -119,6 +124,7 @@ def _products(task: Problem) -> tuple[float, float]:
     linear = (dinov2.Linear, dinov2.Patches, dinov2.Doubled)
 
     def count(next_call, args, kwargs, context):
+        before = len(found)
         out = next_call(*args, **kwargs)
         if isinstance(context.module, Conv) and context.method_name == "__call__":
             layer, pixels = context.module, out.shape[1] * out.shape[2]
@@ -128,6 +134,9 @@ def _products(task: Problem) -> tuple[float, float]:
             patches = isinstance(context.module, dinov2.Patches)
             inputs = args[0].size // out.shape[1] if patches else args[0].shape[-1]
             found.append(2 * inputs * out.size)
+        elif isinstance(context.module, AtrousHead) and len(found) == before:
+            # All branches as one product, none of which was called.
+            found.append(len(ATROUS_RATES) * 2 * 9 * args[0].shape[-1] * out.size)
         elif isinstance(context.module, dinov2.Attention):
             found.append(4 * out.shape[1] * out.size)
         return out
@@ -171,6 +180,23 @@ def peak_device_bytes() -> int | None:
     """The most that the device's memory held, where the device tells."""
     statistics = jax.local_devices()[0].memory_stats()
     return statistics["peak_bytes_in_use"] if statistics else None
+
+
+def profile(run: Callable[[], dict[str, Any]], path: str) -> dict[str, Any]:
+    """Trace a few runs into `path`, a file *.trace.json.gz; say how many, or what failed.
+
+    Nothing is raised: the measurements before it are worth keeping without a profile.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                for _ in range(PROFILED):
+                    values = run()
+                settle(values)
+            shutil.move(next(Path(folder).rglob("*.trace.json.gz")), path)
+    except Exception as error:
+        return {"failed": repr(error)}
+    return {"trace": path, "runs": PROFILED}
 
 
 def settle(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 import platform
 import subprocess
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -22,12 +21,6 @@ _TITLES = {
     "onnxruntime": "onnxruntime",
     "onnxruntime-torch": "onnxruntime, PyTorch's file",
 }
-
-
-def refuse(message: str) -> NoReturn:
-    """End with one line, as for any bad input."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 def machine(task: Problem, packages: Sequence[str]) -> dict[str, Any]:

@@ -5,14 +5,14 @@ python benchmarks/run.py --task predict
 python benchmarks/run.py --task predict --sides eager openvino onnxruntime
 python benchmarks/run.py --device gpu --dtype bfloat16
 
-Each side has its own process, which stays warm; they take turns, so that what else the machine
-does meets all of them. PyTorch's sides (eager, tuned) need the [torch] extra, on a GPU the [cuda]
-extra, too. openvino and onnxruntime predict with the ONNX file that dasac_jax.export writes of the
-same weights, onnxruntime-torch with the one that PyTorch's exporter writes.
+Each side has its own process, which stays warm; on a CPU they take turns, so that what else the
+machine does meets all of them, on a GPU one follows the other, since its memory may not hold all.
+PyTorch's sides (eager, tuned) need the [torch] extra, on a GPU the [cuda] extra, too. openvino and
+onnxruntime predict with the ONNX file that dasac_jax.export writes of the same weights,
+onnxruntime-torch with the one that PyTorch's exporter writes.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -28,27 +28,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import engines, report  # noqa: E402
+from benchmarks import engines, report, sides, trace_kernels  # noqa: E402
 from benchmarks.problem import Problem  # noqa: E402
 
-SIDES = ("ours", "eager", "tuned", *engines.LOADERS)
 NETWORKS = (
     "deeplabv2_resnet101", "deeplabv2_vgg16_bn", "fcn_vgg16_bn", "deeplabv2_demo",
     "dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_demo",
 )  # fmt: skip
-
-# What the sides need, and how it is installed.
-_TORCH = {"torch": "-e '.[torch]'"}
-_NEEDS = {
-    "eager": _TORCH,
-    "tuned": _TORCH,
-    "openvino": {"openvino": "openvino", "onnx": "-e '.[export]'"},
-    "onnxruntime": {"onnxruntime": "onnxruntime", "onnx": "-e '.[export]'"},
-    "onnxruntime-torch": {
-        **_TORCH, "onnxruntime": "onnxruntime", "onnx": "-e '.[export]'",
-        "onnxscript": "onnxscript",
-    },
-}  # fmt: skip
 
 
 class Side:
@@ -112,27 +98,39 @@ def write_networks(task: Problem, names: Sequence[str], folder: Path) -> None:
             sys.exit("error: the network's ONNX file could not be written; see above")
 
 
-def race(task: Problem, names: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:
-    """All that was measured, for the table and the JSON file.
+def race(
+    task: Problem,
+    names: Sequence[str],
+    repeats: int,
+    folder: Path,
+    profile: Path | None = None,
+) -> dict[str, Any]:
+    """All that was measured, for the table and the JSON file; with the kernels of our side's trace.
 
-    folder: has the engines' networks, and gets each side's label map.
+    folder: has the engines' networks, and gets each side's label map. profile: where that trace is
+    to be written.
     """
-    sides = [Side(name, task, folder) for name in names]
-    first = {side.name: side.ask("go")["seconds"] for side in sides}
-    for side in sides:
-        side.ask("go")  # warm
-    for _ in range(repeats):
-        for side in sides:
-            side.turns.append(side.ask("go"))
-    facts = {side.name: side.ask("facts") for side in sides}
-    limits = {side.name: side.ask("ceilings") for side in sides}
-    for side in sides:
-        side.close()
+    racers = [Side(name, task, folder) for name in names]
+    first, facts, limits, profiled = {}, {}, {}, {}
+    for together in [[side] for side in racers] if task.device == "gpu" else [racers]:
+        for side in together:
+            first[side.name] = side.ask("go")["seconds"]
+        for side in together:
+            side.ask("go")  # warm
+        for _ in range(repeats):
+            for side in together:
+                side.turns.append(side.ask("go"))
+        for side in together:
+            facts[side.name] = side.ask("facts")
+            limits[side.name] = side.ask("ceilings")
+            if profile and side.name == "ours":
+                profiled = {"profile": _profiled(side, profile)}
+            side.close()
     operations = facts["ours"].pop("operations")
     ceiling = {
         kind: max(limit[kind] for limit in limits.values() if limit) for kind in limits["ours"]
     }
-    medians = {side.name: _medians(side.turns) for side in sides}
+    medians = {side.name: _medians(side.turns) for side in racers}
 
     def result(side: Side) -> dict[str, Any]:
         median = medians[side.name]
@@ -150,11 +148,18 @@ def race(task: Problem, names: Sequence[str], repeats: int, folder: Path) -> dic
 
     return {
         "problem": task.as_dict(),
-        "machine": report.machine(task, packages(names)),
+        "machine": report.machine(task, sides.packages(names)),
         "operations": operations,
         "ceilings": ceiling,
-        "sides": {side.name: result(side) for side in sides},
+        "sides": {side.name: result(side) for side in racers},
+        **profiled,
     }
+
+
+def _profiled(side: Side, path: Path) -> dict[str, Any]:
+    """Our side's trace, and the kernels in it that took longest."""
+    told = side.ask(f"profile {path.resolve()}")
+    return told | ({"kernels": trace_kernels.longest(path)} if "trace" in told else {})
 
 
 def _agreement(name: str, folder: Path) -> dict[str, float]:
@@ -163,11 +168,6 @@ def _agreement(name: str, folder: Path) -> dict[str, float]:
         return {}
     theirs, ours = (np.load(folder / f"{side}.npy") for side in (name, "ours"))
     return {"same_labels": float((theirs == ours).mean())}
-
-
-def packages(names: Sequence[str]) -> list[str]:
-    """The packages of others that the sides `names` compute with."""
-    return ["jax", *dict.fromkeys(p for name in names for p in _NEEDS.get(name, {}))]
 
 
 def _medians(turns: list[dict[str, float]]) -> dict[str, float]:
@@ -188,12 +188,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--groups", type=int, help="target images of a step, 4 views each (1, 2)")
     add("--dtype", choices=("float32", "tf32", "bfloat16"), default="float32")
     add("--device", choices=("cpu", "gpu"), default="cpu")
-    add("--sides", nargs="+", choices=SIDES[1:], default=["eager"], metavar="SIDE",
-        help=f"whom to race: {', '.join(SIDES[1:])} (eager)")  # fmt: skip
+    add("--sides", nargs="+", choices=sides.SIDES, default=["eager"], metavar="SIDE",
+        help=f"whom to race: {', '.join(sides.SIDES)} (eager)")  # fmt: skip
     add("--remat", action="store_true", help="our side: see docs/memory.md")
     add("--accumulate", type=int, default=1, metavar="N", help="our side: see there")
     add("--repeats", type=int, default=5, help="turns of each side (%(default)s)")
     add("--inner", type=int, help="steps a turn (1, on a GPU 10)")
+    add("--profile", type=Path, metavar="FILE",
+        help="also trace some of our steps, into a file *.trace.json.gz")  # fmt: skip
     add("--json", type=Path, help="by default under runs/benchmarks")
     return parser.parse_args(argv)
 
@@ -218,34 +220,14 @@ def problem_of(flags: argparse.Namespace) -> Problem:
     )
 
 
-def check(flags: argparse.Namespace) -> None:
-    """End with one line and code 2 where something is missing, or cannot be raced."""
-    for side in flags.sides:
-        missing = {p: how for p, how in _NEEDS[side].items() if not importlib.util.find_spec(p)}
-        if missing:
-            report.refuse(
-                f"--sides {side} needs {' and '.join(missing)}: pip install "
-                + " ".join(missing.values())
-            )
-        if side in engines.LOADERS:
-            for name, needed in (("task", "predict"), ("device", "cpu"), ("dtype", "float32")):
-                if getattr(flags, name) != needed:
-                    report.refuse(f"--sides {side} needs --{name} {needed}")
-        dinov2 = flags.network.startswith("dinov2") and "torch" in _NEEDS[side]
-        if dinov2 and not importlib.util.find_spec("transformers"):
-            report.refuse("the race with DINOv2 needs transformers: pip install -e '.[torch]'")
-    if flags.dtype == "tf32" and flags.device == "cpu":
-        report.refuse("--dtype tf32 is a GPU's; on a CPU there are float32 and bfloat16")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Race, print the table, write the JSON file."""
     flags = parse(argv)
-    check(flags)
-    task, sides = problem_of(flags), ["ours", *dict.fromkeys(flags.sides)]
+    sides.check(flags)
+    task, names = problem_of(flags), ["ours", *dict.fromkeys(flags.sides)]
     with tempfile.TemporaryDirectory() as folder:
-        write_networks(task, sides, Path(folder))
-        result = race(task, sides, flags.repeats, Path(folder))
+        write_networks(task, names, Path(folder))
+        result = race(task, names, flags.repeats, Path(folder), flags.profile)
     name = f"{task.task}-{task.network}-{task.height}x{task.width}-{task.dtype}-{task.device}"
     name += "-remat" * task.remat + f"-accumulate{task.accumulate}" * (task.accumulate > 1)
     path = flags.json or ROOT / "runs" / "benchmarks" / f"{name}.json"

@@ -1,7 +1,8 @@
 """One side of a race, in a process of its own: computes when told to, and tells how long it took.
 
-A line on standard input is an order (`go`, `ceilings`, `facts`), a JSON line on standard output
-the answer. `run.py` starts it: python -m benchmarks.worker SIDE PROBLEM-AS-JSON FOLDER
+A line on standard input is an order (`go`, `ceilings`, `facts`; of our side `profile PATH`), a JSON
+line on standard output the answer. `run.py` starts it: python -m benchmarks.worker SIDE
+PROBLEM-AS-JSON FOLDER
 
 In the folder are the engines' networks; label maps are put there.
 """
@@ -47,13 +48,16 @@ def main(side: str, task: Problem, folder: Path) -> None:
             "cpu_seconds": (time.process_time() - worked) / task.inner,
         }
 
-    orders: dict[str, Callable[[], Any]] = {
+    orders: dict[str, Callable[..., Any]] = {
         "go": go,
         "ceilings": lambda: _ceilings(module, task),
         "facts": lambda: _facts(side, module, task, last, folder),
     }
+    if side == "ours":
+        orders["profile"] = lambda path: module.profile(run, path)
     for line in sys.stdin:
-        print(json.dumps(orders[line.strip()]()), file=answers, flush=True)
+        order, *details = line.strip().split(" ", 1)
+        print(json.dumps(orders[order](*details)), file=answers, flush=True)
 
 
 def _module(side: str, task: Problem, folder: Path) -> tuple[Any, Callable[[Problem], Any]]:

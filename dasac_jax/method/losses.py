@@ -17,11 +17,13 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Returns:
         (B, H, W) float32.
     """
-    logits = logits.astype(jnp.float32)
+    # Pixels last, as upsampling leaves them in memory: otherwise a GPU writes the logits of whole
+    # images once more, in the other order.
+    logits = jnp.swapaxes(logits.astype(jnp.float32), -1, -2)
     # A masked sum instead of indexing: its gradient needs no scatter.
-    chosen = labels[..., None] == jnp.arange(logits.shape[-1])
-    of_label = jnp.where(chosen, logits, 0).sum(-1)
-    return jnp.where(chosen.any(-1), jax.nn.logsumexp(logits, axis=-1) - of_label, 0)
+    chosen = labels[..., None, :] == jnp.arange(logits.shape[-2])[:, None]
+    of_label = jnp.where(chosen, logits, 0).sum(-2)
+    return jnp.where(chosen.any(-2), jax.nn.logsumexp(logits, axis=-2) - of_label, 0)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

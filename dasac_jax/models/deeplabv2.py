@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dasac_jax.models import onnx_layers
+from dasac_jax.models import onnx_layers, products
 from dasac_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -35,13 +35,18 @@ class AtrousHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        conv = partial(Conv, self.num_classes, use_bias=True, dtype=self.dtype)
-        total = None
-        for i, rate in enumerate(ATROUS_RATES):
-            # One after the other: at once they would need four times the memory.
-            branch = conv(dilation=rate, name=str(i))(x, after=total).astype(jnp.float32)
-            total = branch if total is None else total + branch
-        return total
+        convs = [
+            Conv(self.num_classes, dilation=rate, use_bias=True, dtype=self.dtype, name=str(i))
+            for i, rate in enumerate(ATROUS_RATES)
+        ]
+        if products.few_outputs(x.shape[-1], self.num_classes):
+            kernels, biases = zip(*(conv.weights(x.shape[-1]) for conv in convs), strict=True)
+            kernels = [kernel.astype(self.dtype) for kernel in kernels]
+            results = products.shifted(x.astype(self.dtype), kernels, ATROUS_RATES)
+            branches = [y + bias for y, bias in zip(results, biases, strict=True)]
+        else:
+            branches = [conv(x).astype(jnp.float32) for conv in convs]
+        return sum(branches[1:], branches[0])
 
 
 def atrous_head_onnx(graph: Graph, x: str, path: str) -> str:

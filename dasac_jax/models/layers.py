@@ -55,7 +55,6 @@ class Conv(nn.Module):
     kernel_init: Callable[..., jax.Array] = normal_001
     bias_init: Callable[..., jax.Array] | None = None  # None: PyTorch's default
 
-    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -67,18 +66,14 @@ class Conv(nn.Module):
         Factor and shift become part of kernel and bias, so that they cost nothing. On a CPU it is
         not computed before `after` (…) is known.
         """
-        k, channels = self.size, x.shape[-1]
-        kernel = parameter(self, "kernel", self.kernel_init, (k, k, channels, self.features))
+        kernel, bias = self.weights(x.shape[-1])
         if affine is not None:
-            kernel = kernel * affine[0]
+            factor, shift = affine
+            kernel = kernel * factor
+            bias = shift if bias is None else bias * factor + shift
         if after is not None and platform() == "cpu":
             kernel = anew.after(lax.stop_gradient(after), kernel)
         y = self._convolved(x.astype(self.dtype), kernel.astype(self.dtype))
-        bias = None if affine is None else affine[1]
-        if self.use_bias:
-            bias_init = self.bias_init or uniform_fan_in(k * k * channels)
-            own = parameter(self, "bias", bias_init, (self.features,))
-            bias = own if affine is None else own * affine[0] + bias
         if bias is None:
             return y
         if self.size == 1 and platform() == "cpu":
@@ -86,9 +81,19 @@ class Conv(nn.Module):
             return (y.reshape(-1, self.features) + bias.astype(self.dtype)).reshape(y.shape)
         return y + bias.astype(self.dtype)
 
+    @nn.compact
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
+        """Kernel (k, k, channels, features) and bias (features,), or None without bias; float32."""
+        k = self.size
+        kernel = parameter(self, "kernel", self.kernel_init, (k, k, channels, self.features))
+        if not self.use_bias:
+            return kernel, None
+        bias_init = self.bias_init or uniform_fan_in(k * k * channels)
+        return kernel, parameter(self, "bias", bias_init, (self.features,))
+
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """The convolution without bias, computed in the way that is fastest for its shapes."""
-        k, channels = self.size, x.shape[-1]
+        k = self.size
         padding = self.dilation * (k // 2) if self.padding is None else self.padding
         if k == 1:
             # XLA's gradient of a 1×1 convolution is slow on CPU.
@@ -98,9 +103,6 @@ class Conv(nn.Module):
             # on CPU.
             around = products.neighbourhoods(x, k, padding)
             return products.pointwise(around, kernel.reshape(-1, self.features))
-        if k == 3 and self.stride == 1 and 9 * self.features <= channels:
-            # The atrous heads: few outputs of many inputs.
-            return products.shifted(x, kernel, self.dilation, padding)
         if self._by_minimal_filtering(x, padding):
             return winograd.conv(x, kernel, self.dilation)
         if self._dilated_on_gpu(padding):
