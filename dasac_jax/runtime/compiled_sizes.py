@@ -18,8 +18,8 @@ def limiter() -> Callable[[Hashable], bool]:
     It returns whether the key is new, so that its program has to be compiled.
 
     key: what a program is compiled for, such as (network, size). With the (KEPT + 1)th key all
-    compiled programs of the process are dropped, those of other functions too: only this frees
-    them. So it is nothing for a size that a training step needs.
+    compiled programs of the process are dropped, those of other functions too: only this frees the
+    programs that pmap has compiled. So it is nothing for a size that a training step needs.
     """
     keys: set[Hashable] = set()
     lock = threading.Lock()

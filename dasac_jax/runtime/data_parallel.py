@@ -14,7 +14,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from dasac_jax.errors import UserError
-from dasac_jax.runtime import compiler_options
 
 AXIS = "batch"
 _LARGE = 1 << 16  # bytes
@@ -140,25 +139,8 @@ def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def over_local_devices(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(variables, batch)` on this process's devices, one part of the batch on each.
-
-    The batch, and what comes out, have a leading axis of devices. For forward passes: it is
-    compiled with `compiler_options.of_prediction`.
-    """
-
-    def on_one(variables, batch):
-        found = function(variables, jax.tree.map(lambda x: x[0], batch))
-        return jax.tree.map(lambda x: x[None], found)
-
-    parts = PartitionSpec(AXIS)
-    mapped = jax.shard_map(
-        on_one,
-        mesh=_local_mesh(),
-        in_specs=(PartitionSpec(), parts),
-        out_specs=parts,
-        check_vma=False,  # it looks through the whole network for what nobody asks here
-    )
-    return jax.jit(mapped, compiler_options=compiler_options.of_prediction())
+    """`function(variables, batch)` on this process's devices, one part of the batch on each."""
+    return jax.pmap(function, in_axes=(None, 0), devices=jax.local_devices())
 
 
 def replicate(tree: Any) -> Any:
