@@ -30,7 +30,7 @@ from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
 from dasac_jax.method.state import TrainState
 from dasac_jax.models import NEW_LAYERS, matching
-from dasac_jax.runtime import data_parallel, processes
+from dasac_jax.runtime import processes
 from dasac_jax.training import from_config
 from dasac_jax.training.workdir import Run
 
@@ -43,15 +43,9 @@ Fresh = Callable[..., TrainState]
 def shared_state(
     run: Run, stage: str, begin: Callable[[Run, Fresh], tuple[TrainState, Facts]]
 ) -> tuple[TrainState, Facts]:
-    """What `begin` reads on the first of several processes, the same on all: state and metadata.
-
-    The state lies on the devices. So nothing remains of it once the first step is given it.
-    """
+    """What `begin` reads on the first of several processes, the same on all: state and metadata."""
     fresh = partial(from_config.create_state, run.config, stage)
-    state, facts = processes.state_from_first(
-        partial(begin, run, fresh), partial(jax.eval_shape, fresh)
-    )
-    return data_parallel.replicate(state), facts
+    return processes.state_from_first(partial(begin, run, fresh), partial(jax.eval_shape, fresh))
 
 
 def of_baseline(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:

@@ -62,7 +62,7 @@ def run_baseline(run: Run) -> None:
     """
     if not models.has_batch_norm(run.config.arch):
         _LOG.info("baseline: %s has no batch norm to adapt: source alone", run.config.arch)
-    state, progress = initial_state.shared_state(run, "baseline", initial_state.of_baseline)
+    state, progress = _initial_state(run, "baseline", initial_state.of_baseline)
     make_step = partial(from_config.baseline_step, run.config)
     _train(run, "baseline", state, progress, make_step, weights=None)
 
@@ -93,7 +93,7 @@ def run_weights(run: Run) -> None:
 
 def run_adapt(run: Run) -> None:
     """Adaptation with a momentum teacher and augmentation consistency (SAC)."""
-    state, progress = initial_state.shared_state(run, "adapt", initial_state.of_adapt)
+    state, progress = _initial_state(run, "adapt", initial_state.of_adapt)
     weights = _weights(run)
     if weights is None:
         _LOG.warning("there is no %s: target images are drawn uniformly", run.weights_file)
@@ -149,6 +149,12 @@ def layout_of(config: ConfigDict, stage: str) -> data_parallel.Layout:
         targets = section.target_batch if models.has_batch_norm(config.arch) else 0
         return data_parallel.layout(stage, section.source_batch, targets)
     return data_parallel.layout(stage, section.source_batch, section.groups, section.group_size)
+
+
+def _initial_state(run, stage, begin):
+    """The state on all devices, of which the first step leaves nothing behind, and its metadata."""
+    state, progress = initial_state.shared_state(run, stage, begin)
+    return data_parallel.replicate(state), progress
 
 
 def _train(run, stage, state, progress, make_step, weights) -> None:
