@@ -50,6 +50,22 @@ def test_trains_to_the_end_and_keeps_the_newest(tmp_path):
     assert scalars.values == [(4, {"loss": 2.5}), (7, {"loss": 6.0})]
 
 
+def test_what_compiling_used_is_given_back_before_the_first_step(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(loop.malloc, "give_back", lambda: events.append("given back"))
+
+    def counted(state, batch):
+        events.append("traced")
+        jax.debug.callback(lambda: events.append("step"), ordered=False)
+        return add_up(state, batch)
+
+    plan = plan_of(tmp_path, total_steps=3)
+    loop.train(begin(), counted, batches_of([1, 2, 3], []), plan, Recorded(), {})
+    jax.effects_barrier()
+    devices = jax.local_device_count()
+    assert events == ["traced", "given back"] + 3 * devices * ["step"]
+
+
 def test_validation_keeps_the_best(tmp_path):
     scores, seen, scalars = [0.2, 0.5, 0.5, 0.3], [], Recorded()
 
