@@ -82,7 +82,7 @@ def _score(run: Run, reached: dict[str, int]) -> None:
             rows[name] = summarise(counts, run.config.left_out)
     else:
         _LOG.info("nothing is scored: %s has no list of labelled images", run.config.data.lists)
-    shares = target_shares.measure(run) if {"baseline", "adapt"} <= reached.keys() else None
+    shares = target_shares.measure(run, reached)
     if not processes.is_first():
         return
     facts = {

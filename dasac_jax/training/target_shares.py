@@ -6,7 +6,7 @@ The images are those of target training, and no label of theirs is opened.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -48,13 +48,17 @@ def watcher(run: Run, interval: int) -> Callable[[int], None] | None:
     return watch
 
 
-def measure(run: Run) -> dict[str, Any]:
+def measure(run: Run, reached: Collection[str]) -> dict[str, Any] | None:
     """The entry of metrics.json: shares of the baseline and of the adapted network.
 
-    The baseline's come from the weights stage's counts where there are any. Raises Stopped where a
-    stop is requested.
+    The baseline's come from the weights stage's counts where there are any, so that a run that
+    begins with a baseline from elsewhere (`config.init`) has them too. reached: the stages that
+    have left a checkpoint. None without the adaptation, and where nothing is known of the baseline.
+    Raises Stopped where a stop is requested.
     """
     stored = processes.from_first(lambda: _as_list(_stored_counts(run)))
+    if "adapt" not in reached or not (stored or "baseline" in reached):
+        return None
     before = _shares(np.array(stored)) if stored else _count(run, "baseline")
     names = [entry.name for entry in run.classes]
     return class_shares.entry(before, _count(run, "adapt"), names, _left_out(run))

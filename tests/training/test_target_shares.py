@@ -75,6 +75,15 @@ def test_the_report_has_the_weights_stages_shares_for_the_baseline(whole):
     assert result["shares"]["adapted"] != result["shares"]["baseline"]
 
 
+def test_of_a_baseline_from_elsewhere_the_weights_stages_file_is_enough(run, whole):
+    assert target_shares.measure(run, []) is None  # nothing is adapted yet
+    shutil.copytree(whole.folder / "adapt", run.folder / "adapt")
+    result = json.loads((whole.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert target_shares.measure(run, ["adapt"]) == result["shares"]
+    run.weights_file.unlink()
+    assert target_shares.measure(run, ["adapt"]) is None
+
+
 def test_signs_are_recorded_and_need_no_label(unlabelled, small_whole):
     """One of the two runs has no target training label to read."""
     of_both = []
