@@ -83,7 +83,7 @@ class TestRemat:
 
     def steps(self, name, batch):
         """What the step gives and the bytes that it needs, without and with remat."""
-        small = {"num_classes": 5, "blocks": (3, 1, 0, 0), "widths": (2, 3, 4, 5), "stem": 4}
+        small = {"num_classes": 5, "blocks": (4, 1, 0, 0), "widths": (6, 3, 4, 5), "stem": 4}
         rng = np.random.default_rng(0)
         shapes = jax.eval_shape(
             DeepLabV2ResNet(**small).init, jax.random.key(0), batch["source_image"]
