@@ -52,7 +52,11 @@ def test_a_step_tells_them_and_does_the_same(model, run, batches, step):
     told = jax.jit(tiny_steps.adapt(model, tell_signs=True, **tiny_steps.VALUES))
     state, metrics = told(run, batches[0])
     assert set(metrics) == {*few, *signs.NAMES}
-    tiny_steps.assert_trees_equal(state, plain, rtol=1e-6)
+    # Two programs, of which XLA may round each sum in its own way: so it is as precise as whole
+    # arrays are, not as their smallest numbers.
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(plain), strict=True):
+        apart = np.linalg.norm(np.subtract(ours, theirs, dtype=np.float64))
+        assert apart <= 1e-6 * np.linalg.norm(np.asarray(theirs, np.float64))
     assert metrics["share_student"].sum() == pytest.approx(1, abs=1e-5)
     assert 0 < metrics["agreement_student"] < 1
 
