@@ -20,7 +20,7 @@ from dasac_jax.method import optim, state, steps
 from dasac_jax.models import create_model, dinov2, has_batch_norm
 from dasac_jax.models.deeplabv2 import ATROUS_RATES, AtrousHead
 from dasac_jax.models.layers import Conv
-from dasac_jax.runtime import data_parallel, malloc
+from dasac_jax.runtime import data_parallel
 
 PROFILED = 3  # runs in a profile
 # What the names of precisions mean to JAX: the network's type, and that of float32 products.
@@ -69,8 +69,7 @@ def make(task: Problem) -> Callable[[], dict[str, Any]]:
     def run():
         nonlocal current, compiled
         if not compiled:  # as the training loop does
-            program.lower(current, batch).compile()
-            malloc.give_back()
+            data_parallel.compile_ahead(program, current, batch)
             compiled = True
         current, metrics = program(current, batch)
         return {name: metrics[name][0] for name in ("loss_source", "loss_target", "labelled")}

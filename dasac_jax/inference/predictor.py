@@ -20,7 +20,7 @@ from dasac_jax.image.resize import resize_image
 from dasac_jax.inference.streaming import prefetch
 from dasac_jax.models import logits_at
 from dasac_jax.models.layers import corner_aligned_matrix
-from dasac_jax.runtime import compiled_sizes, data_parallel, malloc
+from dasac_jax.runtime import compiled_sizes, data_parallel
 
 Size = tuple[int, int]
 
@@ -152,9 +152,7 @@ def _program(run: Callable[[Any, jax.Array], Any]) -> Callable[[Any, np.ndarray]
     def call(variables, images):
         images = data_parallel.to_devices(images)
         if make_room(images.shape):
-            # The call below finds the program. What compiling has left would add to its memory.
-            program.lower(variables, images).compile()
-            malloc.give_back()
+            data_parallel.compile_ahead(program, variables, images)
         return program(variables, images)
 
     return call

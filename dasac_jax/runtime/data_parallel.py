@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from dasac_jax.errors import UserError
+from dasac_jax.runtime import malloc
 
 AXIS = "batch"
 _LARGE = 1 << 16  # bytes
@@ -141,6 +142,15 @@ def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
 def over_local_devices(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function(variables, batch)` on this process's devices, one part of the batch on each."""
     return jax.pmap(function, in_axes=(None, 0), devices=jax.local_devices())
+
+
+def compile_ahead(program: Callable[..., Any], *arguments: Any) -> None:
+    """Compile for these arguments; a call with them finds the program. Frees what that has used.
+
+    Otherwise the memory of the first call would come on top of the compiler's.
+    """
+    program.lower(*arguments).compile()
+    malloc.give_back()
 
 
 def replicate(tree: Any) -> Any:

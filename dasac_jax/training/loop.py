@@ -17,7 +17,7 @@ from dasac_jax.errors import UserError
 from dasac_jax.method import signs
 from dasac_jax.method.state import TrainState
 from dasac_jax.reporting.recorder import Recorder
-from dasac_jax.runtime import data_parallel, logs, malloc, processes, stop_requests
+from dasac_jax.runtime import data_parallel, logs, processes, stop_requests
 from dasac_jax.training.stage_checkpoints import StageCheckpoints
 from dasac_jax.training.step_metrics import StepMetrics
 from dasac_jax.training.validation import Validate, Validation
@@ -98,8 +98,7 @@ def train(
             names = batch["names"]
             batch = data_parallel.to_devices(data_parallel.shard(batch, plan.layout))
             if done == first_step + 1:
-                step.lower(state, batch).compile()  # the call below finds the program
-                malloc.give_back()  # what the compiler used, before the step takes its own
+                data_parallel.compile_ahead(step, state, batch)
             state, metrics = step(state, batch)
             bookkeeper.metrics.add(done, metrics, names)
             if done == first_step + 1:

@@ -52,7 +52,7 @@ def test_trains_to_the_end_and_keeps_the_newest(tmp_path):
 
 def test_what_compiling_used_is_given_back_before_the_first_step(tmp_path, monkeypatch):
     events = []
-    monkeypatch.setattr(loop.malloc, "give_back", lambda: events.append("given back"))
+    monkeypatch.setattr(data_parallel.malloc, "give_back", lambda: events.append("given back"))
 
     def counted(state, batch):
         events.append("traced")
