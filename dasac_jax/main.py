@@ -22,7 +22,7 @@ from dasac_jax import config as recipe
 from dasac_jax import recipe_flags
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError
 from dasac_jax.reporting import start_log
-from dasac_jax.runtime import lock, logs, processes, stop_requests, watchdog
+from dasac_jax.runtime import garbage, lock, logs, processes, stop_requests, watchdog
 from dasac_jax.training import workdir
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe.", lock_config=True)
@@ -121,4 +121,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    garbage.collect_seldom()
     app.run(main, flags_parser=recipe_flags.parse_flags)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -34,14 +33,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import numpy as np
 import pytest
 
-from dasac_jax.runtime import malloc
+from dasac_jax.runtime import garbage, malloc
 
 malloc.keep_memory()  # as the commands do: XLA's programs clear new memory else with each call
 
-# Tracing makes many objects that live long. Looking through them as often as Python does by default
-# takes a tenth of the time of tests that trace.
-gc.freeze()
-gc.set_threshold(100_000, 20, 20)
+garbage.collect_seldom()
 
 pytest_plugins = ("run_fixtures",)  # `command`, `called`, `tiny`, `whole` and others
 

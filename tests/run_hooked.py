@@ -5,7 +5,6 @@ python run_hooked.py record FILE --config … (FILE gets the keys read, one a li
 """
 
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
 from dasac_jax import main, recipe_flags
+from dasac_jax.runtime import garbage
 from dasac_jax.training import loop
 
 
@@ -79,7 +79,7 @@ def record(path: str) -> None:
 
 def run(argv: list[str]) -> None:
     """The command line of [program, hook, argument, …, --flag, …]; the hook may be left out."""
-    gc.set_threshold(100_000, 20, 20)  # as in conftest.py
+    garbage.collect_seldom()  # as the command does
     flags_from = next(i for i, x in enumerate(argv) if x.startswith("--"))
     if flags_from > 1:
         {"interrupt": interrupt, "record": record}[argv[1]](*argv[2:flags_from])
