@@ -46,6 +46,15 @@ def storage(size: sets.Size | None) -> Storage:
     )
 
 
+class _Info(tfds.core.DatasetInfo):
+    """What is known of a set, without asking for more."""
+
+    def initialize_from_bucket(self) -> None:
+        """Do nothing. TFDS looks for the set on its server, where it is not, and leaves an empty
+        folder among the system's temporary files each time.
+        """
+
+
 class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Images and train-id labels of one prepared set; `manual_dir` is the data root.
 
@@ -73,7 +82,7 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description=f"{self.SET}, prepared for training: images and train ids as PNG.",
             features=tfds.features.FeaturesDict(

@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def test_a_set_is_stored_in_a_folder_of_its_own(build, tmp_path, capsys):
     assert build("cityscapes", "--splits", "test,val", "--size", "6x11")[0] == 0
     names = {path.name.split(".")[0] for path in (tmp_path / "out").glob("*/6x11/*/*array*")}
     assert names == {"prepared_cityscapes-test", "prepared_cityscapes-val"}
+
+
+def test_nothing_is_left_among_temporary_files(build, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert build("cityscapes")[0] == 0
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("flags", [(), ("--size", "6x11")])
@@ -193,9 +202,11 @@ def test_a_killed_build_leaves_no_set_and_the_next_one_cleans_up(build, root, tm
     path.unlink()
     os.mkfifo(path)  # reading it waits for ever
     out = tmp_path / "out"
+    # Nobody can clean up for a killed program: its temporary files go where pytest removes them.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, SCRIPT, "gta5", "--root", root, "--output", out],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
+        cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     end = time.monotonic() + 60
     while not list(out.glob("*/*/*")) and process.poll() is None and time.monotonic() < end:
