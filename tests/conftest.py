@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 from unittest import mock
 
 import compiling
@@ -116,9 +117,34 @@ def _of_extra(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        if os.environ.get("DASAC_REQUIRE_TORCH") == "1":
-            pytest.fail(f"DASAC_REQUIRE_TORCH=1, but {error}", pytrace=False)
-        pytest.skip(f"install the [torch] extra, and timm for some tests ({error})")
+        missing(f"the [torch] extra, and timm for some tests ({error})", "DASAC_REQUIRE_TORCH")
+
+
+def missing(what: str, required: str) -> NoReturn:
+    """Skip a test that needs what is not part of the package's extra for tests.
+
+    With the environment variable `required` at 1, as in CI, nothing is skipped: the test fails.
+    """
+    if os.environ.get(required) == "1":
+        pytest.fail(f"{required}=1, so install {what}", pytrace=False)
+    pytest.skip(f"install {what}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """Chromium. Where it is missing the test is skipped, or fails if DASAC_REQUIRE_CHROMIUM=1."""
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    return next(filter(None, found), None) or missing("Chromium", "DASAC_REQUIRE_CHROMIUM")
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_web() -> Path:
+    """The folder with onnxruntime-web that DASAC_ONNXRUNTIME_WEB names; else as without Chromium.
+
+    `bash scripts/onnxruntime_web.sh FOLDER` makes it.
+    """
+    folder = os.environ.get("DASAC_ONNXRUNTIME_WEB")
+    return Path(folder) if folder else missing("onnxruntime-web", "DASAC_REQUIRE_CHROMIUM")
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ _NOTES = {
     b"zTXt": b"Raw profile type",
     b"tEXt": b"Raw profile type",
 }
-_ERRORS = (ValueError, NotImplementedError, OSError)  # of its decoder
+# TensorStore raises the second for kinds of PNG that it cannot decode, the others for damaged ones.
+_DECODER_ERRORS = (ValueError, NotImplementedError, OSError)
 
 
 def read_rgb(file: str | os.PathLike | BinaryIO) -> np.ndarray | None:
@@ -78,7 +79,7 @@ def _decode(encoded: bytes, channels: int) -> np.ndarray | None:
         tensorstore.KvStore.open({"driver": "memory"}, context=context).result()["image"] = encoded
         opened = tensorstore.open({"driver": "png", "kvstore": place}, context=context).result()
         return opened.read().result() if opened.shape[2] == channels else None
-    except _ERRORS:
+    except _DECODER_ERRORS:
         return None
 
 

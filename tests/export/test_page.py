@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -18,7 +16,6 @@ import dasac_jax
 from dasac_jax.export import command
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 60  # for the browser to start and to answer
 # Written into a copy of the page, which sends what it finds to the server that it came from.
 PROBE = """<script>
@@ -36,35 +33,12 @@ new MutationObserver(() => {
 </script>"""
 
 
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium. Where it is missing the test is skipped, or fails if DASAC_REQUIRE_CHROMIUM=1."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    return found or _missing("Chromium")
-
-
-@pytest.fixture(scope="session")
-def runtime():
-    """The folder with onnxruntime-web that DASAC_ONNXRUNTIME_WEB names; else as without Chromium.
-
-    `bash scripts/onnxruntime_web.sh FOLDER` makes it.
-    """
-    folder = os.environ.get("DASAC_ONNXRUNTIME_WEB")
-    return Path(folder) if folder else _missing("onnxruntime-web")
-
-
-def _missing(what):
-    if os.environ.get("DASAC_REQUIRE_CHROMIUM") == "1":
-        pytest.fail(f"DASAC_REQUIRE_CHROMIUM=1, but there is no {what}", pytrace=False)
-    pytest.skip(f"install {what}")
-
-
 @pytest.fixture
-def page(runtime, demo_checkpoint, tmp_path):
+def page(onnxruntime_web, demo_checkpoint, tmp_path):
     """A folder with the page, as scripts/browser_page.sh makes it, and a picture."""
     folder = tmp_path / "page"
     command.main([str(demo_checkpoint), str(folder / "network.onnx")])
-    for file in runtime.iterdir():
+    for file in onnxruntime_web.iterdir():
         (folder / file.name).symlink_to(file.resolve())
     text = (ROOT / "docs" / "browser" / "index.html").read_text(encoding="utf-8")
     (folder / "index.html").write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")

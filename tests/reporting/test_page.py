@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -24,7 +23,6 @@ from dasac_jax.reporting.recorder import Recorder
 
 EVALUATIONS = ("source only", "baseline", "adapted", "teacher")
 ABSENT, LEFT_OUT = 3, 9
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Written into a copy of the page, which tells the frame around it what it finds.
 PROBE = """<script>addEventListener("load", () => {
   const root = document.documentElement, shown = document.querySelectorAll("img");
@@ -206,17 +204,6 @@ def test_what_cannot_be_read_is_named(run, tmp_path):
     (tmp_path / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"cannot read .*metrics\.json"):
         page.write(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium. Where it is missing the test is skipped, or fails if DASAC_REQUIRE_CHROMIUM=1."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        if os.environ.get("DASAC_REQUIRE_CHROMIUM") == "1":
-            pytest.fail("DASAC_REQUIRE_CHROMIUM=1, but there is no Chromium", pytrace=False)
-        pytest.skip("install Chromium")
-    return found
 
 
 @pytest.fixture

@@ -46,12 +46,13 @@ def storage(size: sets.Size | None) -> Storage:
     )
 
 
-class _Info(tfds.core.DatasetInfo):
-    """What is known of a set, without asking for more."""
+class _InfoWithoutServer(tfds.core.DatasetInfo):
+    """What is known of a set; no server is asked."""
 
     def initialize_from_bucket(self) -> None:
-        """Do nothing. TFDS looks for the set on its server, where it is not, and leaves an empty
-        folder among the system's temporary files each time.
+        """Do nothing: the set is on no server.
+
+        TFDS would look for it there, and leave an empty folder among the temporary files.
         """
 
 
@@ -82,7 +83,7 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _Info(
+        return _InfoWithoutServer(
             builder=self,
             description=f"{self.SET}, prepared for training: images and train ids as PNG.",
             features=tfds.features.FeaturesDict(
