@@ -45,6 +45,16 @@ pytest_plugins = ("run_fixtures",)  # `command`, `called`, `tiny`, `whole` and o
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def freed_memory_stays() -> Iterator[None]:
+    """In this process nothing returns what all tests before have freed, which takes seconds.
+
+    Commands in processes of their own do as ever.
+    """
+    with mock.patch.object(malloc, "give_back"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], Mapping[str, np.ndarray]]:
     """A reader of the recorded numbers: golden("warp") gives the arrays of golden/warp.npz."""

@@ -192,7 +192,7 @@ class _Sums(NamedTuple):
 
 def _sums(values: np.ndarray) -> _Sums:
     total = absolute = square = 0.0
-    values = values.ravel()
+    values = values.ravel(order="K")  # as they lie in memory, since their order does not matter
     # In pieces that fit the processor's cache: the largest tensor has a hundred million values.
     for start in range(0, values.size, _PIECE):
         piece = values[start : start + _PIECE].astype(np.float64)

@@ -25,30 +25,43 @@ def load(path):
     return runpy.run_path(str(path))["get_config"]()
 
 
+STATES = {}  # by network, classes and optimiser, which several recipes share: tracing takes seconds
+
+
+def abstract_state(config):
+    """A recipe's state without numbers."""
+    model, options = from_config.create_model(config), config.optimiser.items()
+    key = config.arch, model.num_classes, tuple(sorted(options))
+    if key not in STATES:
+        STATES[key] = jax.eval_shape(lambda: from_config.create_state(config, "baseline"))
+    return STATES[key]
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_networks_fit_their_crops_and_optimiser(path):
+def test_networks_fit_their_crops(path):
     config = load(path)
+    model, student = from_config.create_model(config), abstract_state(config).student
+    num_classes = {"custom": 3, "camvid": 11}.get(path.stem.split("_")[0], 19)
+    stride = 8 if models.has_batch_norm(config.arch) else 14 / 4 / 1.1
     for stage in ("baseline", "adapt"):
-        state = jax.eval_shape(lambda s=stage: from_config.create_state(config, s))
-        batch = config[stage].source_batch
-        height, width = config[stage].crop
-        images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32)
-        model = from_config.create_model(config)
-        logits = jax.eval_shape(model.apply, state.student, images)
-        num_classes = {"custom": 3, "camvid": 11}.get(path.stem.split("_")[0], 19)
+        batch, size = config[stage].source_batch, tuple(config[stage].crop)
+        images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)
+        logits = jax.eval_shape(model.apply, student, images)
         assert (logits.shape[0], logits.shape[3]) == (batch, num_classes)
         assert logits.dtype == jnp.float32
-        stride = 8 if models.has_batch_norm(config.arch) else 14 / 4 / 1.1
-        assert all(
-            abs(n - m / stride) <= 4
-            for n, m in zip(logits.shape[1:3], (height, width), strict=True)
-        )
-        full = jax.eval_shape(partial(models.logits_at, model, size=(height, width)), logits)
-        assert full.shape == (batch, height, width, num_classes)
+        assert all(abs(n - m / stride) <= 4 for n, m in zip(logits.shape[1:3], size, strict=True))
+        full = jax.eval_shape(partial(models.logits_at, model, size=size), logits)
+        assert full.shape == (batch, *size, num_classes)
 
-        if models.has_batch_norm(config.arch):
-            groups = Counter(jax.tree.leaves(optim.groups(state.params)))
-            assert set(groups) == set(optim.GROUPS)
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_optimisers_fit_their_networks(path):
+    config = load(path)
+    state = abstract_state(config)
+    if models.has_batch_norm(config.arch):
+        groups = Counter(jax.tree.leaves(optim.groups(state.params)))
+        assert set(groups) == set(optim.GROUPS)
+    for stage in ("baseline", "adapt"):
         optimiser = optim.create(config[stage].learning_rate, **config.optimiser)
         updates, opt_state = jax.eval_shape(
             optimiser.update, state.params, state.opt_state, state.params

@@ -12,6 +12,8 @@ from dasac_jax.own_data import outputs
 from dasac_jax.reporting import training_curves
 
 FEW_STEPS = ("--config.baseline.epochs=1", "--config.adapt.epochs=2")
+# What a layout can break are reading, training and scoring; adapting is the same for all.
+BASELINE = ("--config.stages=baseline",)
 NAMES = ("camvid11", "camvid32", "bdd100k", "idd", "mapillary", "acdc", "mask")
 
 
@@ -27,7 +29,8 @@ def test_known_layouts_become_finished_runs(
 ):
     layout = layouts[name]
     layout.make(tmp_path)
-    if name != "camvid11":  # these are slow, and the same for all
+    whole = name == "camvid11"
+    if not whole:  # these are slow, and the same for all
         monkeypatch.setattr(outputs, "duration", lambda *_: "1 min")
         monkeypatch.setattr(training_curves, "draw", lambda *_, **__: {})
     monkeypatch.chdir(tmp_path)
@@ -42,15 +45,16 @@ def test_known_layouts_become_finished_runs(
     assert config.data.classes.names == layout.names
     assert set(layout.source_ids) <= set(config.data.classes.source_ids)
     run = tmp_path / arguments[3]
-    ended = called(*arguments[:3], str(run), *FEW_STEPS)
+    ended = called(*arguments[:3], str(run), *FEW_STEPS, *(() if whole else BASELINE))
     assert ended.code == 0, ended.err
     result = json.loads((run / "metrics.json").read_text())
-    assert list(result["adapted"]["iou"]) == list(layout.names)
+    scored = result["adapted" if whole else "baseline"]["iou"]
+    assert list(scored) == list(layout.names)
     assert result["facts"]["images"] == 6
     # A class whose labels were not understood would have no pixel to score.
-    assert None not in result["adapted"]["iou"].values()
+    assert None not in scored.values()
     asked = printed(out, "dasac_jax.predict")
     assert asked[:2] == [arguments[3], "--images"] and asked[-1] == "--overlay"
     assert len(image_files.find_images(asked[2:3])) == 6
-    if name == "camvid11":
+    if whole:
         assert re.search(r"takes about \d+ min, 1000 steps of \S+ s \(baseline\) and 500 ", out)
