@@ -53,6 +53,10 @@ def test_known_layouts_become_finished_runs(
     assert result["facts"]["images"] == 6
     # A class whose labels were not understood would have no pixel to score.
     assert None not in scored.values()
+    if not whole:  # a stage by itself does what it is asked to
+        rows = [row for row in result if row not in ("classes", "left_out")]
+        assert rows == ["source only", "baseline", "facts"]
+        assert not (run / "weights.tsv").exists() and not (run / "adapt").exists()
     asked = printed(out, "dasac_jax.predict")
     assert asked[:2] == [arguments[3], "--images"] and asked[-1] == "--overlay"
     assert len(image_files.find_images(asked[2:3])) == 6

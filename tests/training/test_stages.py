@@ -59,9 +59,10 @@ def scalars(folder, stage):
 
 @pytest.fixture(scope="module")
 def pieces(small_whole, command, tiny, once):
-    """The small run once more: baseline stopped by Ctrl-C and ended, adaptation killed and ended.
+    """The small run once more: stopped by Ctrl-C in its baseline, killed in its adaptation, ended.
 
-    After each of the four commands its end and a copy of the log are kept.
+    The baseline is asked for alone at first, and the other stages at last. How each of the three
+    commands ended is kept.
     """
 
     def make(folder):
@@ -70,30 +71,19 @@ def pieces(small_whole, command, tiny, once):
         ctrl_c = ("interrupt", "baseline", "9", str(int(signal.SIGINT)))
         kill = ("interrupt", "adapt", "6", str(int(signal.SIGKILL)))
         parts = [
-            (tiny(run, **SMALL), ctrl_c),
-            (tiny(run, stages="baseline", **SMALL), ()),
-            (tiny(run, stages="weights,adapt", **SMALL), kill),
-            (tiny(run, **SMALL), ()),
+            (tiny(run, stages="baseline", **SMALL), ctrl_c),
+            (tiny(run, **SMALL), kill),
+            (tiny(run, stages="weights,adapt", **SMALL), ()),
         ]
         ends = []
         for flags, hook in parts:
             ended = command(*flags, hook=hook, small=True)
-            metrics = run / "metrics.json"
-            ends.append(
-                {
-                    "code": ended.code,
-                    "err": ended.err,
-                    "steps": {s: steps_logged(run, s) for s in ("baseline", "adapt")},
-                    "weights": (run / "weights.tsv").exists(),
-                    "rows": list(json.loads(metrics.read_text())) if metrics.exists() else [],
-                }
-            )
-            if hook == ():
-                shutil.copytree(run, folder / f"after{len(ends)}", symlinks=True)
+            steps = {stage: steps_logged(run, stage) for stage in ("baseline", "adapt")}
+            ends.append({"code": ended.code, "err": ended.err, "steps": steps})
         (folder / "ends.json").write_text(json.dumps(ends))
 
     folder = once("pieces", make)
-    return folder, json.loads((folder / "ends.json").read_text())
+    return folder / "run", json.loads((folder / "ends.json").read_text())
 
 
 def test_ctrl_c_ends_with_its_code_and_says_how_to_go_on(pieces):
@@ -108,33 +98,25 @@ def test_ctrl_c_ends_with_its_code_and_says_how_to_go_on(pieces):
 
 def test_going_on_after_a_stop_repeats_nothing(pieces):
     _, ends = pieces
-    assert ends[1]["code"] == 0, ends[1]["err"]
-    assert ends[1]["steps"]["baseline"] == [*range(1, 13)]
+    assert ends[1]["code"] == -signal.SIGKILL
+    assert ends[1]["steps"] == {"baseline": [*range(1, 13)], "adapt": [*range(1, 6)]}
 
 
-def test_stages_by_themselves_do_what_they_are_asked_to(pieces):
+def test_going_on_after_a_kill_ends_the_run(pieces):
     _, ends = pieces
-    assert not ends[1]["weights"] and ends[1]["steps"]["adapt"] == []
-    assert [name for name in ends[1]["rows"] if name not in ("classes", "left_out")] == [
-        "source only", "baseline", "facts",
-    ]  # fmt: skip
-    assert ends[2]["code"] == -signal.SIGKILL
-    assert ends[2]["weights"] and ends[2]["steps"]["baseline"] == ends[1]["steps"]["baseline"]
-    assert ends[2]["steps"]["adapt"] == [1, 2, 3, 4, 5]
-    assert ends[3]["code"] == 0, ends[3]["err"]
-    assert ends[3]["steps"]["adapt"][-1] == 6
+    assert ends[2]["code"] == 0, ends[2]["err"]
+    assert ends[2]["steps"]["baseline"] == ends[1]["steps"]["baseline"]
+    assert ends[2]["steps"]["adapt"][-1] == 6
 
 
 def test_pieces_make_the_bits_of_the_whole(pieces, small_whole):
     folder, _ = pieces
-    assert_same_bits(folder / "after2", small_whole.folder, "baseline", SMALL_ARRAYS)
-    assert_same_bits(folder / "after4", small_whole.folder, "baseline", SMALL_ARRAYS)
-    assert_same_bits(folder / "after4", small_whole.folder, "adapt", SMALL_ARRAYS)
-    ours, theirs = (path / "weights.tsv" for path in (folder / "after4", small_whole.folder))
+    assert_same_bits(folder, small_whole.folder, "baseline", SMALL_ARRAYS)
+    assert_same_bits(folder, small_whole.folder, "adapt", SMALL_ARRAYS)
+    ours, theirs = (path / "weights.tsv" for path in (folder, small_whole.folder))
     assert ours.read_text() == theirs.read_text()
     ours, theirs = (
-        json.loads((path / "metrics.json").read_text())
-        for path in (folder / "after4", small_whole.folder)
+        json.loads((path / "metrics.json").read_text()) for path in (folder, small_whole.folder)
     )
     for name in ("source only", "baseline", "adapted", "teacher"):
         assert ours[name] == theirs[name]
@@ -142,13 +124,13 @@ def test_pieces_make_the_bits_of_the_whole(pieces, small_whole):
 
 def test_pieces_record_the_steps_of_the_whole(pieces, small_whole):
     folder, _ = pieces
-    ours, theirs = metrics_log.read(folder / "after4"), metrics_log.read(small_whole.folder)
+    ours, theirs = metrics_log.read(folder), metrics_log.read(small_whole.folder)
     expected = [("baseline", step) for step in range(1, 13)]
     expected += [("adapt", step) for step in range(1, 7)]
     assert [(line["stage"], line["step"]) for line in theirs] == expected
     # Bit for bit, although some steps were done twice.
     assert [{**line, "seconds": 0} for line in ours] == [{**line, "seconds": 0} for line in theirs]
-    ours, theirs = (metrics_log.pictures(path) for path in (folder / "after4", small_whole.folder))
+    ours, theirs = (metrics_log.pictures(path) for path in (folder, small_whole.folder))
     assert [entry[:3] for entry in ours] == [entry[:3] for entry in theirs]
     for (*_, mine), (*_, path) in zip(ours, theirs, strict=True):
         assert mine.read_bytes() == path.read_bytes()
@@ -156,9 +138,9 @@ def test_pieces_record_the_steps_of_the_whole(pieces, small_whole):
 
 def test_every_start_is_recorded(pieces, small_whole):
     folder, _ = pieces
-    stages_of = [line["config"]["stages"] for line in start_log.read(folder / "after4")]
-    assert stages_of == ["baseline,weights,adapt", "baseline", "weights,adapt", stages_of[0]]
-    assert "<td>4, the last at " in (folder / "after4" / "report.html").read_text()
+    stages_of = [line["config"]["stages"] for line in start_log.read(folder)]
+    assert stages_of == ["baseline", "baseline,weights,adapt", "weights,adapt"]
+    assert "<td>3, the last at " in (folder / "report.html").read_text()
     (line,) = start_log.read(small_whole.folder)
     assert "--workdir" in line["command"] and line["config"]["adapt.crop"] == [32, 64]
 
