@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -125,6 +126,14 @@ def test_mistakes_on_the_command_line(refused, demo_checkpoint, tmp_path):
     refused(
         ["a.stablehlo.json is there"], demo_checkpoint, tmp_path / "a.stablehlo", "--size", 32, 32
     )
+
+
+def test_the_module_is_the_command(tmp_path):
+    command_line = [sys.executable, "-m", "dasac_jax.export", "nowhere", str(tmp_path / "x.onnx")]
+    ended = subprocess.run(command_line, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: ") and "nowhere" in ended.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_packages_that_are_missing(refused, demo_checkpoint, tmp_path, monkeypatch):
