@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
-from dasac_jax.runtime import lock, logs
+from dasac_jax.runtime import garbage, lock, logs
 
 if TYPE_CHECKING:  # imported late, as it takes a while
     from dasac_jax.evaluation.seed_groups import Named
@@ -222,4 +222,5 @@ def _check_order(flags, network, pairs, classes) -> None:
 
 
 if __name__ == "__main__":
+    garbage.collect_seldom()
     main()

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of
 from dasac_jax.files import PREDICTIONS
+from dasac_jax.runtime import garbage
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -189,4 +190,5 @@ def _fps(text: str) -> float:
 
 
 if __name__ == "__main__":
+    garbage.collect_seldom()
     main()
