@@ -200,10 +200,9 @@ def pytest_configure() -> None:
 
 # Minutes long: the last one would keep one worker busy while the others have nothing left to do.
 _LONGEST = (
-    "training/test_stages.py", "parity/test_short_trainings.py",
-    "parity/test_planted_method_mistakes.py", "runtime/test_processes.py",
-    "scripts/test_torture.py", "parity/test_planted_optimiser_mistakes.py",
-    "parity/test_bfloat16.py",
+    "training/test_stages.py", "parity/test_short_trainings.py", "runtime/test_processes.py",
+    "scripts/test_torture.py", "parity/test_planted_method_mistakes.py",
+    "parity/test_planted_optimiser_mistakes.py", "parity/test_bfloat16.py",
     "method/test_transformer.py", "own_data/test_layouts.py", "method/test_devices.py",
     "training/test_custom_data.py",
 )  # fmt: skip
