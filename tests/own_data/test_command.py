@@ -88,6 +88,17 @@ def test_what_is_written_and_a_second_time(tmp_path, prepare, monkeypatch):
     assert "class 3" in (tmp_path / "mine/mine.py").read_text()
 
 
+@pytest.mark.parametrize("name", ["lists/val.txt", "look.png"])
+def test_what_another_command_left_is_in_the_way(tmp_path, prepare, name):
+    make(tmp_path, numbers(3, 7))
+    (tmp_path / "mine/lists").mkdir(parents=True)
+    (tmp_path / "mine" / name).write_text("mine\n")
+    refused(prepare(FLAGS), f"mine/{name} is there and would be overwritten", "--force")
+    assert (tmp_path / "mine" / name).read_text() == "mine\n"
+    # The labels that were read are kept for the next try.
+    assert written(tmp_path) == sorted(["mine/label_values.jsonl", f"mine/{name}"])
+
+
 def test_a_command_that_was_stopped_goes_on(tmp_path, prepare, monkeypatch):
     make(tmp_path, numbers(3, 7))
     read, seen = survey.read_values, []
@@ -128,6 +139,17 @@ def test_near_colours_are_listed_and_ignored(tmp_path, prepare):
     code, out = prepare(FLAGS, "--dry-run")
     rows = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0 and "(0, 250, 0) 20.00 8 class 1" in rows
+
+
+def test_many_unknown_colours_share_a_line(tmp_path, prepare):
+    unknown = [(0, 100 + 10 * i, 0) for i in range(14)]
+    make(tmp_path, colours(SEA, FIRE, *unknown))
+    (tmp_path / "classes.txt").write_text("sea 0 0 200\nfire 200 0 0\n")
+    code, out = prepare(FLAGS, "--classes", str(tmp_path / "classes.txt"))
+    assert code == 0
+    rows = [" ".join(line.split()) for line in out.splitlines()]
+    assert sum(row.startswith("(0, ") and row.endswith("in no table)") for row in rows) == 8
+    assert "6 more 37.50 – (in no table)" in rows  # 6 of 16 equal shares
 
 
 @pytest.mark.parametrize("ignored", ["9", "class 9"])

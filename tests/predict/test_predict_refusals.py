@@ -76,6 +76,7 @@ def test_mistakes_on_the_command_line(trained, folder, tmp_path, capsys):
         (("--overlap", "1"), "overlap"),
         (("--batch", "0"), "batch"),
         (("--fps", "0"), "between 0.1 and 100"),
+        (("--fps", "few"), "'few' is no number"),
         (("--video", "v.avi"), ".gif or .mp4"),
         (("--colour",), "--colour"),
     ):
