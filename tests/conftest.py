@@ -43,16 +43,23 @@ garbage.collect_seldom()
 pytest_plugins = ("run_fixtures",)  # `command`, `called`, `tiny`, `whole` and others
 
 GOLDEN = Path(__file__).parent / "golden"
+_MUCH_MEMORY = 2 * 1024**3
 
 
-@pytest.fixture(scope="session", autouse=True)
-def freed_memory_stays() -> Iterator[None]:
-    """In this process nothing returns what all tests before have freed, which takes seconds.
+@pytest.fixture(scope="module", autouse=True)
+def freed_memory() -> Iterator[None]:
+    """Behind a file's tests, what they freed is returned where this process has grown large.
 
-    Commands in processes of their own do as ever.
+    Doing so takes seconds, since a heap lies in many pieces: so the package's own code does not do
+    it in this process. Commands in processes of their own do as ever.
     """
     with mock.patch.object(malloc, "give_back"):
         yield
+    status = Path("/proc/self/statm")  # Linux, as is the C library that can return it
+    if status.exists():
+        resident = int(status.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+        if resident > _MUCH_MEMORY:
+            malloc.give_back()
 
 
 @pytest.fixture(scope="session")
