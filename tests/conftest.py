@@ -55,9 +55,9 @@ def freed_memory() -> Iterator[None]:
     """
     with mock.patch.object(malloc, "give_back"):
         yield
-    status = Path("/proc/self/statm")  # Linux, as is the C library that can return it
-    if status.exists():
-        resident = int(status.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    statm = Path("/proc/self/statm")  # Linux, as is the C library that can return it
+    if statm.exists():
+        resident = int(statm.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
         if resident > _MUCH_MEMORY:
             malloc.give_back()
 
