@@ -1,5 +1,6 @@
 """Everything a run must not lose, in one pytree."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -41,15 +42,20 @@ def drawn(model: nn.Module, seed: int, given: dict[str, jax.Array] | None = None
     is drawn, with the same numbers as without it.
     """
     given = given or {}
-    images = jnp.zeros((1, 64, 64, 3))  # parameters do not depend on the image size
-
-    def draw(key):
-        own = flatten_dict(model.init(key, images), sep="/")
-        return {path: leaf for path, leaf in own.items() if path not in given}
-
-    # XLA leaves out what does not lead to a result: the forward pass, and what is given.
-    missing = jax.jit(draw)(jax.random.key(seed))
+    missing = _draw(jax.random.key(seed), model, frozenset(given))
     return unflatten_dict(missing | given, sep="/")
+
+
+# A network is static, so that it is traced once for all states that are drawn or described of it.
+@partial(jax.jit, static_argnums=(1, 2))
+def _draw(key: jax.Array, model: nn.Module, left_out: frozenset[str]) -> dict[str, jax.Array]:
+    """{path: array} of the network's own initialisation, but for the paths that are left out.
+
+    XLA leaves out what does not lead to a result: the forward pass, and what is left out here.
+    """
+    images = jnp.zeros((1, 64, 64, 3))  # parameters do not depend on the image size
+    own = flatten_dict(model.init(key, images), sep="/")
+    return {path: leaf for path, leaf in own.items() if path not in left_out}
 
 
 def create(

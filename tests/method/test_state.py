@@ -55,6 +55,24 @@ def test_own_initialisation_follows_the_seed(model):
     assert (np.asarray(kernels[0]) != np.asarray(kernels[1])).any()
 
 
+def test_a_network_is_traced_once_for_all_its_states():
+    traced = []
+
+    class Counting(Network):
+        def __call__(self, images):
+            traced.append(images.shape)
+            return super().__call__(images)
+
+    def begin(seed):
+        return state.create(Counting(), optim.create(0.1), seed=seed)
+
+    # As a run does: it draws a state, and restores others into the shapes of such a one.
+    drawn = begin(0)
+    shapes = jax.eval_shape(lambda: begin(1))
+    assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, shapes)
+    assert len(traced) == 1
+
+
 def test_given_weights_are_not_drawn(model):
     whole = state.drawn(model, 5)
     given = {"params/conv1/kernel": np.full((3, 3, 3, 3), 7, np.float32)}
