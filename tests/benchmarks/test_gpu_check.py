@@ -117,9 +117,9 @@ def test_a_part_that_fails_or_runs_out_of_time_is_noted_and_the_others_go_on(che
         written.append(json.loads((check.output / "gpu_check.json").read_text())["parts"])
         return {"passed": True}
 
-    check.ends = time.monotonic() + 4
+    check.ends = time.monotonic() + 300  # more than the parts that end take on any machine
     groups = [
-        (1, {"slow": command("import time; time.sleep(600)")}),
+        (0.01, {"slow": command("import time; time.sleep(600)")}),
         (1, {"wrong": command("raise SystemExit('error: no memory')")}),
         (1, {"mistaken": lambda check, ends: {}["x"], "printing": command("print(3)")}),
         (1, {"unasked": command("print(4)")}),
@@ -128,7 +128,7 @@ def test_a_part_that_fails_or_runs_out_of_time_is_noted_and_the_others_go_on(che
     gpu_check.run_parts(check, ["slow", "wrong", "mistaken", "printing", "last"], groups)
     parts = json.loads((check.output / "gpu_check.json").read_text())["parts"]
     assert parts["slow"]["failed"] == "ran out of its time"
-    assert parts["slow"]["seconds"] < 3
+    assert parts["slow"]["seconds"] < 100  # one is its share, ten minutes is what it would take
     assert parts["wrong"]["failed"] == "ended with code 1: error: no memory"
     assert parts["mistaken"]["failed"] == "KeyError('x')"
     assert parts["printing"]["result"] == {"printed": "3\n"}
