@@ -33,6 +33,7 @@ from benchmarks.problem import Problem  # noqa: E402
 
 NETWORKS = (
     "deeplabv2_resnet101", "deeplabv2_vgg16_bn", "fcn_vgg16_bn", "deeplabv2_demo",
+    "deeplabv2_small",
     "dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_demo",
 )  # fmt: skip
 

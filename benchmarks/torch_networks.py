@@ -172,6 +172,9 @@ NETWORKS = {
     "deeplabv2_demo": lambda classes: DeepLabResNet(
         classes, blocks=(1, 1, 2, 1), widths=(16, 24, 32, 32), stem=16
     ),
+    "deeplabv2_small": lambda classes: DeepLabResNet(
+        classes, blocks=(1, 1, 2, 1), widths=(32, 48, 64, 64), stem=32
+    ),
     **{
         name: _dinov2(name)
         for name in ("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_demo")

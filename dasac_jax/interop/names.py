@@ -119,4 +119,4 @@ def state_dict_from_variables(arch: str, variables: dict) -> dict[str, np.ndarra
 
 
 def _is_resnet(arch: str) -> bool:
-    return "resnet" in arch or arch == "deeplabv2_demo"
+    return arch in ("deeplabv2_resnet101", "deeplabv2_demo", "deeplabv2_small")

@@ -54,6 +54,7 @@ _HEAD = "model.layer5.conv2d_list."
 _FIRST = {
     "deeplabv2_resnet101": ("model.conv1", "model.bn1"),
     "deeplabv2_demo": ("model.conv1", "model.bn1"),
+    "deeplabv2_small": ("model.conv1", "model.bn1"),
     "deeplabv2_vgg16_bn": ("features.0", "features.1"),
     "fcn_vgg16_bn": ("block1.0", "block1.1"),
 }
