@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from run_fixtures import SMALL
 
 from dasac_jax.checkpoints import store
 from dasac_jax.errors import EXIT_LOST, EXIT_RESUME, UserError
@@ -24,7 +25,6 @@ from dasac_jax.runtime import processes, watchdog
 
 TESTS = Path(__file__).parents[1]
 ALIKE = 1e-5  # relative: what adding in another order may change
-CHANGES = {"adapt__threshold_lower": 0.01, "validate_every_epochs": 6}
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ def assert_alike(ours, theirs):
 
 @dataclass(frozen=True)
 class Runs:
-    """A run by one process, and one that is started three times: by two processes, of which one
-    is killed, by one, which is asked to stop, and by two, which complete it.
+    """The run of `small_whole`, by one process, and the same that is started three times: by two
+    processes, of which one is killed, by one, which is asked to stop, and by two, which complete
+    it.
     """
 
     alone: Path
@@ -112,19 +113,16 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tiny, tmp_path_factory):
-    root = tmp_path_factory.mktemp("cluster")
-    alone, pair = root / "alone", root / "pair"
-    (ended,) = run(tiny(alone, **CHANGES))
-    assert ended.code == 0, ended.err
-    flags = tiny(pair, **CHANGES)
+def runs(small_whole, tiny, tmp_path_factory):
+    pair = tmp_path_factory.mktemp("cluster") / "pair"
+    flags = tiny(pair, **SMALL)
     starts = (
-        # Killed before step 11; the checkpoint of step 5 is there, that of step 10 on its way.
+        # Killed before step 11; the checkpoint of step 8 is there, that of step 10 on its way.
         run(flags, 2, hooks={1: ("interrupt", "baseline", "11", str(int(signal.SIGKILL)))}),
         run(flags, 1, hooks={0: ("interrupt", "baseline", "12", str(int(signal.SIGTERM)))}),
         run(flags, 2),
     )
-    return Runs(alone, pair, tuple(tuple(ended) for ended in starts))
+    return Runs(small_whole.folder, pair, tuple(tuple(ended) for ended in starts))
 
 
 def test_when_one_is_killed_the_other_ends_with_a_message(runs):
@@ -142,7 +140,7 @@ def test_when_one_is_killed_the_other_ends_with_a_message(runs):
 
 def test_what_two_saved_is_restored_by_one_and_the_other_way_round(runs):
     (one,), two = runs.starts[1:]
-    assert one.code == EXIT_RESUME and re.search(r"resuming after step (5|10)\b", one.out)
+    assert one.code == EXIT_RESUME and re.search(r"resuming after step (8|10)\b", one.out)
     assert [ended.code for ended in two] == [0, 0], two[0].err + two[1].err
     assert "baseline: resuming after step 12" in two[0].out
     assert_alike(runs.pair, runs.alone)
