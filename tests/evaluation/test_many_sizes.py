@@ -11,7 +11,7 @@ from PIL import Image
 
 from dasac_jax.data.pairs import PairSource
 from dasac_jax.evaluation import scores
-from dasac_jax.runtime import compiled_sizes
+from dasac_jax.runtime import compiled_sizes, garbage
 
 
 class Always(nn.Module):
@@ -26,6 +26,7 @@ class Always(nn.Module):
 
 
 def test_programs_of_many_sizes_do_not_pile_up(tmp_path, monkeypatch):
+    garbage.collect_seldom()  # what is here by now takes long to look through each time
     sizes = [(height, 48) for height in range(40, 46)]
     for index, size in enumerate(sizes):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / f"{index}.jpg")

@@ -15,7 +15,7 @@ from dasac_jax.evaluation import scoring
 from dasac_jax.image.normalise import normalise
 from dasac_jax.inference import predictor
 from dasac_jax.inference.predictor import Options, window_starts
-from dasac_jax.runtime import compiled_sizes
+from dasac_jax.runtime import compiled_sizes, garbage
 
 CLASSES = 3
 
@@ -223,6 +223,7 @@ def test_windows_reach_every_pixel_and_overlap_enough():
 
 
 def test_programs_of_many_sizes_do_not_pile_up(monkeypatch):
+    garbage.collect_seldom()  # what is here by now takes long to look through each time
     monkeypatch.setattr(compiled_sizes, "KEPT", 2)
     images = [random_images(1, height, 40) for height in (32, 33, 34, 35, 32)]
     start = predictor.create(MODEL, ALL, Options())
