@@ -4,7 +4,7 @@
 #   bash scripts/sign_runs.sh CAMVID OUTPUT
 #
 # CAMVID: the SegNet tutorial's folder, see docs/camvid.md. OUTPUT: where data and runs go. It takes
-# about four hours on two CPU cores; the same command goes on where it was stopped.
+# about five hours on two CPU cores; the same command goes on where it was stopped.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
