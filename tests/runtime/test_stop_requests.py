@@ -86,6 +86,21 @@ def test_processes_agree():
     assert reasons == [None]
 
 
+def test_a_signal_that_ends_the_renderers_before_they_ignore_it_is_a_request(tmp_path, monkeypatch):
+    class Ended(subprocess.Popen):
+        def __init__(self, command, env):
+            code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+            super().__init__([sys.executable, "-c", code], env=env)
+
+        def wait(self, timeout=None):
+            os.kill(os.getpid(), signal.SIGTERM)  # noticed when all of them have ended
+            return super().wait(timeout)
+
+    monkeypatch.setattr(render.subprocess, "Popen", Ended)
+    with stop_requests.on_signals(), pytest.raises(stop_requests.Stopped, match="SIGTERM"):
+        render.render(tmp_path, num_source=2, num_train=2, workers=2)
+
+
 def test_rendering_stops_and_leaves_no_renderer(tmp_path):
     root = str(tmp_path / "data")
     code = (

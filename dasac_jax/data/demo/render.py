@@ -251,6 +251,8 @@ def _render_in_processes(root: Path, workers: int) -> None:
             child.kill()
             child.wait()
     if failed:
+        # A signal to all processes ends the workers that it reached before they could ignore it.
+        stop_requests.check()
         raise RuntimeError(f"{len(failed)} of {workers} demo renderers failed, see above")
 
 
