@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -152,6 +153,16 @@ def browser() -> str:
     """Chromium. Where it is missing the test is skipped, or fails if DASAC_REQUIRE_CHROMIUM=1."""
     found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     return next(filter(None, found), None) or missing("Chromium", "DASAC_REQUIRE_CHROMIUM")
+
+
+@pytest.fixture
+def browser_environment() -> Iterator[dict[str, str]]:
+    """Variables for Chromium, which leaves a folder in TMPDIR each time.
+
+    A short path, unlike `tmp_path`: Chromium makes a socket there.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield os.environ | {"TMPDIR": folder}
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def page(onnxruntime_web, demo_checkpoint, tmp_path):
 
 
 @pytest.fixture
-def shown(browser, tmp_path):
+def shown(browser, browser_environment, tmp_path):
     """A function: folder, address below it → what the page told, and what was asked for."""
 
     def open_it(folder: Path, address: str):
@@ -80,7 +80,7 @@ def shown(browser, tmp_path):
                     "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
                     "--remote-debugging-port=0", place + address,
                 ],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env=browser_environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
             try:
                 assert answered.wait(SECONDS), f"the page told {told}"

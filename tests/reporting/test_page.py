@@ -207,7 +207,7 @@ def test_what_cannot_be_read_is_named(run, tmp_path):
 
 
 @pytest.fixture
-def shown_by_browser(browser, tmp_path):
+def shown_by_browser(browser, browser_environment, tmp_path):
     """A function: page, width, dark → what the probe finds in a copy of it, and the console."""
 
     def open_it(page: Path, width: int, dark: bool = False):
@@ -228,7 +228,7 @@ def shown_by_browser(browser, tmp_path):
                 f"--blink-settings=preferredColorScheme={0 if dark else 1}",
                 "--virtual-time-budget=10000", "--dump-dom", frame.as_uri(),
             ],
-            capture_output=True, text=True, timeout=120, check=True,
+            env=browser_environment, capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         title = re.search(r"<title>(.*?)</title>", ended.stdout, re.DOTALL)[1]
         found = json.loads(html.unescape(title))
