@@ -1,6 +1,7 @@
 """The configuration that every recipe in `configs/` starts from, and its checks."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -194,8 +195,21 @@ def stages(config: ConfigDict) -> tuple[str, ...]:
     return names
 
 
+def check_keys(config: ConfigDict) -> None:
+    """Raise UserError for a key that means nothing, naming the closest, and for one that lacks."""
+    flat, known = flatten(config), flatten(base())
+    if "demo" in config:
+        known |= flatten(ConfigDict({"demo": demo_data()}))
+    for key in sorted(flat.keys() - known.keys()):
+        (closest,) = difflib.get_close_matches(key, known, n=1, cutoff=0)
+        raise UserError(f"config.{key}: there is no such key; the closest is config.{closest}")
+    for key in sorted(known.keys() - flat.keys()):
+        raise UserError(f"config.{key} is missing: begin with dasac_jax.config.base()")
+
+
 def check(config: ConfigDict) -> None:
-    """Raise UserError for the first value that cannot work, naming its key."""
+    """Raise UserError for the first key or value that cannot work, naming its key."""
+    check_keys(config)
     flat = flatten(config)
     for key, problem in _problems(config, flat):
         raise UserError(f"config.{key} is {flat[key]!r}: {problem}")

@@ -4,13 +4,14 @@ import difflib
 import os
 import runpy
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from dasac_jax.config import flatten
-from dasac_jax.errors import EXIT_MISTAKE, UserError
+from dasac_jax.config import check_keys, flatten
+from dasac_jax.errors import EXIT_MISTAKE, UserError, one_line
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -61,13 +62,37 @@ def _recipe_path(argv: Sequence[str]) -> str | None:
 
 
 def _load(path: str) -> ConfigDict:
-    """The configuration of a recipe's file. Raises UserError where there is none."""
+    """The configuration of a recipe's file. Raises UserError where it does not give one."""
     if not os.path.isfile(path):
         raise UserError(f"--config: there is no file {path}; recipes lie in configs/")
-    get_config = runpy.run_path(path).get("get_config")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        config = get_config and get_config()
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from error
+    except Exception as error:  # the file is the user's own, and may raise anything
+        line, kind = _line(error, path), type(error).__name__
+        raise UserError(f"--config {path}{line}: {kind}: {one_line(error)}") from error
     if get_config is None:
         raise UserError(f"--config: {path} defines no get_config() and so is no recipe")
-    return get_config()
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict"
+        )
+    try:
+        check_keys(config)
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from error
+    return config
+
+
+def _line(error: Exception, path: str) -> str:
+    """Where in a recipe's file an exception came up: ", line 12"."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return f", line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def _check_overrides(argv: Sequence[str], path: str, known: Iterable[str]) -> None:

@@ -62,6 +62,33 @@ def test_a_file_that_is_no_recipe_is_refused(monkeypatch, request, capsys, tmp_p
     assert "recipe.py defines no get_config()" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("config.adapt.targt_weight = 1.0", "closest is config.adapt.target_weight\n"),
+        ("config.adapt.epoch = 1500", "config.adapt.epoch: there is no such key; the closest is"),
+        ("config.demo = config.data.classes", "config.demo.names: there is no such key"),
+        ("del config.adapt.beta", "config.adapt.beta is missing"),
+        ("config.adapt.epochs = 'abc'", "line 4: TypeError: "),
+        ("config.adapt.epochs = 1500.5", "line 4: TypeError: "),
+        ("config.adapt.epochs = undefined", "line 4: NameError: name 'undefined'"),
+        ("config.adapt.epochs = = 3", "line 4: SyntaxError: invalid syntax"),
+        ("recipe.use_dinov2(config, 'vit')", "line 4: KeyError: 'vit'"),
+        ("return None", "get_config() of {path} returns NoneType"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(line, words, monkeypatch, request, capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    begin = "from dasac_jax import config as recipe\ndef get_config():\n    config = recipe.base()\n"
+    path.write_text(f"{begin}    {line}\n    return config\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        parse(monkeypatch, request, f"--config={path}")
+    printed = capsys.readouterr()
+    assert ended.value.code == 2 and not printed.out
+    assert printed.err.startswith("error: --config") and printed.err.count("\n") == 1
+    assert str(path) in printed.err and words.format(path=path) in printed.err
+
+
 def test_a_copied_recipe_works_and_is_executed_once(monkeypatch, request, tmp_path):
     original = request.config.rootpath / "configs" / "synthia_fcn.py"
     copy, executions = tmp_path / "mine.py", tmp_path / "executions"
