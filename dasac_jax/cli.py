@@ -1,11 +1,13 @@
 """What the commands with plain arguments share: the parser of arguments, and the exit codes."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError, told
+from dasac_jax.runtime import stop_requests
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,16 +20,31 @@ class Parser(argparse.ArgumentParser):
 def code_of(action: Callable[[], int | None], stopped: str) -> int:
     """Call `action`; return its result (0 for None), 2 after a mistake, 130 after Ctrl-C.
 
-    A mistake (UserError) is printed to stderr in one line. stopped: what is printed after Ctrl-C.
+    A mistake (UserError, PermissionError) is printed to stderr in one line. stopped: what is
+    printed after Ctrl-C.
     """
     try:
-        return action() or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with stop_requests.interrupts():
+            return action() or 0
+    except (UserError, PermissionError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         print(f"stopped; {stopped}", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def leave(code: int) -> None:
+    """End the process with an exit code other than 0; after Ctrl-C at once.
+
+    XLA's threads may be compiling then, and crash when the interpreter ends before they do.
+    """
+    if code == EXIT_INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
 
 
 def jobs(text: str) -> int:

@@ -20,6 +20,14 @@ class UserError(Exception):
     """
 
 
+def told(error: UserError | PermissionError) -> str:
+    """What is printed of a mistake; files that may not be read or written are a user's too."""
+    if isinstance(error, PermissionError):
+        where = error.filename or "a file"
+        return f"{where}: {error.strerror or error}: see to its permissions, or choose another"
+    return str(error)
+
+
 def one_line(error: Exception) -> str:
     """An exception's text on one line; the system's own words where it has an error number."""
     text = str(error).strip()

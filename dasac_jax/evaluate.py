@@ -8,7 +8,6 @@ if __name__ == "__main__":
     malloc.prepare()  # before anything else, since it may start the command once more
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dasac_jax.cli import Parser
-from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError
+from dasac_jax.cli import Parser, code_of, leave
+from dasac_jax.errors import UserError
 from dasac_jax.runtime import garbage, lock, logs
 
 if TYPE_CHECKING:  # imported late, as it takes a while
@@ -137,14 +136,7 @@ def grouped(paths: Sequence[Path], *, runs: bool) -> tuple[dict[str, Path], list
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says; a mistake ends with one line on stderr and code 2."""
     logs.quiet_jax()
-    try:
-        run(parse(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_MISTAKE)
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    leave(code_of(lambda: run(parse(argv)), "nothing was written"))
 
 
 def _check(flags: argparse.Namespace) -> None:

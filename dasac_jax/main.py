@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from dasac_jax import config as recipe
 from dasac_jax import recipe_flags
-from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError, told
 from dasac_jax.reporting import start_log
 from dasac_jax.runtime import garbage, lock, logs, processes, stop_requests, watchdog
 from dasac_jax.training import workdir
@@ -108,8 +108,8 @@ def main(argv: list[str]) -> None:
         processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         with stop_requests.on_signals():
             run(_CONFIG.value, Path(_WORKDIR.value), changed_data=_CHANGED_DATA.value)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, PermissionError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
     except stop_requests.Stopped as reason:
         print(f"stopped by {reason}: all is saved, the same command goes on", file=sys.stderr)

@@ -9,7 +9,6 @@ if __name__ == "__main__":
 
 import argparse
 import re
-import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from dasac_jax.cli import Parser, code_of
+from dasac_jax.cli import Parser, code_of, leave
 from dasac_jax.files import PREDICTIONS
 from dasac_jax.runtime import garbage
 
@@ -96,11 +95,11 @@ def _joined(arguments: argparse.Namespace, folder: Path, images: Sequence[Any]) 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and print its report; exits with code 2 after a mistake, 130 after Ctrl-C."""
-    code = code_of(
-        lambda: print(run(_parser().parse_args(argv))), "the same command goes on where it was"
+    leave(
+        code_of(
+            lambda: print(run(_parser().parse_args(argv))), "the same command goes on where it was"
+        )
     )
-    if code:
-        sys.exit(code)
 
 
 def _kinds(arguments: argparse.Namespace) -> list[str]:

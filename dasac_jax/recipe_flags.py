@@ -31,6 +31,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
         flags.FLAGS["config"].parser = _Loaded(config=config)
     try:
         rest = flags.FLAGS(argv)
+    except SystemExit:  # absl has printed its help, and calls that a failure
+        sys.exit(0)
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:

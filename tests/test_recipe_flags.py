@@ -4,7 +4,7 @@ import runpy
 import sys
 
 import pytest
-from absl import flags
+from absl import app, flags
 
 from dasac_jax import config as recipe
 from dasac_jax import (
@@ -55,6 +55,13 @@ def test_wrong_flags_end_with_one_line_and_code_2(argv, words, monkeypatch, requ
     assert words in printed.err and not printed.out
 
 
+def test_help_is_no_failure(monkeypatch, request, capsys):
+    app.define_help_flags()  # as `app.run` does
+    with pytest.raises(SystemExit) as ended:
+        parse(monkeypatch, request, "--help")
+    assert not ended.value.code and "--helpfull" in capsys.readouterr().out
+
+
 def test_a_file_that_is_no_recipe_is_refused(monkeypatch, request, capsys, tmp_path):
     (tmp_path / "recipe.py").write_text("x = 1\n")
     with pytest.raises(SystemExit):
@@ -79,8 +86,9 @@ def test_a_file_that_is_no_recipe_is_refused(monkeypatch, request, capsys, tmp_p
 )
 def test_mistakes_in_a_recipe_are_named(line, words, monkeypatch, request, capsys, tmp_path):
     path = tmp_path / "mine.py"
-    begin = "from dasac_jax import config as recipe\ndef get_config():\n    config = recipe.base()\n"
-    path.write_text(f"{begin}    {line}\n    return config\n", encoding="utf-8")
+    begin = "from dasac_jax import config as recipe\ndef get_config():\n"
+    lines = ["config = recipe.base()", line, "return config"]
+    path.write_text(begin + "".join(f"    {each}\n" for each in lines), encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         parse(monkeypatch, request, f"--config={path}")
     printed = capsys.readouterr()

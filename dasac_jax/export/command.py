@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dasac_jax.cli import Parser, code_of
+from dasac_jax.cli import Parser, code_of, leave
 from dasac_jax.errors import UserError
 from dasac_jax.files import plain, replacing
 
@@ -29,9 +28,7 @@ OUTPUTS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and print its report; exits with code 2 after a mistake, 130 after Ctrl-C."""
-    code = code_of(lambda: print(run(_parser().parse_args(argv))), "nothing was written")
-    if code:
-        sys.exit(code)
+    leave(code_of(lambda: print(run(_parser().parse_args(argv))), "nothing was written"))
 
 
 def run(arguments: argparse.Namespace) -> str:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from dasac_jax.errors import UserError
 from dasac_jax.files import LOG_FILE
+from dasac_jax.runtime import stop_requests
 
 _LOGGER = logging.getLogger("dasac_jax")
 
@@ -129,7 +130,8 @@ def progress(
     arrays still being computed. Those steps, or the first batch that ends behind them, give a line
     in the log; on a terminal a bar shows the same and the log's lines go to the file alone. A line
     has the rate since the line before, the last one that of the whole loop, and none has a rate
-    where nothing was done yet.
+    where nothing was done yet. `update` raises KeyboardInterrupt after a Ctrl-C that got lost
+    (`stop_requests.interrupts`).
     """
     console = _console()
     bar = Progress(
@@ -145,6 +147,7 @@ def progress(
 
     def update(step: int, values: Mapping[str, Any] | None = None) -> None:
         nonlocal last_step, last_time
+        stop_requests.check_interrupt()
         passed = step // log_every > last_step // log_every
         if not passed and step % log_every and step != total:
             bar.update(task, completed=step)

@@ -2,10 +2,13 @@
 
 The handler of a signal only remembers it. Loops call `check` between two steps, which raises
 `Stopped`, or ask `requested`: the training loop saves a checkpoint before it raises `Stopped`.
+
+Commands that have nothing to save end at SIGINT wherever they are, by `interrupts`.
 """
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ from types import FrameType
 _SAVING_SHARE = 0.1  # of a time limit that is kept for saving
 _SAVING_SECONDS = 300.0  # that are kept for saving at most
 
+_interrupted: list[int] = []
 _received: list[signal.Signals] = []
 _deadline: list[tuple[float, float]] = []  # (when to stop by time.monotonic(), minutes given)
 _agreements: list[Callable[[str | None], str | None]] = []  # see `agreeing`; the last one counts
@@ -38,6 +42,32 @@ def on_signals() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _received.clear()
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, as Python does, and `check_interrupt` raise it once more.
+
+    Where Python is in a destructor or in a weak reference's callback when the signal comes, as it
+    often is while JAX compiles, it prints the exception and goes on. Outside the main thread, and
+    where SIGINT is ignored or has another handler, nothing changes.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _interrupted.clear()
+
+
+def check_interrupt() -> None:
+    """Raise KeyboardInterrupt where one was raised within `interrupts`, and got lost."""
+    if _interrupted:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -85,6 +115,12 @@ def check() -> None:
     reason = requested()
     if reason is not None:
         raise Stopped(reason)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del frame
+    _interrupted.append(number)
+    raise KeyboardInterrupt
 
 
 def _remember(number: int, frame: FrameType | None) -> None:

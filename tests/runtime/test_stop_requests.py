@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dasac_jax.data.demo import render
-from dasac_jax.runtime import stop_requests
+from dasac_jax.runtime import logs, stop_requests
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,26 @@ def test_ctrl_c_twice_is_an_interrupt():
         with pytest.raises(stop_requests.Stopped, match="SIGTERM"):
             stop_requests.check()
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_that_python_drops_is_raised_again(monkeypatch):
+    class Interrupted:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0)
+
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: dropped.append(unraisable))
+    with stop_requests.interrupts():
+        stop_requests.check_interrupt()
+        Interrupted()
+        assert [each.exc_type for each in dropped] == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            stop_requests.check_interrupt()
+        with pytest.raises(KeyboardInterrupt), logs.progress("predict", total=3) as update:
+            update(1)
+    stop_requests.check_interrupt()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_a_background_job_ignores_remains_ignored():
