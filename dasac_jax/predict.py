@@ -19,8 +19,11 @@ import numpy as np
 from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of, leave
+from dasac_jax.errors import UserError
 from dasac_jax.files import PREDICTIONS
 from dasac_jax.runtime import garbage
+
+_OVERLAP = 0.25
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -30,12 +33,14 @@ def run(arguments: argparse.Namespace) -> str:
     from dasac_jax.runtime import lock, logs, program_cache
 
     folder = Path(arguments.output)
+    if arguments.overlap is not None and not arguments.window:
+        raise UserError("--overlap is for --window: give that too, or leave it out")
     kinds = _kinds(arguments)
     options = predictor.Options(
         scales=arguments.scales,
         flip=arguments.flip,
         window=arguments.window,
-        overlap=arguments.overlap,
+        overlap=_OVERLAP if arguments.overlap is None else arguments.overlap,
         batch=arguments.batch,
         probabilities=arguments.probabilities,
     )
@@ -155,8 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--flip", action="store_true", help="average with the mirror image")
     add("--window", type=_window, metavar="HxW",
         help="cut images into windows, as in 512x1024, where whole ones do not fit")  # fmt: skip
-    add("--overlap", type=float, default=0.25, metavar="SHARE",
-        help="least share of a window in common with the next, averaged (0.25)")  # fmt: skip
+    add("--overlap", type=float, metavar="SHARE",
+        help=f"least share of a window in common with the next, averaged ({_OVERLAP})")  # fmt: skip
     add("--batch", type=int, default=1, metavar="N",
         help="images, or windows, per device at a time (1)")  # fmt: skip
     add("--video", metavar="FILE", help="also the overlays as a .gif or .mp4, in order")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,9 @@ def write(
     pictures = _pictures(results, by_name)
     for file, content in pictures.items():
         write_file(folder / file, content)
+    for path in folder.glob("confusion*.png"):  # an earlier report was of more or fewer results
+        if re.fullmatch(r"confusion(_\d+)?\.png", path.name) and path.name not in pictures:
+            path.unlink()
     text = _markdown(results, by_name, list(pictures), facts, groups)
     write_file(folder / MARKDOWN_FILE, text)
     write_file(folder / CSV_FILE, _csv(results, by_name))

@@ -21,6 +21,7 @@ TABLES = Path(__file__).parent / "class_tables"
 
 _IGNORED = {"ignore", "ignored", "void", "unlabeled", "unlabelled", "no label", "no class"}
 _HEX = re.compile(r"#([0-9a-fA-F]{6})")
+_FRACTION = re.compile(r"[-+]?\d*\.\d+")
 _NAME_KEYS = ("name", "class", "class_name", "label", "readable")
 _ID_KEYS = ("id", "label_id", "value", "index", "train_id", "trainid")
 _COLOUR_KEYS = ("color", "colour", "rgb")
@@ -163,6 +164,8 @@ def _row_of_fields(path: Path, number: int, fields: Sequence[str], place: int | 
     numeric = [field for field in fields if _numbers([field])]
     words = [field for field in fields if field and field not in numeric]
     numbers = _numbers(fields)
+    if broken := [word for word in words if _FRACTION.fullmatch(word)]:
+        raise UserError(f"class file {path}, line {number}: {broken[0]} is no id: ids are whole")
     if not words or len(numbers) not in (0, 1, 3, 4):
         raise UserError(
             f"class file {path}, line {number}: a name, and an id, a colour of three numbers or "
@@ -246,14 +249,19 @@ def _row(path: Path, where: str, name: Any, id_: Any, colour: Any, ignored: bool
 
 
 def _check(path: Path, table: Table) -> None:
-    """Raise UserError for tables of fewer than two classes, and for ids that are given twice."""
+    """Raise UserError for fewer than two classes, and for what stands for two of them.
+
+    Where ids tell classes apart, they may share a colour, as in Cityscapes' own table.
+    """
     if len(table.names) < 2:
         raise UserError(
             f"class file {path} names {len(table.names)} classes: at least two are needed"
         )
-    seen: dict[int, str] = {}
+    seen: dict[int | Colour, str] = {}
     for row in table.rows:
-        if row.id is not None and seen.setdefault(row.id, row.name) != row.name:
+        key = row.colour if row.id is None else row.id
+        if key is not None and seen.setdefault(key, row.name) != row.name:
+            kind = "colour" if row.id is None else "id"
             raise UserError(
-                f"class file {path}: id {row.id} stands for {seen[row.id]!r} and {row.name!r}"
+                f"class file {path}: {kind} {key} stands for {seen[key]!r} and {row.name!r}"
             )

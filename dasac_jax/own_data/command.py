@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from dasac_jax.data.label_values import text
 from dasac_jax.data.preparation import camvid, prepare_data
 from dasac_jax.data.preparation.check import shortened
 from dasac_jax.data.preparation.prepare_data import Command
@@ -24,7 +25,7 @@ from dasac_jax.own_data.class_files import Table
 from dasac_jax.own_data.domains import Domain
 from dasac_jax.own_data.proposal import Classes, Key
 from dasac_jax.own_data.survey import Labels
-from dasac_jax.runtime import logs
+from dasac_jax.runtime import lock, logs
 
 DESCRIPTION = (
     "Looks at a labelled source and an unlabelled target, pairs images with labels, shows what "
@@ -73,33 +74,63 @@ def add_arguments(command: argparse.ArgumentParser, jobs_type, jobs: int) -> Non
 def run(options: argparse.Namespace, console: Console) -> int:
     """Do what the flags say. Returns the exit code; raises UserError."""
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    kept = None if options.dry_run else options.output / outputs.KEPT_FILE
-    goes_on = kept is not None and kept.exists()
+    _check(options)
+    if options.dry_run:
+        planned, _ = _propose(options, None, console, say)
+        named = ", ".join(map(str, [*planned.texts, planned.picture]))
+        say(f"dry run: nothing was written; to be written: {named}")
+        return 0
+    was_there = options.output.exists()
+    try:
+        with lock.held(options.output, flag="--output"):
+            _prepare(options, console, say)
+    finally:
+        if not was_there:
+            with suppress(OSError):  # something was written
+                options.output.rmdir()
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise UserError for flags that do not go together, and where no folder can be."""
+    if options.target_classes and not options.target_labels:
+        raise UserError("--target-classes is for --target-labels: give these too, or leave it out")
+    there = next(path for path in (options.output, *options.output.parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"--output {options.output}: {there} is no folder: choose another")
+
+
+def _prepare(options, console: Console, say) -> None:
+    """Write everything. After a mistake, what was read of the labels is not kept."""
+    kept = options.output / outputs.KEPT_FILE
+    goes_on = kept.exists()
     try:
         planned, labelled = _propose(options, kept, console, say)
     except UserError:
-        if kept is not None and not goes_on:
-            _forget(kept)
+        if not goes_on:
+            kept.unlink(missing_ok=True)
         raise
-    if options.dry_run:
-        say(f"dry run: nothing was written; to be written: {_named(planned)}")
-        return 0
     outputs.write(planned, options.output, force=options.force)
-    say(f"written: {_named(planned)}")
+    say(f"written: {', '.join(map(str, planned.texts))}")
     say(f"what was read of the labels is kept in {kept}")
     _finish(options, say, labelled)
-    return 0
 
 
 def _propose(options, kept: Path | None, console: Console, say) -> tuple[outputs.Planned, int]:
     """Look at everything, show it, and plan the files; and how many target images have labels."""
     table = class_files.read(options.classes) if options.classes else None
     target_table = class_files.read(options.target_classes) if options.target_classes else table
+    ignored = proposal.ignored_values(options.ignore)
     found = _look(options, table, target_table, kept, say)
+    guessed = table is None
     table = table or proposal.numbered(found.source_labels, ignore_given=bool(options.ignore))
     target_table = target_table or table
-    ignored = proposal.ignored_values(options.ignore)
+    every = [found.source_labels, *([found.target_labels] if found.target_labels else [])]
+    for value in proposal.check_ignored(ignored, [table, target_table], every):
+        say(f"--ignore {value}: no label holds it")
     classes, source_ids = _show_source(options, found.source_labels, table, ignored, console, say)
+    if guessed:
+        _warn_of_mixed_values(found.source_labels, say)
     target_ids: tuple[tuple[Key, str], ...] = ()
     if found.target_labels is not None:
         target_ids = _show_target(found.target_labels, target_table, classes, ignored, console)
@@ -143,11 +174,18 @@ def _look(
     return Domains(source, target, source_labels, target_labels)
 
 
-def _forget(kept: Path) -> None:
-    """Leave nothing of a preparation that ended with a mistake."""
-    kept.unlink(missing_ok=True)
-    with suppress(OSError):  # something else is in the folder, or it is not there
-        kept.parent.rmdir()
+def _warn_of_mixed_values(labels: Labels, say) -> None:
+    """Say where many values look like the blurred edges of others."""
+    mixed = proposal.mixed_values(labels)
+    if len(mixed) < 2 or 4 * len(mixed) < len(labels.pixels):
+        return
+    share = 100 * sum(labels.pixels[value] for value in mixed) / labels.total
+    say(
+        f"warning: {len(mixed)} of {len(labels.pixels)} values, such as {text(mixed[0])} and "
+        f"{text(mixed[1])}, {share:.2g} % of the pixels, lie between frequent ones, as the edges "
+        "in label images that were resized with interpolation or saved as JPEG: each would be a "
+        "class; name the true ones by --classes FILE, and the others are ignored"
+    )
 
 
 def _tell(name: str, domain: Domain, say) -> None:
@@ -201,15 +239,11 @@ def _show_target(labels: Labels, table: Table, classes: Classes, ignored, consol
     return ids
 
 
-def _named(planned: outputs.Planned) -> str:
-    names = [str(path) for path in planned.texts] + [str(planned.picture)]
-    return ", ".join(names)
-
-
 def _finish(options, say, labelled: int) -> None:
     """Draw the picture, time a few steps, and print the commands that come next."""
     config = outputs.load(options.output)
     outputs.draw(config, options.output, labelled=bool(labelled))
+    say(f"written: {options.output / outputs.PICTURE_FILE}")
     recipe = shlex.quote(str(options.output / outputs.RECIPE_FILE))
     run_folder = shlex.quote(outputs.run_folder(options.output))
     say(f"look at {options.output / outputs.PICTURE_FILE} before you train")

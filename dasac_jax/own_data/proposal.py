@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import colorsys
+import difflib
+import itertools
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from dasac_jax.data.classes import MAX_CLASSES
 from dasac_jax.data.label_values import Colour, Value, text
@@ -18,6 +23,7 @@ Key = Value | tuple[int, int]
 """The first part of a pair in `data.classes.*_ids`: a value, or a range (first, last)."""
 
 _NEAR = 24  # in each channel: how far the mixed colours of resampled maps are called near
+_FAR = 32  # how far from two frequent numbers a rare one between them is taken for their mixture
 _FITTING = 0.995  # of the pixels: what a table has to name to be proposed
 
 
@@ -40,21 +46,66 @@ def ignored_values(given: Sequence[str]) -> set[Value | str]:
     found: set[Value | str] = set()
     for word in given:
         parts = [part for part in word.strip("()# ").replace(",", " ").split() if part]
-        if word.startswith("#") and len(word) == 7:
+        if word.startswith("#"):
+            if not re.fullmatch("#[0-9a-fA-F]{6}", word):
+                raise UserError(f"--ignore {word}: a colour has six digits, as in #8040ff")
             parts = [str(byte) for byte in bytes.fromhex(word[1:])]
         if all(part.isdecimal() for part in parts) and len(parts) in (1, 3):
             numbers = tuple(map(int, parts))
             found.add(numbers if len(numbers) == 3 else numbers[0])
+        elif re.fullmatch(r"[-+]?[\d.]+", word):
+            raise UserError(f"--ignore {word}: label values are whole numbers from 0")
         else:
             found.add(" ".join(word.split()))
     return found
 
 
+def check_ignored(
+    ignored: set[Value | str], tables: Sequence[Table], found: Sequence[Labels]
+) -> list[str]:
+    """The values of --ignore that no label holds. Raises UserError for names that no table has."""
+    names = list(dict.fromkeys(row.name for table in tables for row in table.rows))
+    for name in sorted(name for name in ignored if isinstance(name, str)):
+        if name not in names:
+            closest = difflib.get_close_matches(name, names, n=1, cutoff=0)
+            raise UserError(f"--ignore {name}: no class has this name; the closest is {closest[0]}")
+    held = {value for labels in found for value in labels.pixels}
+    return [text(value) for value in ignored if not isinstance(value, str) and value not in held]
+
+
+def mixed_values(labels: Labels) -> list[Value]:
+    """Rare values between frequent ones, as they come up where label images are resized or JPEG.
+
+    Such a value has at most a tenth of the pixels of either; colours lie near the line from one to
+    the other, and numbers far from both, since rare ids may lie between others by chance.
+    """
+    return [
+        value
+        for value, count in labels.pixels.items()
+        if _is_mixed(value, [v for v, n in labels.pixels.items() if n >= 10 * count])
+    ]
+
+
+def _is_mixed(value: Value, frequent: Sequence[Value]) -> bool:
+    if isinstance(value, int):
+        numbers = [other for other in frequent if isinstance(other, int)]
+        return bool(numbers) and min(numbers) + _FAR <= value <= max(numbers) - _FAR
+    point = np.array(value, float)
+    ends = [np.array(other, float) for other in frequent if not isinstance(other, int)]
+    for first, last in itertools.combinations(ends, 2):
+        way = last - first
+        share = np.clip((point - first) @ way / (way @ way), 0, 1)
+        if np.abs(first + share * way - point).max() <= _NEAR / 2:
+            return True
+    return False
+
+
 def numbered(labels: Labels, *, ignore_given: bool) -> Table:
     """The table of labels of which nothing is known: each number is a class, or each colour.
 
-    255 is ignored, unless the labels hold 0 and 255 alone or the user said what is ignored
-    (ignore_given). Raises UserError where there are too many values to be classes.
+    255 is ignored, unless the labels are a mask of 0 and 255, be it with blurred edges, or the
+    user said what is ignored (ignore_given). Raises UserError where there are too many values to be
+    classes.
     """
     values = list(labels.pixels)
     if len(values) > MAX_CLASSES or labels.rest:
@@ -66,7 +117,9 @@ def numbered(labels: Labels, *, ignore_given: bool) -> Table:
         )
     numbers = sorted(value for value in values if isinstance(value, int))
     colours = sorted(value for value in values if not isinstance(value, int))
-    keep = ignore_given or numbers == [0, IGNORE]
+    frequent = {value for value, _ in labels.pixels.most_common(2)}
+    is_mask = frequent == {0, IGNORE} and (len(values) == 2 or bool(mixed_values(labels)))
+    keep = ignore_given or is_mask
     rows = [
         Row("unlabelled", IGNORE, None, ignored=True)
         if number == IGNORE and not keep

@@ -28,6 +28,7 @@ from flax.traverse_util import flatten_dict
 from dasac_jax.checkpoints import store
 from dasac_jax.data.labels import CLASSES
 from dasac_jax.errors import UserError
+from dasac_jax.files import NEWEST
 from dasac_jax.method.state import TrainState
 from dasac_jax.models import NEW_LAYERS, matching
 from dasac_jax.runtime import processes
@@ -46,6 +47,25 @@ def shared_state(
     """What `begin` reads on the first of several processes, the same on all: state and metadata."""
     fresh = partial(from_config.create_state, run.config, stage)
     return processes.state_from_first(partial(begin, run, fresh), partial(jax.eval_shape, fresh))
+
+
+def check_given(run: Run, fresh: Fresh) -> None:
+    """Raise UserError where the run is to begin with `config.init`, and that does not fit it.
+
+    So that the work directory is still free for a configuration in which it is mended.
+    """
+    path = run.config.init
+    if not path or _reached(run, "baseline") or _reached(run, "adapt"):
+        return
+    if store.latest_step(path) is None:
+        deeper = [Path(path) / place for place in (f"adapt/{NEWEST}", f"baseline/{NEWEST}", NEWEST)]
+        found = [place for place in deeper if store.latest_step(place) is not None]
+        advice = f"give {found[0]}" if found else "give a folder of checkpoints"
+        raise UserError(f"config.init: no checkpoint in {path}: {advice}")
+    if _snapshot_of(path, "baseline") or _snapshot_of(path, "adapt"):
+        _check_classes(run, store.facts(path), fresh)
+    else:
+        _weights_given(run, fresh)
 
 
 def of_baseline(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
@@ -200,6 +220,11 @@ def _check_classes(run: Run, facts: Facts, fresh: Fresh) -> None:
 
 def _given(run: Run, fresh: Fresh) -> TrainState:
     """A fresh state with the weights of `config.init`, which may lack new layers."""
+    return fresh(_weights_given(run, fresh))
+
+
+def _weights_given(run: Run, fresh: Fresh) -> dict[str, np.ndarray]:
+    """The network's arrays in `config.init` by their paths. Raises UserError where they differ."""
     path = run.config.init
     arrays, facts = store.read(path)
     whose = f" (of {facts['arch']})" if "arch" in facts else ""
@@ -220,4 +245,4 @@ def _given(run: Run, fresh: Fresh) -> TrainState:
     for difference in matching.described(given, needed)[:1]:
         raise UserError(f"config.init: checkpoint {path}{whose} {difference}")
     matching.check_finite(Path(path), given)
-    return fresh(given)
+    return given

@@ -48,10 +48,12 @@ def check_devices(config: ConfigDict) -> None:
 def check_data(run: Run) -> None:
     """Raise UserError where a stage's source batch is larger than the source, or labels are wrong.
 
-    What they hold is logged; see `label_check.check`.
+    Also where `config.init` does not fit. What they hold is logged; see `label_check.check`.
     """
     for stage in _trained(run.config):
         run.steps_per_epoch(stage)
+    fresh = partial(from_config.create_state, run.config, "baseline")
+    processes.from_first(lambda: initial_state.check_given(run, fresh))
     run.unseen_classes[:] = label_check.check(run)
 
 

@@ -216,6 +216,11 @@ def make_demo(run: Run) -> None:
     train_ids.prepare_cityscapes(root)
 
 
+def _shown(flat: dict[str, Any], key: str) -> str:
+    """A value in words; an empty text would be invisible."""
+    return "empty" if flat.get(key) == "" else str(flat.get(key, "absent"))
+
+
 def _compare(path: Path, flat: dict[str, Any]) -> None:
     try:
         written = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -224,7 +229,7 @@ def _compare(path: Path, flat: dict[str, Any]) -> None:
     # A key that an earlier version did not know had no effect, which is what its default has.
     stored = _stored_form(recipe.base()) | written
     differing = [
-        f"{key}: {stored.get(key, 'absent')} there, {flat.get(key, 'absent')} here"
+        f"{key}: {_shown(stored, key)} there, {_shown(flat, key)} here"
         for key in sorted(stored.keys() | flat.keys())
         if key not in _FREE and stored.get(key) != flat.get(key)
     ]

@@ -122,6 +122,16 @@ def test_pictures_are_there_and_shown(tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_pictures_of_an_earlier_report_go(tmp_path):
+    (tmp_path / "confusion_matrix.png").write_bytes(b"the user's own")
+    write(tmp_path, WEAK, STRONG)
+    write(tmp_path, WEAK)
+    names = {"iou.png", "confusion.png", "confusion_matrix.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == names
+    write(tmp_path, WEAK, STRONG)
+    assert not (tmp_path / "confusion.png").exists()
+
+
 def test_19_classes_have_three_means(tmp_path):
     counts = np.concatenate([np.eye(19, dtype=int), np.zeros((19, 1), int)], axis=1)
     counts[9, 9], counts[9, 0] = 0, 1  # terrain: in the mean of 19 classes only

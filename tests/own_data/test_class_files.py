@@ -96,6 +96,8 @@ def test_what_is_ignored_is_no_class(tmp_path):
         ("a.txt", "sea 1\nfire 70000\n", "line 2: id 70000 is not from 0 to 65535"),
         ("a.txt", "sea 1 2 300\nfire 3\n", "line 1: .* is no colour"),
         ("a.txt", "sea 1\nfire 1\n", "id 1 stands for 'sea' and 'fire'"),
+        ("a.txt", "sea 0 0 9\nfire #000009\n", r"colour \(0, 0, 9\) stands for 'sea' and 'fire'"),
+        ("a.txt", "sea 1\nfire 0.5\n", "line 2: 0.5 is no id"),
         ("a.txt", "sea 1\n", "names 1 classes: at least two"),
         ("a.txt", "", "names 0 classes"),
         ("a.csv", "name,id\nsea,one\nfire,2\n", "line 2: invalid literal"),

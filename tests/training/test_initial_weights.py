@@ -15,6 +15,41 @@ def test_given_weights_do_not_stand_in_for_an_adaptation(run, tmp_path):
         initial_state.handed_on(run(init=str(tmp_path / "given")), fresh, "adapt")
 
 
+class TestBeforeTheFolderIsClaimed:
+    def test_what_fits_passes(self, run, tmp_path):
+        initial_state.check_given(run(init=""), fresh)
+        save(tmp_path / "given", 7.0, 90)
+        initial_state.check_given(run(init=str(tmp_path / "given")), fresh)
+        save(tmp_path / "snapshot", 7.0, 0, **converted("baseline", 4))
+        initial_state.check_given(run(init=str(tmp_path / "snapshot")), fresh)
+
+    @pytest.mark.parametrize("place", ["adapt/checkpoints", "baseline/checkpoints", "checkpoints"])
+    def test_a_work_directory_is_refused_with_what_to_give(self, place, run, tmp_path):
+        save(tmp_path / "old" / place, 7.0, 90)
+        words = rf"^config\.init: no checkpoint in {tmp_path}/old: give {tmp_path}/old/{place}$"
+        with pytest.raises(UserError, match=words):
+            initial_state.check_given(run(init=str(tmp_path / "old")), fresh)
+
+    def test_a_folder_of_something_else_is_refused(self, run, tmp_path):
+        (tmp_path / "photos").mkdir()
+        with pytest.raises(UserError, match="photos: give a folder of checkpoints"):
+            initial_state.check_given(run(init=str(tmp_path / "photos")), fresh)
+
+    def test_other_weights_and_classes_are_refused(self, run, tmp_path):
+        state = state_of(7.0).replace(params={"block1": {"kernel": np.zeros(2, np.float32)}})
+        save(tmp_path / "given", None, 0, state=state, arch="fcn_vgg16_bn")
+        with pytest.raises(UserError, match=r"given \(of fcn_vgg16_bn\) lacks params/layer1"):
+            initial_state.check_given(run(init=str(tmp_path / "given")), fresh)
+        facts = converted("baseline", 4) | {"num_classes": 7}
+        save(tmp_path / "snapshot", 7.0, 0, **facts)
+        with pytest.raises(UserError, match="has 7 classes, this configuration has"):
+            initial_state.check_given(run(init=str(tmp_path / "snapshot")), fresh)
+
+    def test_a_run_that_is_begun_has_its_own(self, run, tmp_path):
+        save(run().newest("baseline"), 7.0, 90)
+        initial_state.check_given(run(init=str(tmp_path / "gone")), fresh)
+
+
 class TestGiven:
     def given(self, run, tmp_path, change):
         state = state_of(7.0)
