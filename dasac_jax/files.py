@@ -107,6 +107,15 @@ def write_file(path: Path | str, content: bytes | str) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_reachable(path: Path | str) -> None:
+    """Raise PermissionError where nobody can say whether a path exists: a folder may be closed.
+
+    Python's own tests for files and folders then say that there is none, or, by version, raise.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(path)
+
+
 def size_and_crc32(path: Path) -> list[int]:
     """The size of a file in bytes, and the CRC-32 of its content."""
     size = crc = 0

@@ -11,15 +11,16 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from dasac_jax.config import check_keys, flatten
-from dasac_jax.errors import EXIT_MISTAKE, UserError, one_line
+from dasac_jax.errors import EXIT_MISTAKE, UserError, one_line, told
+from dasac_jax.files import check_reachable
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parse the command line; for `absl.app.run`. A mistake ends with one line and code 2."""
     try:
         return _parse(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, PermissionError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
 
 
@@ -66,6 +67,7 @@ def _recipe_path(argv: Sequence[str]) -> str | None:
 def _load(path: str) -> ConfigDict:
     """The configuration of a recipe's file. Raises UserError where it does not give one."""
     if not os.path.isfile(path):
+        check_reachable(path)
         raise UserError(f"--config: there is no file {path}; recipes lie in configs/")
     try:
         get_config = runpy.run_path(path).get("get_config")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dasac_jax.errors import UserError
+from dasac_jax.files import check_reachable
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def find(folder: str | os.PathLike, suffixes: Sequence[str]) -> Found:
     may be meant for a folder.
     """
     if not os.path.isdir(folder):
+        check_reachable(folder)
         raise UserError(f"folder {folder} is missing")
     found = Found([], [])
     _search(os.fspath(folder), tuple(suffixes), frozenset(), found)

@@ -52,6 +52,8 @@ def folder_entries(root: str | os.PathLike) -> Entries:
         try:
             with os.scandir(os.path.join(root, folder)) as found:
                 return {entry.name: entry for entry in found}
+        except PermissionError:  # what is in there is not missing
+            raise
         except OSError:
             return {}
 

@@ -18,6 +18,7 @@ from dasac_jax.data.pairs import PREPARED, STRETCH, Pair, PairSource
 from dasac_jax.data.tfds import records
 from dasac_jax.data.tfds.records import Records
 from dasac_jax.errors import UserError
+from dasac_jax.files import check_reachable
 
 ROLES = ("source_train", "source_val", "target_train", "selection", "val")
 """What a run uses images for; `open_source` says what each role is."""
@@ -123,7 +124,10 @@ def _list_file(data_config: Any, role: str) -> str | None:
     if role not in lists:
         raise UserError(f"unknown role {role!r}: one of {', '.join(ROLES)} expected")
     path = os.path.join(data_config.lists, lists[role])
-    return path if data_config.lists and os.path.isfile(path) else None
+    if data_config.lists:
+        check_reachable(path)
+    # A folder of this name, or a link to nothing, is a mistake that reading it will name.
+    return path if data_config.lists and os.path.lexists(path) else None
 
 
 def _list_names(data_config: Any) -> dict[str, str]:

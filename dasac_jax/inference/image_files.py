@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dasac_jax.data import finding, list_files
 from dasac_jax.errors import UserError
-from dasac_jax.files import PREDICTION_RECORD, PREDICTIONS
+from dasac_jax.files import PREDICTION_RECORD, PREDICTIONS, check_reachable
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """The suffixes of images in folders; a file that is given by name may have any other."""
@@ -148,6 +148,7 @@ def _paths(item: str, passed: _Passed) -> list[Path]:
             for match in matches
             for path in ([Path(match)] if os.path.isfile(match) else _paths(match, passed))
         ]
+    check_reachable(item)
     raise UserError(f"there is no image, folder or list {item}")
 
 
