@@ -24,6 +24,7 @@ Key = Value | tuple[int, int]
 
 _NEAR = 24  # in each channel: how far the mixed colours of resampled maps are called near
 _FAR = 32  # how far from two frequent numbers a rare one between them is taken for their mixture
+_MOST_FREQUENT = 16  # values that mixtures are looked for between
 _FITTING = 0.995  # of the pixels: what a table has to name to be proposed
 
 
@@ -76,13 +77,15 @@ def check_ignored(
 def mixed_values(labels: Labels) -> list[Value]:
     """Rare values between frequent ones, as they come up where label images are resized or JPEG.
 
-    Such a value has at most a tenth of the pixels of either; colours lie near the line from one to
-    the other, and numbers far from both, since rare ids may lie between others by chance.
+    Such a value has at most a tenth of the pixels of either, which are among the most frequent;
+    colours lie near the line from one to the other, and numbers far from both, since rare ids may
+    lie between others by chance.
     """
+    most = labels.pixels.most_common(_MOST_FREQUENT)
     return [
         value
         for value, count in labels.pixels.items()
-        if _is_mixed(value, [v for v, n in labels.pixels.items() if n >= 10 * count])
+        if _is_mixed(value, [v for v, n in most if n >= 10 * count])
     ]
 
 
