@@ -49,11 +49,11 @@ def get_config() -> ConfigDict:
     config.adapt.groups = 1
     config.adapt.learning_rate = 2e-4
     config.adapt.epochs = 44  # four more
-    config.adapt.source_scale = (0.6, 1.4)
+    config.adapt.source_scale = (0.8, 1.2)
     config.adapt.target_weight = 1.0
     # The published run makes about a thousand teacher updates, this one a hundred.
     config.adapt.teacher_every_steps = 5
-    config.adapt.teacher_momentum = 0.9
+    config.adapt.teacher_momentum = 0.95
 
     config.checkpoint_every_steps = 200
     return config
