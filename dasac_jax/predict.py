@@ -23,7 +23,7 @@ from dasac_jax.errors import UserError
 from dasac_jax.files import PREDICTIONS
 from dasac_jax.runtime import garbage
 
-_OVERLAP = 0.25
+_OVERLAP, _FPS = 0.25, 10.0
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> str:
     folder = Path(arguments.output)
     if arguments.overlap is not None and not arguments.window:
         raise UserError("--overlap is for --window: give that too, or leave it out")
+    if arguments.fps is not None and not arguments.video:
+        raise UserError("--fps is for --video: give that too, or leave it out")
     kinds = _kinds(arguments)
     options = predictor.Options(
         scales=arguments.scales,
@@ -94,7 +96,7 @@ def _joined(arguments: argparse.Namespace, folder: Path, images: Sequence[Any]) 
         yield f"for upload: {prediction_files.write_zip(folder, images)}"
     if arguments.video:
         frames = [prediction_files.output_path(folder, image, "overlay") for image in images]
-        video.write_video(arguments.video, frames, fps=arguments.fps)
+        video.write_video(arguments.video, frames, fps=arguments.fps or _FPS)
         yield f"video: {arguments.video}"
 
 
@@ -165,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=1, metavar="N",
         help="images, or windows, per device at a time (1)")  # fmt: skip
     add("--video", metavar="FILE", help="also the overlays as a .gif or .mp4, in order")
-    add("--fps", type=_fps, default=10.0, metavar="N", help="frames per second of it (10)")
+    add("--fps", type=_fps, metavar="N", help=f"frames per second of it ({_FPS:g})")
     return parser
 
 

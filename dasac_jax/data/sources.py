@@ -148,7 +148,7 @@ def _pairs_of_folders(
     stored: what holds the files instead of the folders, or None.
     """
     if data_config.source == classes.CUSTOM:
-        raise UserError("; ".join(_missing_lists(data_config, [role])))
+        raise UserError("missing: " + "; ".join(_missing_lists(data_config, [role])))
     if role.startswith("source"):
         return _source_pairs(data_config, role, stored, entries)
     folders = layout.cityscapes("val" if role == "val" else "train")

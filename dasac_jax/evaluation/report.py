@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ BARS_FILE = "iou.png"
 _KEYS = {"iou": "IoU", "precision": "precision", "recall": "recall"}
 _ACCURACY = "pixel accuracy"
 _NOTE = (
-    "nan: the class is neither in the truth nor predicted on any scored pixel; it is left out of "
-    "the means, as in the official Cityscapes evaluation. A class that is predicted but not there "
-    "has IoU 0, and counts."
+    "nan: a class that is neither in the truth nor predicted on any scored pixel has no IoU, one "
+    "that is never predicted no precision, and one that is not there no recall; each is left out "
+    "of its mean, as in the official Cityscapes evaluation. A class that is predicted but not "
+    "there has IoU 0, and counts."
 )
 
 _OVER_SEEDS = "IoU in %, mean ± standard deviation over seeds"
@@ -137,7 +138,7 @@ def _document(
 def _minus(later: Any, earlier: Any) -> Any:
     """Differences of scores, entry by entry; of what a mean is over there is none."""
     if isinstance(later, Mapping):
-        kept = later.keys() - {"classes", "of", "title"}
+        kept = later.keys() - {"classes", "counted", "of", "title"}
         return {key: _minus(later[key], earlier[key]) for key in later if key in kept}
     return later - earlier
 
@@ -188,7 +189,7 @@ def _table(
     ]
     totals = []
     for name in first["means"]:
-        counted = [values["means"][name]["classes"] for values in (first, *others)]
+        counted = [values["means"][name]["counted"][keys[0]] for values in (first, *others)]
         label = tables.mean_title(name, counted, first["means"][name]["of"])
         totals.append(line(label, lambda values, key, mean=name: values["means"][mean][key]))
     accuracy = line(_ACCURACY, lambda values, _: values["pixel_accuracy"])
@@ -214,7 +215,23 @@ def _letters_explained(results: Sequence[Result]) -> list[str]:
 
 def _notes(results: Sequence[Result]) -> list[str]:
     """What the results' numbers do not say, in lines."""
-    return [f"{result.name}: {note}" for result in results for note in result.notes]
+    return [
+        f"{result.name}: {note}"
+        for result in results
+        for note in [*result.notes, *_without_a_score(result)]
+    ]
+
+
+def _without_a_score(result: Result) -> Iterator[str]:
+    """Which classes with an IoU have no precision or no recall, so that a mean leaves them out."""
+    truth, predicted = result.counts.sum(1), result.counts.sum(0)[: len(result.counts)]
+    for key, why, absent, there in (
+        ("precision", "never predicted", predicted == 0, truth > 0),
+        ("recall", "not in the truth", truth == 0, predicted > 0),
+    ):
+        names = [result.class_names[i] for i in np.flatnonzero(absent & there)]
+        if names:
+            yield f"{', '.join(names)}: {why}, so the mean {key} is over the other classes"
 
 
 def _markdown(
@@ -264,5 +281,5 @@ def _show(console: Console, results: Sequence[Result], by_name: Mapping[str, Any
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in _notes(results):
         console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
-    if any(np.isnan(values["iou"]).any() for values in by_name.values()):
+    if any(np.isnan(values[key]).any() for values in by_name.values() for key in keys):
         console.print(_NOTE, markup=False, highlight=False)

@@ -237,9 +237,9 @@ def scores(result: Result, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, A
 
     iou, precision, recall: (C,) float64, nan where there is nothing to divide by.
     pixel_accuracy: float. means: for each of `wanted` a dictionary of iou, precision and recall
-    over the classes that have a value; "classes", how many have an IoU, "of" how many; and "title",
-    which says so. Pixels predicted as no class are missed ones of their true class, as in the
-    official evaluation.
+    over the classes that have a value; "classes", how many have an IoU, "counted", how many have
+    each of the three, "of" how many; and "title", which says so. Pixels predicted as no class are
+    missed ones of their true class, as in the official evaluation.
     """
     classes = len(result.counts)
     # Pixels predicted as no class go to one more class, which is never true and is cut off below.
@@ -256,10 +256,12 @@ def scores(result: Result, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, A
 def _mean_scores(name: str, values: Mapping[str, np.ndarray], without: Sequence[int]) -> Any:
     """The means of scores by class, over the classes that have a value, and over how many."""
     kept = {key: np.delete(value, list(without)) for key, value in values.items()}
-    present, of = int((~np.isnan(kept["iou"])).sum()), len(kept["iou"])
+    counted = {key: int((~np.isnan(value)).sum()) for key, value in kept.items()}
+    present, of = counted["iou"], len(kept["iou"])
     return {
         **{key: _mean(value) for key, value in kept.items()},
         "classes": present,
+        "counted": counted,
         "of": of,
         "title": tables.mean_title(name, [present], of),
     }

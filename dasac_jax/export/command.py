@@ -156,7 +156,10 @@ def _write(contents: dict[Path, bytes]) -> None:
 
 
 def _report(arguments, described, count: int) -> str:
-    size = "×".join(map(str, arguments.size)) if arguments.size else "any size"
+    smallest = described["smallest_side"]
+    size = f"any size from {smallest} pixels a side"
+    if arguments.size:
+        size = "×".join(map(str, arguments.size))
     step = f" of step {described['step']}" if "step" in described else ""
     return (
         f"{described['network']}{step} of {described['arch']}, {described['precision']}, "

@@ -164,6 +164,11 @@ def load(path: Path | str, *, teacher: bool = False) -> Network:
 def _read(path: Path) -> tuple[dict[str, Any], Facts]:
     """The arrays and the metadata of the checkpoint that a path stands for."""
     if not path.is_dir():
+        if path.is_file():
+            raise UserError(
+                f"{path} is a file: give a folder that a run has written, or that "
+                "convert_torch_weights.py has made of a .pth or .safetensors file"
+            )
         raise UserError(f"there is no checkpoint {path}: give a folder that a run has written")
     if store.latest_step(path) is not None:
         return store.read(path)

@@ -54,14 +54,18 @@ def append(folder: Path, config: ConfigDict) -> None:
 def read(folder: Path | str) -> list[dict[str, Any]]:
     """The starts of a work directory in their order; none where it has none.
 
-    Raises UserError, naming the line, where one is not as it was written.
+    A last line that a power cut left unfinished is passed over, with a warning. Raises UserError,
+    naming the line, where another one is not as it was written.
     """
     path = Path(folder) / START_LOG
     lines = []
     try:
         content = path.read_text(encoding="utf-8") if path.exists() else ""
-        for text in content.splitlines():
+        whole, _, unfinished = content.rpartition("\n")
+        for text in whole.splitlines():
             lines.append(dict(json.loads(text)))
+        if unfinished:
+            _LOG.warning("the last line of %s is cut off, and left out", path)
     except (OSError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}, line {len(lines) + 1} cannot be read ({error}): remove the file"

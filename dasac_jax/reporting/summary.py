@@ -93,8 +93,8 @@ def facts(workdir: Path | str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["facts"]
-    except (OSError, ValueError, KeyError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["facts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path}: {error}; remove it") from error
 
 

@@ -52,6 +52,11 @@ def check_data(run: Run) -> None:
     """
     for stage in _trained(run.config):
         run.steps_per_epoch(stage)
+    if run.config.select == "best" and not run.config.data.selection_images:
+        _LOG.warning(
+            "config.select is best, but config.data.selection_images is 0: with nothing to select "
+            "on, the last snapshot of a stage is handed on"
+        )
     fresh = partial(from_config.create_state, run.config, "baseline")
     processes.from_first(lambda: initial_state.check_given(run, fresh))
     run.unseen_classes[:] = label_check.check(run)

@@ -223,7 +223,9 @@ def _shown(flat: dict[str, Any], key: str) -> str:
 
 def _compare(path: Path, flat: dict[str, Any]) -> None:
     try:
-        written = dict(json.loads(path.read_text(encoding="utf-8")))
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(written, dict):
+            raise ValueError("no configuration")
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): choose another --workdir") from error
     # A key that an earlier version did not know had no effect, which is what its default has.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_one_result_has_all_its_scores(tmp_path, where):
         "66.67",
     ]
     words = " ".join(text.split())
-    assert "nan: the class is neither in the truth nor predicted on any scored pixel" in words
+    assert "nan: a class that is neither in the truth nor predicted on any scored pixel" in words
     assert "as in the official Cityscapes evaluation" in words
 
 
@@ -106,6 +107,30 @@ def test_csv_has_a_line_for_each_result_and_class_with_all_digits(tmp_path):
     assert float(by_key["weak", "pixel accuracy"]["iou"]) == pytest.approx(12 / 18)
 
 
+MISSED = Result("missed", np.array([[6, 2, 0, 0], [1, 7, 0, 0], [3, 1, 0, 0]]), NAMES, 1, {})
+"""The class train is in the truth, and never predicted."""
+
+
+def test_a_mean_says_which_classes_it_leaves_out(tmp_path):
+    told = write(tmp_path / "a", MISSED)
+    absent = replace(MISSED, counts=np.array([[6, 2, 1, 0], [1, 7, 0, 0], [0, 0, 0, 0]]))
+    for text in (told, (tmp_path / "a/evaluation.md").read_text()):
+        words = " ".join(text.split())
+        assert "train: never predicted, so the mean precision is over the other classes" in words
+        assert "one that is never predicted no precision" in words
+    words = " ".join(write(tmp_path / "b", absent).split())
+    assert "train: not in the truth, so the mean recall is over the other classes" in words
+
+
+def test_each_score_counts_its_own_classes(tmp_path):
+    write(tmp_path, MISSED, replace(MISSED, name="again"))
+    parts = (tmp_path / "evaluation.md").read_text().split("## ")
+    by_name = {part.split("\n")[0]: part for part in parts}
+    assert "mean over 2 of 3 classes" in by_name["precision"]
+    for name in ("IoU", "recall"):
+        assert "mean over 3 classes" in by_name[name] and "of 3" not in by_name[name]
+
+
 def test_pictures_are_there_and_shown(tmp_path):
     write(tmp_path / "one", WEAK)
     write(tmp_path / "two", WEAK, STRONG)
@@ -146,7 +171,9 @@ def test_19_classes_have_three_means(tmp_path):
 
 
 def test_no_note_where_every_class_has_a_value(tmp_path):
-    assert "official" not in write(tmp_path, STRONG)
+    every = np.concatenate([np.eye(3, dtype=int), np.zeros((3, 1), int)], axis=1)
+    assert "official" not in write(tmp_path, Result("every", every, NAMES, 1, {}))
+    assert "official" in write(tmp_path, STRONG)  # train has no recall
     assert "official" in write(tmp_path, WEAK)
 
 

@@ -134,6 +134,7 @@ def test_scores_worked_out_by_hand():
     assert values["means"]["all"]["classes"] == 2
     assert values["means"]["b"] == {
         "iou": 0.5, "precision": 0.6, "recall": 0.75, "classes": 1, "of": 1, "title": "b",
+        "counted": {"iou": 1, "precision": 1, "recall": 1},
     }  # fmt: skip
     nothing = scores(Result("x", 0 * counts, ("a", "b", "c"), 1, {}), {"all": ()})
     assert math.isnan(nothing["means"]["all"]["iou"]) and math.isnan(nothing["pixel_accuracy"])

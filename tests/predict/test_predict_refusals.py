@@ -75,6 +75,7 @@ def test_mistakes_on_the_command_line(trained, folder, tmp_path, capsys):
         (("--window", "8x8"), "window"),
         (("--window", "512x512", "--overlap", "1"), "overlap"),
         (("--overlap", "0.5"), "--overlap is for --window"),
+        (("--fps", "5"), "--fps is for --video"),
         (("--batch", "0"), "batch"),
         (("--fps", "0"), "between 0.1 and 100"),
         (("--fps", "few"), "'few' is no number"),

@@ -58,3 +58,9 @@ def test_a_damaged_line_is_named(bad, tmp_path):
     (tmp_path / "runs.jsonl").write_text(f"{{}}\n{bad}\n")
     with pytest.raises(UserError, match=r"runs\.jsonl, line 2 cannot be read"):
         start_log.read(tmp_path)
+
+
+def test_a_last_line_that_is_cut_off_is_passed_over(tmp_path, caplog):
+    (tmp_path / "runs.jsonl").write_text('{"seed": 1}\n{"seed": 2}\n{"se')
+    assert start_log.read(tmp_path) == [{"seed": 1}, {"seed": 2}]
+    assert "runs.jsonl is cut off" in caplog.text

@@ -71,7 +71,10 @@ def _release(owner: Any) -> None:
 
 def _open(path: Path, mapped: bool) -> memoryview:
     # Checked before the file is opened: opening a named pipe would wait for a writer.
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise FormatError("a folder, not a file; --to-torch or --to-safetensors makes a file of it")
+    if not stat.S_ISREG(mode):
         raise FormatError("not a file")
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
