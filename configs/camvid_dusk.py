@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     config.adapt.target_weight = 1.0
     # The published run makes about a thousand teacher updates, this one a hundred.
     config.adapt.teacher_every_steps = 5
-    config.adapt.teacher_momentum = 0.95
+    config.adapt.teacher_momentum = 0.98
 
     config.checkpoint_every_steps = 200
     return config
