@@ -135,6 +135,9 @@ def test_compute_type_of_the_run(tmp_path, save):
 def test_no_checkpoint(tmp_path, run):
     with pytest.raises(UserError, match=r"there is no checkpoint .*gone"):
         trained_network.open_checkpoint(tmp_path / "gone")
+    (tmp_path / "weights.pth").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"weights\.pth is a file: give a folder .* has made of a"):
+        trained_network.open_checkpoint(tmp_path / "weights.pth")
     with pytest.raises(UserError, match="there is no checkpoint in"):
         trained_network.open_checkpoint(tmp_path)
     (run / "config.json").write_text("{")

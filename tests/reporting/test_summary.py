@@ -132,3 +132,11 @@ def test_unreadable_result_is_named(tmp_path):
 def test_names_must_fit_the_scores(tmp_path):
     with pytest.raises(ValueError, match=r"shorter|longer"):
         summary.write(tmp_path, {"baseline": WEAK}, CLASSES[:3], facts={})
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", "7", '{"facts": 7}', "{"])
+def test_scores_of_another_kind_are_refused(content, tmp_path):
+    assert summary.facts(tmp_path) == {}
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match=r"cannot read .*metrics\.json: .*; remove it"):
+        summary.facts(tmp_path)

@@ -237,3 +237,11 @@ def test_an_unknown_network_is_refused_before_anything_is_rendered(tiny_config, 
 
 def test_every_stage_has_a_runner():
     assert tuple(stages.RUNNERS) == ("baseline", "weights", "adapt")
+
+
+@pytest.mark.parametrize("images", [0, 4])
+def test_best_with_nothing_to_select_on_is_told(images, run, monkeypatch, caplog):
+    monkeypatch.setattr(stages.label_check, "check", lambda job: [])
+    stages.check_data(run(select="best", data__selection_images=images, init=""))
+    told = "config.select is best, but config.data.selection_images is 0" in caplog.text
+    assert told == (images == 0)

@@ -95,9 +95,11 @@ def test_a_folder_of_a_version_that_knew_fewer_keys(tiny_config, tmp_path):
     workdir.open_run(tiny_config(), tmp_path)
     with pytest.raises(UserError, match=r"\(data.statistics: gta5 there, none here\)"):
         workdir.open_run(tiny_config(data__statistics="none"), tmp_path)
+    with pytest.raises(UserError, match=r"\(data.statistics: gta5 there, empty here\)"):
+        workdir.open_run(tiny_config(data__statistics=""), tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "", "[1]", "7", '{"a": 1'])
+@pytest.mark.parametrize("content", ["{", "", "[]", "[1]", "7", '{"a": 1'])
 def test_a_damaged_configuration_is_refused(content, tiny_config, tmp_path):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json cannot be read .*choose another --workdir"):

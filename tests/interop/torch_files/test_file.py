@@ -165,7 +165,7 @@ def test_other_archives(tmp_path):
 def test_paths_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*none\.pth: No such file"):
         load_torch_file(tmp_path / "none.pth")
-    with pytest.raises(UserError, match="not a file"):
+    with pytest.raises(UserError, match="a folder, not a file; --to-torch"):
         load_torch_file(tmp_path)
 
 
