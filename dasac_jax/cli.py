@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError, told
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError, message
 from dasac_jax.runtime import stop_requests
 
 
@@ -27,7 +27,7 @@ def code_of(action: Callable[[], int | None], stopped: str) -> int:
         with stop_requests.interrupts():
             return action() or 0
     except (UserError, PermissionError) as error:
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         print(f"stopped; {stopped}", file=sys.stderr)

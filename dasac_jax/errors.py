@@ -20,7 +20,7 @@ class UserError(Exception):
     """
 
 
-def told(error: UserError | PermissionError) -> str:
+def message(error: UserError | PermissionError) -> str:
     """What is printed of a mistake; files that may not be read or written are a user's too."""
     if isinstance(error, PermissionError):
         where = error.filename or "a file"

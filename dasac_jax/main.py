@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from dasac_jax import config as recipe
 from dasac_jax import recipe_flags
-from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError, told
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError, message
 from dasac_jax.reporting import start_log
 from dasac_jax.runtime import garbage, lock, logs, processes, stop_requests, watchdog
 from dasac_jax.training import workdir
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> None:
         with stop_requests.on_signals():
             run(_CONFIG.value, Path(_WORKDIR.value), changed_data=_CHANGED_DATA.value)
     except (UserError, PermissionError) as error:
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
     except stop_requests.Stopped as reason:
         print(f"stopped by {reason}: all is saved, the same command goes on", file=sys.stderr)

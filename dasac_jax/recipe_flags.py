@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from dasac_jax.config import check_keys, flatten
-from dasac_jax.errors import EXIT_MISTAKE, UserError, one_line, told
+from dasac_jax.errors import EXIT_MISTAKE, UserError, message, one_line
 from dasac_jax.files import check_reachable
 
 
@@ -20,7 +20,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return _parse(argv)
     except (UserError, PermissionError) as error:
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
 
 
@@ -72,6 +72,8 @@ def _load(path: str) -> ConfigDict:
     try:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config and get_config()
+        if isinstance(config, ConfigDict):
+            check_keys(config)
     except UserError as error:
         raise UserError(f"--config {path}: {error}") from error
     except Exception as error:  # the file is the user's own, and may raise anything
@@ -83,10 +85,6 @@ def _load(path: str) -> ConfigDict:
         raise UserError(
             f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict"
         )
-    try:
-        check_keys(config)
-    except UserError as error:
-        raise UserError(f"--config {path}: {error}") from error
     return config
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from dasac_jax import config as recipe
 from dasac_jax import main as training  # noqa: F401 (defines --config and --workdir)
 from dasac_jax import recipe_flags
-from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError, told
+from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, UserError, message
 from dasac_jax.files import DATA, replacing
 from dasac_jax.runtime import logs
 
@@ -132,7 +132,7 @@ def main(argv: list[str]) -> None:
         config, folder = flags.FLAGS.config, Path(flags.FLAGS.workdir)
         print(run(config, folder, Path(_OUTPUT.value), _STEP.value, _SEED.value))
     except (UserError, PermissionError) as error:
-        print(f"error: {told(error)}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

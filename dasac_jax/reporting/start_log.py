@@ -61,11 +61,13 @@ def read(folder: Path | str) -> list[dict[str, Any]]:
     lines = []
     try:
         content = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole, _, unfinished = content.rpartition("\n")
-        for text in whole.splitlines():
-            lines.append(dict(json.loads(text)))
-        if unfinished:
-            _LOG.warning("the last line of %s is cut off, and left out", path)
+        for text in content.splitlines(keepends=True):
+            try:
+                lines.append(dict(json.loads(text)))
+            except ValueError:
+                if text.endswith("\n"):
+                    raise
+                _LOG.warning("the last line of %s is cut off, and left out", path)
     except (OSError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}, line {len(lines) + 1} cannot be read ({error}): remove the file"

@@ -60,7 +60,14 @@ def test_a_damaged_line_is_named(bad, tmp_path):
         start_log.read(tmp_path)
 
 
-def test_a_last_line_that_is_cut_off_is_passed_over(tmp_path, caplog):
-    (tmp_path / "runs.jsonl").write_text('{"seed": 1}\n{"seed": 2}\n{"se')
+@pytest.mark.parametrize("cut", ['{"se', '{"devices": {"count": 1}'])
+def test_a_last_line_that_is_cut_off_is_passed_over(cut, tmp_path, caplog):
+    (tmp_path / "runs.jsonl").write_text(f'{{"seed": 1}}\n{{"seed": 2}}\n{cut}')
     assert start_log.read(tmp_path) == [{"seed": 1}, {"seed": 2}]
     assert "runs.jsonl is cut off" in caplog.text
+
+
+def test_a_whole_last_line_counts_without_its_line_end(tmp_path, caplog):
+    (tmp_path / "runs.jsonl").write_text('{"seed": 1}\n{"seed": 2}')
+    assert start_log.read(tmp_path) == [{"seed": 1}, {"seed": 2}]
+    assert not caplog.text
