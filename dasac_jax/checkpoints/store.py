@@ -6,7 +6,7 @@ them. All processes write, and make the same calls of `open_manager`, `save` and
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from dasac_jax.errors import UserError, one_line
 from dasac_jax.models import matching
 from dasac_jax.version import __version__
 
-__all__ = ["facts", "finish", "latest_step", "open_manager", "read", "restore", "save"]
+__all__ = [
+    "facts", "finish", "first_with_steps", "latest_step", "open_manager", "read", "restore", "save"
+]  # fmt: skip
 _LOG = logging.getLogger(__name__)
 
 
@@ -29,6 +31,19 @@ def latest_step(source: Path | str) -> int | None:
     """The newest step in a folder, None where there is none. Damage is not looked for."""
     found = steps.steps(Path(source).absolute())
     return max((step for step, path in found.items() if integrity.is_whole(path)), default=None)
+
+
+def first_with_steps(folders: Iterable[Path]) -> Path | None:
+    """The first of some folders that has a step, None where none has; warns of steps cut short."""
+    for folder in folders:
+        if latest_step(folder) is not None:
+            return folder
+        for path in steps.steps(folder.absolute()).values():
+            _LOG.warning(
+                "checkpoint %s is not whole and is passed over: it was copied in part, or its run "
+                "was killed while writing it", path,
+            )  # fmt: skip
+    return None
 
 
 def restore(

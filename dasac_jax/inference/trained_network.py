@@ -172,10 +172,10 @@ def _read(path: Path) -> tuple[dict[str, Any], Facts]:
         raise UserError(f"there is no checkpoint {path}: give a folder that a run has written")
     if store.latest_step(path) is not None:
         return store.read(path)
-    for stage in (path, *(path / name for name in _STAGES)):
-        for folder in _in_order(stage):
-            if store.latest_step(folder) is not None:
-                return store.read(folder)
+    stages = (path, *(path / name for name in _STAGES))
+    folder = store.first_with_steps(folder for stage in stages for folder in _in_order(stage))
+    if folder is not None:
+        return store.read(folder)
     if seeds := seed_folders(path):
         raise UserError(
             f"{path} holds a run for each of the seeds {', '.join(map(str, seeds))}: give one of "

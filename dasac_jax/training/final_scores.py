@@ -95,6 +95,8 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
     }
+    if "adapt" in reached and not run.weights_file.exists():
+        facts["target images were drawn"] = f"uniformly, there being no {run.weights_file.name}"
     if changes := lists_record.changes(run):
         facts["images changed on the way"] = changes
     # So that no page of an earlier result outlives a stop before the new one is written.

@@ -118,10 +118,10 @@ def handed_on(run: Run, fresh: Fresh, stage: str) -> tuple[TrainState, Facts]:
 
     Raises UserError where the stage has left none and no `config.init` stands in for it.
     """
-    if run.config.select == "best" and store.latest_step(run.best(stage)) is not None:
-        return _restored(run, run.best(stage), fresh)
-    if store.latest_step(run.newest(stage)) is not None:
-        return _restored(run, run.newest(stage), fresh)
+    order = (run.best(stage), run.newest(stage))
+    folder = store.first_with_steps(order if run.config.select == "best" else order[1:])
+    if folder is not None:
+        return _restored(run, folder, fresh)
     if run.config.init and stage == "baseline":
         _LOG.info("no %s in %s: taking %s for it", stage, run.folder, run.config.init)
         if _snapshot_of(run.config.init, "baseline"):

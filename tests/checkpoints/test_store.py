@@ -83,6 +83,17 @@ def test_unfinished_write_is_not_seen(tmp_path, small):
     assert small.names(tmp_path) == ["1", "5"]
 
 
+def test_a_folder_with_a_step_cut_short_is_passed_over_and_named(tmp_path, small, caplog):
+    best, newest, none = (tmp_path / name for name in ("best", "newest", "none"))
+    small.write(best, 3)
+    small.write(newest, 1)
+    assert store.first_with_steps([none, best, newest]) == best and not caplog.messages
+    (best / "3" / "files.json").unlink()  # the last that is written
+    assert store.first_with_steps([none, best, newest]) == newest
+    assert "best/3 is not whole and is passed over" in caplog.text
+    assert store.first_with_steps([none]) is None
+
+
 def test_read_gives_names_without_the_class(tmp_path, small):
     small.write(tmp_path, 4)
     tree, metadata = store.read(tmp_path)

@@ -107,6 +107,12 @@ def test_every_folder_that_a_run_has(run, variables):
     assert trained_network.open_checkpoint(run)[2]["step"] == 1
 
 
+def test_a_best_that_is_not_whole_is_named(run, caplog):
+    (run / "adapt" / "best" / "3" / "files.json").unlink()
+    assert trained_network.open_checkpoint(run)[2]["step"] == 4
+    assert "adapt/best/3 is not whole and is passed over" in caplog.text
+
+
 def test_one_step_beside_newer_ones(tmp_path, save):
     save(tmp_path, 1, 2, 3)
     assert trained_network.open_checkpoint(tmp_path)[2]["step"] == 3

@@ -80,6 +80,8 @@ def test_scores_are_those_of_the_checkpoint(run, capsys):
     page = (run.folder / "report.html").read_text()
     assert f"<strong>{100 * result['adapted']['miou']:.1f}</strong>" in page
     assert "of earlier checkpoints" not in page
+    drawn = "target images were drawn: uniformly, there being no weights.tsv"
+    assert drawn in (run.folder / "report.md").read_text()
 
 
 def test_nothing_to_report(run, caplog):
@@ -94,6 +96,7 @@ def test_a_report_of_these_checkpoints_is_shown_as_it_is(whole, run, capsys):
         source, target = whole.folder / name, run.folder / name
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     content = json.loads((run.folder / "metrics.json").read_text())
+    assert "target images were drawn" not in content["facts"]  # it has its weights
     content["adapted"]["miou"] = 0.123456
     (run.folder / "metrics.json").write_text(json.dumps(content))
     final_scores.report_run(run)

@@ -103,6 +103,13 @@ class TestAdapt:
         state, facts = initial_state.of_adapt(run(select="last"), fresh)
         assert values(state.params) == {3} and facts["first_epoch"] == 6
 
+    def test_a_best_that_is_not_whole_is_named(self, run, tmp_path, caplog):
+        save(tmp_path / "baseline/checkpoints", 3.0, 12, epoch=6)
+        save(tmp_path / "baseline/best", 4.0, 8, epoch=4)
+        (tmp_path / "baseline/best/8/files.json").unlink()
+        assert values(initial_state.of_adapt(run(select="best"), fresh)[0].params) == {3}
+        assert "baseline/best/8 is not whole and is passed over" in caplog.text
+
     def test_without_a_best_the_newest_is_taken(self, run, tmp_path):
         save(tmp_path / "baseline/checkpoints", 3.0, 12, epoch=6)
         state, facts = initial_state.of_adapt(run(select="best"), fresh)
