@@ -66,6 +66,7 @@ def write(
                 f"{len(result.class_names)} or others: only results of the same classes compare"
             )
     by_name = {result.name: scores(result, means) for result in results}
+    earlier = _reported(folder)
     pictures = _pictures(results, by_name)
     for file, content in pictures.items():
         write_file(folder / file, content)
@@ -85,6 +86,17 @@ def write(
         console.print(tables.terminal(seed_groups.table(groups, by_name, names), _OVER_SEEDS))
         for line in seed_groups.notes(groups):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if earlier not in ([], list(by_name)):
+        told = f"{folder} held the report of {', '.join(earlier)}, which this one has replaced"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def _reported(folder: Path) -> list[str]:
+    """The names of the results whose report a folder holds; none where it has no whole report."""
+    try:
+        return list(json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))["results"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _pictures(results: Sequence[Result], by_name: Mapping[str, Any]) -> dict[str, bytes]:

@@ -64,6 +64,7 @@ def _reached(run: Run) -> dict[str, int]:
 def _score(run: Run, reached: dict[str, int]) -> None:
     """Score every network there is, where the target has labelled images, and write the result."""
     started = time.monotonic()
+    trained = _seconds_to_train(run)  # first, since it refuses a metrics.jsonl that is damaged
     rows, kept, images = {}, {}, 0
     if sources.has(run.config.data, "val"):
         pairs = run.open("val")
@@ -90,7 +91,7 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         "arch": run.config.arch,
         "steps": reached,
         "images": images,
-        "seconds to train": _seconds_to_train(run),
+        "seconds to train": trained,
         "seconds to score": round(time.monotonic() - started, 1),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},

@@ -157,6 +157,14 @@ def test_pictures_of_an_earlier_report_go(tmp_path):
     assert not (tmp_path / "confusion.png").exists()
 
 
+def test_a_report_of_other_results_is_replaced_and_named(tmp_path):
+    assert "replaced" not in write(tmp_path, WEAK) + write(tmp_path, WEAK)
+    told = f"{tmp_path} held the report of weak, which this one has replaced\n"
+    assert write(tmp_path, STRONG).endswith(told)
+    (tmp_path / "evaluation.json").write_text("{")  # what a full disk may leave of a copy
+    assert "replaced" not in write(tmp_path, WEAK)
+
+
 def test_19_classes_have_three_means(tmp_path):
     counts = np.concatenate([np.eye(19, dtype=int), np.zeros((19, 1), int)], axis=1)
     counts[9, 9], counts[9, 0] = 0, 1  # terrain: in the mean of 19 classes only
