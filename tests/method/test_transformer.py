@@ -166,12 +166,10 @@ def assert_alike(ours, theirs):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=2e-6)
 
 
-def test_one_two_and_four_devices_train_alike(small, alone):
+def test_one_and_four_devices_train_alike(small, alone):
     """With four of them a group's views lie on two devices."""
     model, batches = small
-    expected = trained(*alone, batches)
-    for devices in (2, 4):
-        assert_alike(trained(*compiled(model, devices), batches), expected)
+    assert_alike(trained(*compiled(model, 4), batches), trained(*alone, batches))
 
 
 def test_in_parts_and_computed_anew_it_trains_alike(small, alone):
