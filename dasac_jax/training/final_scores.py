@@ -64,7 +64,8 @@ def _reached(run: Run) -> dict[str, int]:
 def _score(run: Run, reached: dict[str, int]) -> None:
     """Score every network there is, where the target has labelled images, and write the result."""
     started = time.monotonic()
-    trained = _seconds_to_train(run)  # first, since it refuses a metrics.jsonl that is damaged
+    # Before all else, since it refuses a metrics.jsonl that is damaged.
+    trained = processes.from_first(lambda: _seconds_to_train(run))
     rows, kept, images = {}, {}, 0
     if sources.has(run.config.data, "val"):
         pairs = run.open("val")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dasac_jax.checkpoints import store
+from dasac_jax.errors import UserError
 from dasac_jax.image.normalise import normalise
 from dasac_jax.method.steps import predict_step
 from dasac_jax.training import final_scores, from_config
@@ -89,6 +90,14 @@ def test_nothing_to_report(run, caplog):
         final_scores.report_run(run)
     assert "nothing to report yet" in caplog.text
     assert not list(run.folder.iterdir())
+
+
+def test_a_damaged_metrics_file_is_refused_before_anything_is_scored(whole, run, monkeypatch):
+    shutil.copytree(whole.folder / "adapt", run.folder / "adapt")
+    (run.folder / "metrics.jsonl").write_text('{"stage": "adapt"\n{"stage": "adapt", "step": 9}\n')
+    monkeypatch.setattr(final_scores.scoring, "scorer", lambda _: pytest.fail("scored"))
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is not as it was written"):
+        final_scores.report_run(run)
 
 
 def test_a_report_of_these_checkpoints_is_shown_as_it_is(whole, run, capsys):
