@@ -228,13 +228,15 @@ _LONGEST = (
 # Together they take half of the time that is left: `--fast` does without them.
 _SLOW = {
     *_LONGEST,
-    "benchmarks/test_sides.py", "configs/test_configs.py", "data/demo/test_render.py",
+    "benchmarks/test_gpu_check.py", "benchmarks/test_sides.py", "configs/test_configs.py",
+    "data/demo/test_render.py",
     "evaluation/test_many_sizes.py", "export/test_command.py", "export/test_onnx_file.py",
     "export/test_stablehlo.py", "inference/test_trained_network.py", "interop/test_convert.py",
     "interop/test_export.py", "interop/torch_files/test_memory.py",
     "method/test_consistency_devices.py", "method/test_steps_memory.py",
     "method/test_steps_options.py", "method/test_steps_teacher.py", "models/test_dinov2.py",
-    "models/test_layers.py", "models/test_models.py", "models/test_remat.py",
+    "models/test_layers.py", "models/test_models.py", "models/test_pools.py",
+    "models/test_remat.py", "models/test_winograd.py",
     "image/test_views_pillow.py", "reporting/test_contact_sheet.py",
     "reporting/test_validation_pictures.py", "training/test_final_scores.py",
     "predict/test_predict_killed.py", "runtime/test_program_cache.py",
