@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     config.adapt.learning_rate = 2e-4
     config.adapt.epochs = 44  # four more
     config.adapt.source_scale = (0.8, 1.2)
-    config.adapt.zoom = (0.85, 1.0)  # by closer views, as published, it gained less
+    config.adapt.zoom = (0.85, 1.0)  # views from 0.5 on, as published, gained less
     config.adapt.target_weight = 1.0
     # The published run makes about a thousand teacher updates, this one a hundred.
     config.adapt.teacher_every_steps = 5

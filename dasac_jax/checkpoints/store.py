@@ -41,7 +41,7 @@ def first_with_steps(folders: Iterable[Path]) -> Path | None:
         for path in steps.steps(folder.absolute()).values():
             _LOG.warning(
                 "checkpoint %s is not whole and is passed over: it was copied in part, or its run "
-                "was killed while writing it", path,
+                "is writing it now, or was killed while it did", path,
             )  # fmt: skip
     return None
 
