@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dasac_jax.runtime import malloc
+from dasac_jax.runtime import garbage, malloc
 
 if __name__ == "__main__":
     malloc.prepare()  # before anything else, since it may start the command once more
+    garbage.collect_seldom()  # importing makes much that stays
 
 import argparse
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from dasac_jax.cli import Parser, code_of, leave
 from dasac_jax.errors import UserError
-from dasac_jax.runtime import garbage, lock, logs
+from dasac_jax.runtime import lock, logs
 
 if TYPE_CHECKING:  # imported late, as it takes a while
     from dasac_jax.evaluation.seed_groups import Named
@@ -214,5 +215,5 @@ def _check_order(flags, network, pairs, classes) -> None:
 
 
 if __name__ == "__main__":
-    garbage.collect_seldom()
+    garbage.collect_seldom()  # once more, for what has been imported
     main()

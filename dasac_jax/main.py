@@ -3,10 +3,11 @@
 With --seeds 0,1,2 the recipe is run once for each.
 """
 
-from dasac_jax.runtime import malloc
+from dasac_jax.runtime import garbage, malloc
 
 if __name__ == "__main__":
     malloc.prepare()  # before anything else, since it may start the command once more
+    garbage.collect_seldom()  # importing makes much that stays
 
 import contextlib
 import gc
@@ -22,7 +23,7 @@ from dasac_jax import config as recipe
 from dasac_jax import recipe_flags
 from dasac_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_RESUME, UserError, message
 from dasac_jax.reporting import start_log
-from dasac_jax.runtime import garbage, lock, logs, processes, stop_requests, watchdog
+from dasac_jax.runtime import lock, logs, processes, stop_requests, watchdog
 from dasac_jax.training import workdir
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe.", lock_config=True)
@@ -121,5 +122,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    garbage.collect_seldom()
+    garbage.collect_seldom()  # once more, for what has been imported
     app.run(main, flags_parser=recipe_flags.parse_flags)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dasac_jax.runtime import malloc
+from dasac_jax.runtime import garbage, malloc
 
 if __name__ == "__main__":
     malloc.prepare()  # before anything else, since it may start the command once more
+    garbage.collect_seldom()  # importing makes much that stays
 
 import argparse
 import re
@@ -21,7 +22,6 @@ from rich.console import Console
 from dasac_jax.cli import Parser, code_of, leave
 from dasac_jax.errors import UserError
 from dasac_jax.files import PREDICTIONS
-from dasac_jax.runtime import garbage
 
 _OVERLAP, _FPS = 0.25, 10.0
 
@@ -196,5 +196,5 @@ def _fps(text: str) -> float:
 
 
 if __name__ == "__main__":
-    garbage.collect_seldom()
+    garbage.collect_seldom()  # once more, for what has been imported
     main()
