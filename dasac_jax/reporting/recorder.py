@@ -44,7 +44,7 @@ class Recorder:
         self._last = time.monotonic()
         self._unwritten = ""
         self._drawn = False  # whether the curves show all numbers
-        self._drawn_at = -_DRAW_SECONDS
+        self._drawn_at = self._last  # at the start there is little to see
         if enabled:
             _drop_later_lines(self._folder, stage, first_step)
         events = self._folder / TENSORBOARD / stage
@@ -59,8 +59,8 @@ class Recorder:
         """Write the numbers and pictures of a step; call it once for each step.
 
         values: numbers, or arrays (C,) with nan for what has no value. pictures: (H, W, 3) uint8;
-        with any, the curves are drawn anew, unless they just were. Where a file cannot be written
-        (a full disk) a warning says so; the numbers are kept and written the next time.
+        with any, the curves are drawn anew, at most every half minute. Where a file cannot be
+        written (a full disk) a warning says so; the numbers are kept and written the next time.
         """
         if not self._enabled:
             return

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dasac_jax.data import classes
 from dasac_jax.errors import UserError
-from dasac_jax.reporting import metrics_log
+from dasac_jax.reporting import metrics_log, training_curves
 from dasac_jax.reporting.recorder import Recorder
 
 CLASSES = classes.own(("road", "sky"), ((9, 0, 0), (0, 0, 200)))
@@ -73,8 +73,7 @@ def test_starting_over_forgets_the_stage_alone(tmp_path):
 def test_pictures_and_curves_lie_in_the_work_directory(tmp_path):
     with Recorder(tmp_path, "adapt", 0, CLASSES) as recorder:
         recorder.add(400, {"selection_miou": 0.5}, {"views": PICTURE, "selection": PICTURE})
-        # Already before the end: a run may take days.
-        assert (tmp_path / "curves" / "selection_miou.png").exists()
+    assert (tmp_path / "curves" / "selection_miou.png").exists()
     path = tmp_path / "pictures" / "adapt_000400_views.png"
     np.testing.assert_array_equal(np.asarray(Image.open(path)), PICTURE)
     found = metrics_log.pictures(tmp_path)
@@ -100,12 +99,29 @@ def test_other_processes_write_nothing(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_pictures_bring_new_curves_every_half_minute_and_the_end_does(tmp_path, monkeypatch):
+    now, drawn = [1000.0], []
+    monkeypatch.setattr("dasac_jax.reporting.recorder.time.monotonic", lambda: now[0])
+
+    def draw(*_):
+        drawn.append(now[0])
+        return {"losses": str(now[0]).encode()}
+
+    monkeypatch.setattr(training_curves, "draw", draw)
+    with Recorder(tmp_path, "adapt", 0, CLASSES) as recorder:
+        for step, now[0] in enumerate((1010, 1031, 1032, 1033, 1065, 1070), start=1):
+            recorder.add(step, {"loss_source": 1.0}, {} if step == 2 else {"views": PICTURE})
+        # Already before the end: a run may take days.
+        assert (tmp_path / "curves" / "losses.png").read_bytes() == b"1065"
+    assert drawn == [1032, 1065, 1070]
+
+
 def test_no_curve_is_drawn_on_the_way_out_of_a_mistake(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
-        Recorder(tmp_path, "adapt", 0, CLASSES) as made,
+        Recorder(tmp_path, "adapt", 0, CLASSES) as recorder,
     ):
-        made.add(1, {"loss_source": 1.0})
+        recorder.add(1, {"loss_source": 1.0})
         raise KeyboardInterrupt
     assert len(metrics_log.read(tmp_path)) == 1 and not (tmp_path / "curves").exists()
 
