@@ -52,9 +52,10 @@ def refused(capsys, tmp_path):
     return check
 
 
-def test_twenty_images_of_three_sizes(whole, tmp_path):
+def test_twenty_images_of_three_sizes(whole, tmp_path, capsys):
     """Of a trained network: the labels of `predict`, and nearly all of them in float16."""
     assert call(whole.folder, tmp_path / "exact.onnx") == 0
+    assert "images of any size from 32 pixels a side" in capsys.readouterr().out
     assert call(whole.folder, tmp_path / "half.onnx", "--float16") == 0
     network = dasac_jax.load(whole.folder)
     exact, half = session(tmp_path / "exact.onnx"), session(tmp_path / "half.onnx")
