@@ -213,8 +213,9 @@ def check(config: ConfigDict) -> None:
     flat = flatten(config)
     for key, problem in _problems(config, flat):
         raise UserError(f"config.{key} is {flat[key]!r}: {problem}")
+    # With the best snapshot as well, since nobody knows beforehand how early it will be.
     both = {"baseline", "adapt"} <= set(stages(config))
-    if both and config.select == "last" and config.adapt.epochs <= config.baseline.epochs:
+    if both and config.adapt.epochs <= config.baseline.epochs:
         raise UserError(
             f"config.adapt.epochs is {config.adapt.epochs}: epochs count over both stages, give "
             f"more than config.baseline.epochs, {config.baseline.epochs}"
@@ -235,6 +236,7 @@ _RANGES = ("baseline.scale", "adapt.source_scale", "adapt.target_scale", "adapt.
 _SHARES = (
     "optimiser.momentum", "optimiser.encoder_rate", "optimiser.layer_decay",
     "adapt.teacher_momentum", "adapt.prior_momentum",
+    "adapt.threshold_upper", "adapt.threshold_lower",
 )  # fmt: skip
 _MAY_BE_ZERO = {
     "seed", "checkpoint_every_minutes", "max_minutes",

@@ -71,6 +71,8 @@ def test_misordered_and_unknown_stages_are_refused(given):
         ("data__selection_images", -1, "negative"),
         ("log_every_steps", 0, "a positive number is needed"),
         ("adapt__teacher_momentum", 1.01, "from 0 to 1"),
+        ("adapt__threshold_lower", 1.5, "from 0 to 1"),
+        ("adapt__threshold_upper", 75.0, "from 0 to 1"),
         ("optimiser__momentum", 9.0, "from 0 to 1"),
     ],
 )
@@ -88,6 +90,7 @@ def test_values_out_of_range_are_refused_by_key(key, value, problem):
         ("seed", 2**32 - 1),
         ("left_out", (9, 14, 16)),
         ("adapt__threshold_lower", 0.0),
+        ("adapt__threshold_upper", 1.0),
         ("baseline__jitter", 0),
         ("baseline__scale", (1.0, 1.0)),
         ("adapt__teacher_momentum", 1.0),
@@ -98,10 +101,10 @@ def test_values_at_the_edge_pass(key, value):
     recipe.check(changed(**{key: value}))
 
 
-def test_an_adaptation_without_epochs_of_its_own_is_refused():
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_an_adaptation_without_epochs_of_its_own_is_refused(select):
     with pytest.raises(UserError, match=r"config\.adapt\.epochs is 100: .* both stages.* 100"):
-        recipe.check(changed(adapt__epochs=100, select="last"))
-    recipe.check(changed(adapt__epochs=101, select="last"))
-    # The best snapshot may be an early one; and epochs of a stage that does not run do not matter.
-    recipe.check(changed(adapt__epochs=100, select="best"))
-    recipe.check(changed(adapt__epochs=100, select="last", stages="weights,adapt"))
+        recipe.check(changed(adapt__epochs=100, select=select))
+    recipe.check(changed(adapt__epochs=101, select=select))
+    # Epochs of a stage that does not run do not matter.
+    recipe.check(changed(adapt__epochs=100, select=select, stages="weights,adapt"))

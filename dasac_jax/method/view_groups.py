@@ -16,14 +16,19 @@ def grouped(views: jax.Array, group_size: int, axis_name: str | None, what: str)
     Raises UserError, which calls the group size `what`, where no groups fit the devices.
     """
     here, devices = len(views), device_count(axis_name)
-    if not _fits(here, devices, group_size):
-        raise UserError(_misfit(here, devices, group_size, what))
+    check(here, devices, group_size, what)
     if here % group_size == 0:
         return views.reshape(-1, group_size, *views.shape[1:])
     span = group_size // here
     neighbours = [list(range(first, first + span)) for first in range(0, devices, span)]
     gathered = jax.lax.all_gather(views, axis_name, axis_index_groups=neighbours)
     return gathered.reshape(1, group_size, *views.shape[1:])
+
+
+def check(here: int, devices: int, group_size: int, what: str) -> None:
+    """Raise UserError, as `grouped` does, where no groups fit `here` views on each device."""
+    if not _fits(here, devices, group_size):
+        raise UserError(_misfit(here, devices, group_size, what))
 
 
 def _fits(here, devices, group_size):

@@ -19,7 +19,7 @@ from dasac_jax.data import loader, sampling
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import scoring
 from dasac_jax.image import views
-from dasac_jax.method import microbatches
+from dasac_jax.method import microbatches, view_groups
 from dasac_jax.reporting.recorder import Recorder
 from dasac_jax.runtime import data_parallel, logs, processes
 from dasac_jax.training import (
@@ -43,6 +43,7 @@ def check_devices(config: ConfigDict) -> None:
         if stage == "adapt":
             rows = layout.source_batch // layout.devices
             microbatches.check(config.adapt.accumulate, rows, layout.views)
+            _check_confidence_images(config, layout)
 
 
 def check_data(run: Run) -> None:
@@ -50,8 +51,11 @@ def check_data(run: Run) -> None:
 
     Also where `config.init` does not fit. What they hold is logged; see `label_check.check`.
     """
-    for stage in _trained(run.config):
-        run.steps_per_epoch(stage)
+    trained = _trained(run.config)
+    for stage in trained:
+        # At the most so many: the best snapshot of the baseline may be an early one.
+        before = run.config.baseline.epochs if (stage, trained[0]) == ("adapt", "baseline") else 0
+        _total_steps(run, stage, before)
     if run.config.select == "best" and not run.config.data.selection_images:
         _LOG.warning(
             "config.select is best, but config.data.selection_images is 0: with nothing to select "
@@ -167,17 +171,7 @@ def _initial_state(run, stage, begin):
 def _train(run, stage, state, progress, make_step, weights) -> None:
     config, steps_per_epoch = run.config, run.steps_per_epoch(stage)
     first_epoch = int(progress.get("first_epoch", 0))
-    if first_epoch >= config[stage].epochs:
-        raise UserError(
-            f"config.{stage}.epochs is {config[stage].epochs}, but the stages before took "
-            f"{first_epoch}, which count too: give more"
-        )
-    total_steps = (config[stage].epochs - first_epoch) * steps_per_epoch
-    if config.optimiser.warmup_steps >= total_steps:
-        raise UserError(
-            f"config.optimiser.warmup_steps is {config.optimiser.warmup_steps}, but stage {stage} "
-            f"has {total_steps} steps: give a smaller one"
-        )
+    total_steps = _total_steps(run, stage, first_epoch)
     names = [field.name for field in dataclasses.fields(loop.Intervals)]
     plan = loop.Plan(
         name=stage,
@@ -209,6 +203,29 @@ def _train(run, stage, state, progress, make_step, weights) -> None:
 
         step = make_step(total_steps)
         loop.train(state, step, make_batches, plan, recorder, progress)
+
+
+def _total_steps(run: Run, stage: str, first_epoch: int) -> int:
+    """How many steps a stage has behind the epochs of earlier ones; UserError where too few."""
+    config = run.config
+    if first_epoch >= config[stage].epochs:
+        raise UserError(
+            f"config.{stage}.epochs is {config[stage].epochs}, but the stages before took "
+            f"{first_epoch}, which count too: give more"
+        )
+    total_steps = (config[stage].epochs - first_epoch) * run.steps_per_epoch(stage)
+    if config.optimiser.warmup_steps >= total_steps:
+        raise UserError(
+            f"config.optimiser.warmup_steps is {config.optimiser.warmup_steps}, but stage {stage} "
+            f"has {total_steps} steps: give a smaller one"
+        )
+    return total_steps
+
+
+def _check_confidence_images(config: ConfigDict, layout: data_parallel.Layout) -> None:
+    images = config.adapt.confidence_images
+    if config.adapt.confidence_weighting == "batch" and images:
+        view_groups.check(layout.views, layout.devices, images, "config.adapt.confidence_images")
 
 
 def _validation(run: Run, stage: str) -> validation.Validate:
