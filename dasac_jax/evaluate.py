@@ -80,7 +80,7 @@ def run(flags: argparse.Namespace, console: Console | None = None) -> None:
             facts, without = {"truth": str(flags.truth)}, ()
             results = _of_folders(flags, names)
         else:
-            facts, results, without = _of_checkpoints(flags, names)
+            facts, results, without = _of_checkpoints(flags, names, groups)
     facts |= {"versions": {"dasac-jax": version("dasac-jax"), "jax": version("jax")}}
     means = scores.means(results[0].class_names, without)
     console = console or Console()
@@ -181,27 +181,37 @@ def _of_folders(flags, names):
     return results
 
 
-def _of_checkpoints(flags, names):
-    """Facts for the report, the results, and the train ids that the first one's run leaves out."""
+def _of_checkpoints(flags, names, groups):
+    """Facts for the report, the results, and the train ids that the first one's run leaves out.
+
+    Checkpoints are compared on the data of the first, but each seed of a run is scored on its own:
+    the demo renders other images for each.
+    """
     from dasac_jax.evaluation import scored_data, scores
 
-    classes, pairs, results, without = _class_names(flags), None, [], ()
-    split = flags.split or "val"
+    classes, results, without = _class_names(flags), [], ()
+    split, opened = flags.split or "val", {}
+    seeds = {name for group in groups for name in group.results.values()}
     for name, path in names.items():
         network = scores.open_network(path, teacher=bool(flags.teacher), class_names=classes)
-        if pairs is None:
+        if not opened or (name in seeds and flags.data_root is None and flags.list is None):
             pairs = scored_data.open_pairs(
                 path, root=flags.data_root, split=split, list_file=flags.list, facts=network.stored
             )
-            _check_order(flags, network, pairs, classes)
-            classes = classes or network.class_names  # of the data; the others compare by name
-            scored_data.check_labels(pairs, classes, split)
-            out = scored_data.left_out(path, network.stored)
-            without = tuple(classes.index(network.class_names[i]) for i in out)
+            if not opened:
+                _check_order(flags, network, pairs, classes)
+                classes = classes or network.class_names  # of the data; the others compare by name
+                out = scored_data.left_out(path, network.stored)
+                without = tuple(classes.index(network.class_names[i]) for i in out)
+            if pairs.root not in opened:
+                scored_data.check_labels(pairs, classes, split)
+            opened.setdefault(pairs.root, pairs)
+        else:
+            pairs = next(iter(opened.values()))
         results.append(
             scores.of_network(name, network, pairs, class_names=classes, batch=flags.batch)
         )
-    return {"data": f"{pairs.name} in {pairs.root}"}, results, without
+    return {"data": f"{pairs.name} in {', '.join(map(str, opened))}"}, results, without
 
 
 def _check_order(flags, network, pairs, classes) -> None:

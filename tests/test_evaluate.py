@@ -174,3 +174,11 @@ def test_a_runs_checkpoints_have_the_scores_of_its_report(whole, tmp_path, capsy
     code, _, err = ended(capsys, paths[0], "--teacher", "--output", tmp_path / "none")
     assert code == 2 and "no trained teacher" in err
     assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_split_that_nothing_was_held_back_for_is_refused(whole, tmp_path, capsys):
+    code, _, err = ended(
+        capsys, whole.folder, "--split", "source_val", "--output", tmp_path / "out"
+    )  # fmt: skip
+    assert code == 2 and "source_val has no image" in err and "source_held_out is 0" in err
+    assert not (tmp_path / "out").exists()

@@ -41,7 +41,13 @@ def open_pairs(
     lines without a label, and missing folders and files.
     """
     data = _data_config(checkpoint, root, facts or {})
-    return sources.open_source(data, split, list_file)
+    pairs = sources.open_source(data, split, list_file)
+    if not pairs.pairs and split == "source_val" and not list_file:
+        raise UserError(
+            "source_val has no image: the run holds none of the source back for it "
+            "(data.source_held_out is 0); score another --split, or give --list"
+        )
+    return pairs
 
 
 def check_labels(pairs: PairSource, class_names: Sequence[str], split: str) -> None:

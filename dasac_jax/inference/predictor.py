@@ -167,24 +167,27 @@ def _windows(model: nn.Module, variables: Any, options: Options) -> AsyncPredict
 
     program = _program(run)
 
-    def predict_one(image: np.ndarray) -> np.ndarray:
-        """Probabilities (H, W, C) float32 of an image (H, W, 3)."""
-        total = np.zeros((*image.shape[:2], model.num_classes), np.float32)
+    def probabilities(image: np.ndarray) -> np.ndarray:
+        """Those (H, W, C) float32 of an image (H, W, 3)."""
+        total = None
         for scale in options.scales:
-            scaled = np.asarray(
-                Image.fromarray(image).resize(
-                    _scaled(image.shape[:2], scale)[::-1], Image.Resampling.BILINEAR
-                )
-            )
+            size = _scaled(image.shape[:2], scale)[::-1]
+            scaled = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
             probs = np.zeros((*scaled.shape[:2], model.num_classes), np.float32)
             _slide(lambda crops: program(variables, crops), scaled, options, into=probs)
-            total += _stretched(probs, image.shape[:2])
-        return total / np.float32(len(options.scales))
+            probs = _stretched(probs, image.shape[:2])
+            total = probs if total is None else np.add(total, probs, out=total)
+        total /= np.float32(len(options.scales))
+        return total
+
+    def predict_one(image: np.ndarray) -> Prediction:
+        probs = probabilities(image)  # large, so that only those of one image are held at a time
+        kept = probs.astype(np.float16) if options.probabilities else None
+        return Prediction(probs.argmax(-1).astype(np.uint8), probs.max(-1), kept)
 
     def start(images: np.ndarray) -> Callable[[], Prediction]:
-        probs = np.stack([predict_one(image) for image in images])
-        kept = probs.astype(np.float16) if options.probabilities else None
-        found = Prediction(probs.argmax(-1).astype(np.uint8), probs.max(-1), kept)
+        each = zip(*map(predict_one, images), strict=True)
+        found = Prediction(*(None if x[0] is None else np.stack(x) for x in each))
         return lambda: found
 
     return start

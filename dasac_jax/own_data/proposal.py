@@ -217,15 +217,19 @@ def id_map(
 
 
 def fitting_tables(labels: Labels) -> list[str]:
-    """The known tables that name nearly all pixels of labels, the one with least else first."""
+    """The known tables that name nearly all pixels of labels, the one with least else first.
+
+    Two of the classes at least have to be no ignored ones.
+    """
     fitting = []
     for name in class_files.known():
         table = class_files.read(name)
         rows = Lookup(table, labels)
         found = {value: row for value in labels.pixels if (row := rows.row(value))}
         named = sum(labels.pixels[value] for value in found.keys() | {IGNORE})
-        if named >= _FITTING * max(labels.total, 1):
-            seen = {row.name for row in found.values()}
+        seen = {row.name for row in found.values()}
+        kept = {row.name for row in found.values() if not row.ignored}
+        if len(kept) > 1 and named >= _FITTING * max(labels.total, 1):
             fitting.append((-len(seen) / len({row.name for row in table.rows}), name))
     return [name for _, name in sorted(fitting)]
 

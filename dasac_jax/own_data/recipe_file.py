@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     config = recipe.base()
     config.data.source = "custom"
     config.data.root = {root}  # the lists' paths are relative to it
-    config.data.lists = str(Path(__file__).parent / "lists")
+    config.data.lists = str(Path(__file__).resolve().parent / "lists")
 
     config.data.classes.names = {names}
     config.data.classes.palette = {palette}

@@ -97,6 +97,12 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
     }
+    if "adapt" in reached and shares is None:
+        facts["vanished classes"] = "not looked for, the baseline's predictions not being known"
+        _LOG.warning(
+            "whether a class has vanished is not known: %s holds no baseline and %s no counts of "
+            "its predictions", run.folder, run.weights_file.name,
+        )  # fmt: skip
     if "adapt" in reached and not run.weights_file.exists():
         facts["target images were drawn"] = f"uniformly, there being no {run.weights_file.name}"
     if changes := lists_record.changes(run):

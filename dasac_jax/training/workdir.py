@@ -28,7 +28,8 @@ from dasac_jax.files import (
 
 _LOG = logging.getLogger(__name__)
 
-# Keys that may differ from one start to the next: they change no result (data may move).
+# Keys that may differ from one start to the next: they change no result. Data may move, lists of
+# them too: other images than the run was begun with are found by `lists_record`.
 _FREE = {
     "stages",
     "validation_batch",
@@ -39,6 +40,7 @@ _FREE = {
     "log_every_steps",
     "loader_threads",
     "data.root",
+    "data.lists",
     "data.tfds",
     "remat",
     "adapt.accumulate",

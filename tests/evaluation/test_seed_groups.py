@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,24 @@ def test_the_command_scores_all_seeds(whole, tmp_path, capsys):
     assert list(stored["results"]) == ["seed0", "seed1"]
     of_run = stored["seeds"][next(iter(stored["seeds"]))]
     assert of_run["iou"]["road"]["mean"] == stored["results"]["seed0"]["iou"]["road"]
+
+
+def test_each_seed_is_scored_on_its_own_data(whole, tmp_path):
+    """As each seed's own report does: the demo renders other images for each."""
+    for seed in (0, 1):
+        (tmp_path / "run" / f"seed{seed}").mkdir(parents=True)
+        for name in ("metrics.json", "config.json", "adapt", "data"):
+            (tmp_path / "run" / f"seed{seed}" / name).symlink_to(whole.folder / name)
+    data = tmp_path / "run/seed1/data"
+    data.unlink()
+    shutil.copytree(whole.folder / "data", data)
+    first = min((data / "cityscapes/leftImg8bit/val").rglob("*.png"))
+    first.unlink()
+    found = {}
+    for name in ("run", "run/seed1"):
+        evaluate.main([str(tmp_path / name), "--output", str(tmp_path / "out")])
+        found[name] = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+        shutil.rmtree(tmp_path / "out")
+    together, (alone,) = found["run"]["results"], found["run/seed1"]["results"].values()
+    assert together["seed1"] == alone != together["seed0"]
+    assert found["run"]["facts"]["data"].endswith("run/seed0/data, " + str(data))

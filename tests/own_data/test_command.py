@@ -223,6 +223,15 @@ def test_a_table_of_other_values_is_refused_with_those_that_fit(tmp_path, prepar
     )  # fmt: skip
 
 
+def test_no_table_is_proposed_that_ignores_all_values(tmp_path, prepare):
+    """Cityscapes' ids 0 to 2 are void."""
+    make(tmp_path, numbers(0, 1, 2))
+    code, out = prepare(FLAGS, "--classes", "cityscapes")
+    assert code == 2 and "no label value stands for a class" in out
+    proposed = out.split("--classes ")[1].split(" names them")[0].split(" or ")
+    assert "cityscapes-train-ids" in proposed and "cityscapes" not in proposed
+
+
 def test_fewer_images_than_a_batch_get_a_smaller_one(tmp_path, prepare, monkeypatch):
     make(tmp_path, numbers(3, 7), count=3)
     monkeypatch.setattr(outputs, "machine", lambda: outputs.Machine(False, 1, 2**33))

@@ -40,6 +40,7 @@ def test_opening_writes_nothing(tiny_config, tmp_path):
         ("log_every_steps", 77),
         ("loader_threads", 1),
         ("data__root", "elsewhere"),
+        ("data__lists", "elsewhere"),
     ],
 )
 def test_keys_that_change_no_result_may_differ(key, value, tiny_config, tmp_path):
