@@ -3,6 +3,11 @@
 # npm compares the package with the registry's checksum.
 set -euo pipefail
 
+if [[ $# -ne 1 ]]; then
+    echo "usage: bash scripts/onnxruntime_web.sh FOLDER" >&2
+    exit 2
+fi
+command -v npm >/dev/null || { echo "npm is not installed: install Node.js" >&2; exit 2; }
 folder="$(mkdir -p "$1" && cd "$1" && pwd)"
 package="$(mktemp -d)"
 trap 'rm -rf "$package"' EXIT
