@@ -148,19 +148,30 @@ def open_run(config: ConfigDict, folder: Path) -> Run:
 
 
 def check_same(config: ConfigDict, folder: Path) -> None:
-    """Raise UserError where a folder holds a run of another configuration."""
-    path = folder / CONFIG_FILE
-    if path.exists():
-        _compare(path, _stored_form(config))
+    """Raise UserError where a folder holds a run of another configuration.
+
+    As long as the adaptation has saved nothing, its settings may differ.
+    """
+    path, flat = folder / CONFIG_FILE, _stored_form(config)
+    free = {key for key in flat if key.startswith("adapt.") and not _has_adapted(folder)}
+    if lines := _differences(path, flat, _FREE | free):
+        raise UserError(
+            f"--workdir {folder} belongs to another configuration "
+            f"({'; '.join(lines[:5])}{'; …' if len(lines) > 5 else ''}): "
+            "choose another --workdir, or give that configuration"
+        )
 
 
 def claim(run: Run, config: ConfigDict) -> None:
     """Write `config` to the run's folder, which is its own from then on.
 
-    Raises UserError when the folder cannot be written.
+    Settings of an adaptation that has saved nothing may be others than before: what changed is
+    logged. Raises UserError when the folder cannot be written.
     """
-    path = run.folder / CONFIG_FILE
-    text = json.dumps(_stored_form(config), indent=1) + "\n"
+    path, flat = run.folder / CONFIG_FILE, _stored_form(config)
+    if changed := _differences(path, flat, _FREE):
+        _LOG.info("settings that changed: %s", "; ".join(changed))
+    text = json.dumps(flat, indent=1) + "\n"
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as unfinished:
@@ -223,7 +234,10 @@ def _shown(flat: dict[str, Any], key: str) -> str:
     return "empty" if flat.get(key) == "" else str(flat.get(key, "absent"))
 
 
-def _compare(path: Path, flat: dict[str, Any]) -> None:
+def _differences(path: Path, flat: dict[str, Any], free: set[str]) -> list[str]:
+    """A line for each key of a run's config.json that has another value now and is not free."""
+    if not path.exists():
+        return []
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(written, dict):
@@ -232,14 +246,14 @@ def _compare(path: Path, flat: dict[str, Any]) -> None:
         raise UserError(f"{path} cannot be read ({error}): choose another --workdir") from error
     # A key that an earlier version did not know had no effect, which is what its default has.
     stored = _stored_form(recipe.base()) | written
-    differing = [
+    return [
         f"{key}: {_shown(stored, key)} there, {_shown(flat, key)} here"
         for key in sorted(stored.keys() | flat.keys())
-        if key not in _FREE and stored.get(key) != flat.get(key)
+        if key not in free and stored.get(key) != flat.get(key)
     ]
-    if differing:
-        raise UserError(
-            f"--workdir {path.parent} belongs to another configuration "
-            f"({'; '.join(differing[:5])}{'; …' if len(differing) > 5 else ''}): "
-            "choose another --workdir, or give that configuration"
-        )
+
+
+def _has_adapted(folder: Path) -> bool:
+    """Whether a run has a checkpoint of the adaptation, whole or not."""
+    saved = folder / "adapt" / NEWEST
+    return saved.is_dir() and any(saved.iterdir())

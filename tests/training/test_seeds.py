@@ -171,8 +171,8 @@ def test_a_folder_of_another_run_is_refused(tiny_config, tmp_path, command_of):
     job = workdir.Run(tiny_config(seed=1), folder / "seed1")
     workdir.claim(job, job.config)
     seeds.check(config, folder, (0, 1))
-    other = tiny_config(adapt__epochs=12)
-    with pytest.raises(UserError, match=r"run/seed1 belongs to another .*adapt\.epochs: 9 there"):
+    other = tiny_config(baseline__epochs=5)
+    with pytest.raises(UserError, match=r"seed1 belongs to another .*baseline\.epochs: 6 there"):
         seeds.run(other, folder, (0,), command_of)
     with pytest.raises(UserError, match="holds a run of several seeds, 1: give --seeds"):
         workdir.open_run(config, folder)

@@ -1,6 +1,7 @@
 """Whose a work directory is, and what is said to be missing."""
 
 import json
+import logging
 
 import pytest
 
@@ -64,6 +65,7 @@ def test_another_configuration_is_refused_saying_what_differs(
     key, value, said, tiny_config, tmp_path
 ):
     claimed(tiny_config(), tmp_path)
+    (tmp_path / "adapt" / "checkpoints" / "5").mkdir(parents=True)
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(UserError) as caught:
         workdir.open_run(tiny_config(**{key: value}), tmp_path)
@@ -71,6 +73,18 @@ def test_another_configuration_is_refused_saying_what_differs(
     assert f"{tmp_path} belongs to another configuration ({said}): " in text
     assert "\n" not in text
     assert (tmp_path / "config.json").read_text() == before
+
+
+def test_an_adaptation_that_has_saved_nothing_may_get_other_settings(tiny_config, tmp_path, caplog):
+    claimed(tiny_config(), tmp_path)
+    (tmp_path / "baseline" / "checkpoints" / "5").mkdir(parents=True)
+    (tmp_path / "adapt" / "checkpoints").mkdir(parents=True)
+    with caplog.at_level(logging.INFO):
+        claimed(tiny_config(adapt__crop=(32, 32)), tmp_path)
+    assert "settings that changed: adapt.crop: [32, 64] there, [32, 32] here" in caplog.text
+    assert json.loads((tmp_path / "config.json").read_text())["adapt.crop"] == [32, 32]
+    with pytest.raises(UserError, match=r"\(baseline\.crop: \[32, 32\] there, \[32, 48\] here\)"):
+        workdir.open_run(tiny_config(baseline__crop=(32, 48), adapt__crop=(32, 32)), tmp_path)
 
 
 def test_absent_keys_and_many_differences(tiny_config, tmp_path):
