@@ -213,9 +213,8 @@ def check(config: ConfigDict) -> None:
     flat = flatten(config)
     for key, problem in _problems(config, flat):
         raise UserError(f"config.{key} is {flat[key]!r}: {problem}")
-    # With the best snapshot as well, since nobody knows beforehand how early it will be.
     both = {"baseline", "adapt"} <= set(stages(config))
-    if both and config.adapt.epochs <= config.baseline.epochs:
+    if both and config.select == "last" and config.adapt.epochs <= config.baseline.epochs:
         raise UserError(
             f"config.adapt.epochs is {config.adapt.epochs}: epochs count over both stages, give "
             f"more than config.baseline.epochs, {config.baseline.epochs}"

@@ -9,6 +9,7 @@ if __name__ == "__main__":
     garbage.collect_seldom()  # importing makes much that stays
 
 import argparse
+import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,8 @@ from dasac_jax.runtime import lock, logs
 
 if TYPE_CHECKING:  # imported late, as it takes a while
     from dasac_jax.evaluation.seed_groups import Named
+
+_LOG = logging.getLogger(__name__)
 
 _SPLITS = ("val", "selection", "source_val", "source_train")
 _IDS = ("train", "cityscapes")
@@ -184,34 +187,53 @@ def _of_folders(flags, names):
 def _of_checkpoints(flags, names, groups):
     """Facts for the report, the results, and the train ids that the first one's run leaves out.
 
-    Checkpoints are compared on the data of the first, but each seed of a run is scored on its own:
-    the demo renders other images for each.
+    Checkpoints are compared on the data of the first, but each seed of a run is scored on its own,
+    where their labels mean the same: the demo renders other images for each.
     """
     from dasac_jax.evaluation import scored_data, scores
 
     classes, results, without = _class_names(flags), [], ()
-    split, opened = flags.split or "val", {}
+    split, opened = flags.split or "val", []
     seeds = {name for group in groups for name in group.results.values()}
+
+    def open_pairs(path, network):
+        return scored_data.open_pairs(
+            path, root=flags.data_root, split=split, list_file=flags.list, facts=network.stored
+        )
+
     for name, path in names.items():
         network = scores.open_network(path, teacher=bool(flags.teacher), class_names=classes)
-        if not opened or (name in seeds and flags.data_root is None and flags.list is None):
-            pairs = scored_data.open_pairs(
-                path, root=flags.data_root, split=split, list_file=flags.list, facts=network.stored
-            )
-            if not opened:
-                _check_order(flags, network, pairs, classes)
-                classes = classes or network.class_names  # of the data; the others compare by name
-                out = scored_data.left_out(path, network.stored)
-                without = tuple(classes.index(network.class_names[i]) for i in out)
-            if pairs.root not in opened:
-                scored_data.check_labels(pairs, classes, split)
-            opened.setdefault(pairs.root, pairs)
+        if not opened:
+            pairs = open_pairs(path, network)
+            _check_order(flags, network, pairs, classes)
+            classes = classes or network.class_names  # of the data; the others compare by name
+            out = scored_data.left_out(path, network.stored)
+            without = tuple(classes.index(network.class_names[i]) for i in out)
+        elif name in seeds and flags.data_root is None and flags.list is None:
+            own = open_pairs(path, network)
+            alike = own.id_map == opened[0].id_map and network.class_names == classes
+            pairs = own if alike else opened[0]
         else:
-            pairs = next(iter(opened.values()))
+            pairs = opened[0]
+        if pairs not in opened:
+            scored_data.check_labels(pairs, classes, split)
+            opened.append(pairs)
         results.append(
             scores.of_network(name, network, pairs, class_names=classes, batch=flags.batch)
         )
-    return {"data": f"{pairs.name} in {', '.join(map(str, opened))}"}, results, without
+    return {"data": _described(opened)}, results, without
+
+
+def _described(opened) -> str:
+    """The images that were scored; a warning where they are several sets."""
+    text = f"{opened[0].name} in {', '.join(dict.fromkeys(str(pairs.root) for pairs in opened))}"
+    if len(opened) > 1:
+        text += f" ({len(opened)} sets of images)"
+        _LOG.warning(
+            "the seeds were scored on %d sets of images, each on that of its own run: differences "
+            "between results of different sets are also those of the images", len(opened),
+        )  # fmt: skip
+    return text
 
 
 def _check_order(flags, network, pairs, classes) -> None:

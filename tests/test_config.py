@@ -101,10 +101,10 @@ def test_values_at_the_edge_pass(key, value):
     recipe.check(changed(**{key: value}))
 
 
-@pytest.mark.parametrize("select", ["last", "best"])
-def test_an_adaptation_without_epochs_of_its_own_is_refused(select):
+def test_an_adaptation_without_epochs_of_its_own_is_refused():
     with pytest.raises(UserError, match=r"config\.adapt\.epochs is 100: .* both stages.* 100"):
-        recipe.check(changed(adapt__epochs=100, select=select))
-    recipe.check(changed(adapt__epochs=101, select=select))
-    # Epochs of a stage that does not run do not matter.
-    recipe.check(changed(adapt__epochs=100, select=select, stages="weights,adapt"))
+        recipe.check(changed(adapt__epochs=100, select="last"))
+    recipe.check(changed(adapt__epochs=101, select="last"))
+    # The best snapshot may be an early one; and epochs of a stage that does not run do not matter.
+    recipe.check(changed(adapt__epochs=100, select="best"))
+    recipe.check(changed(adapt__epochs=100, select="last", stages="weights,adapt"))

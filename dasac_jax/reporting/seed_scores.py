@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dasac_jax.errors import UserError
 from dasac_jax.files import METRICS_FILE, PAGE_FILE, REPORT_FILE, SEED_FOLDER, write_file
-from dasac_jax.reporting import class_shares, spread, summary, tables
+from dasac_jax.reporting import spread, summary, tables
 from dasac_jax.reporting.spread import Spread
 
 GAIN = "gain"
@@ -50,10 +50,7 @@ def collect(folders: Mapping[int, Path], wanted: Collection[int] = ()) -> Result
         if all(name in result for result in results)
     ]
     runs = {seed: _scores(result, common) for seed, result in finished.items()}
-    warnings = {
-        str(seed): [str(change) for change in class_shares.of_result(result)]
-        for seed, result in finished.items()
-    }
+    warnings = {str(seed): summary.warnings(result) for seed, result in finished.items()}
     return {
         "finished": list(finished),
         "unfinished": [seed for seed in known if seed not in finished],

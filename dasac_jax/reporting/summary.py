@@ -27,6 +27,9 @@ from dasac_jax.reporting import class_shares, tables
 UNSCORED = "Nothing was scored: there are no labelled images of the target."
 NOT_IN_MEAN = "(not in the mean)"
 # Entries of metrics.json that are no evaluations.
+UNKNOWN = "vanished classes"
+"""The fact of a result whose baseline's predictions are not known."""
+
 _OTHERS = ("facts", "left_out", "classes", class_shares.ENTRY)
 # Pairs of evaluations whose difference, the first minus the second, says what a stage brought.
 _GAINS = (("baseline", "source only"), ("adapted", "baseline"), ("teacher", "baseline"))
@@ -104,12 +107,19 @@ def show(workdir: Path | str, *, console: Console | None = None) -> None:
     console = console or Console()
     if evaluations(result):
         console.print(tables.terminal(_table(result), "IoU in %, target validation set"))
-    warnings = [f"warning: {change}" for change in class_shares.of_result(result)]
-    for line in filter(None, [absent_note(result), *gains(result), *warnings]):
+    told = [f"warning: {line}" for line in warnings(result)]
+    for line in filter(None, [absent_note(result), *gains(result), *told]):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for name in (PAGE_FILE, REPORT_FILE, PICTURE_FILE):
         if (Path(workdir) / name).exists():
             console.print(str(Path(workdir) / name), markup=False, highlight=False, soft_wrap=True)
+
+
+def warnings(result: Mapping[str, Any]) -> list[str]:
+    """A line for each class that vanished or grew, or one that says that nobody looked."""
+    unknown = result.get("facts", {}).get(UNKNOWN)
+    lines = [str(change) for change in class_shares.of_result(result)]
+    return [*lines, f"{UNKNOWN}: {unknown}"] if unknown else lines
 
 
 def evaluations(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,24 @@ def of_adapt(run: Run, fresh: Fresh) -> tuple[TrainState, Facts]:
     }
 
 
+def epochs_before_adapt(run: Run, *, trains_baseline: bool) -> int:
+    """How many epochs the adaptation will have behind it; before any stage is run.
+
+    trains_baseline: whether the baseline is among the stages. Unless it is complete, all of its
+    epochs count: nobody knows how early the best snapshot will be. Raises UserError where a
+    checkpoint cannot be read.
+    """
+    order = (run.best("baseline"), run.newest("baseline"))[run.config.select != "best" :]
+    saved = [folder for folder in order if store.latest_step(folder) is not None]
+    epochs = run.config.baseline.epochs
+    complete = saved and store.facts(saved[-1]).get("epoch", 0) >= epochs
+    if trains_baseline and not complete:
+        return epochs
+    if not saved and _snapshot_of(run.config.init, "baseline"):
+        saved = [Path(run.config.init)]
+    return store.facts(saved[0]).get("epoch", 0) if saved else 0
+
+
 def handed_on(run: Run, fresh: Fresh, stage: str) -> tuple[TrainState, Facts]:
     """The state that a stage hands on, by `config.select`, and its facts.
 

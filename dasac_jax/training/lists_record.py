@@ -67,11 +67,13 @@ def write(run: Run, changes: list[str]) -> None:
         run.weights_file.replace(kept)
         _LOG.warning("%s was of other images: kept as %s", run.weights_file.name, kept)
     roles = _roles(run)
-    if changes or (before["roles"] and roles.keys() - before["roles"].keys()):
+    if changes or (before["roles"] and roles.keys() - set(before["listed"])):
         (run.folder / METRICS_FILE).unlink(missing_ok=True)
     steps = ", ".join(f"{stage} step {step}" for stage, step in _steps(run).items())
     noted = [f"{line}, at {steps or 'the start'}" for line in changes]
-    content = {"roles": roles, "changes": [*before["changes"], *noted]}
+    # What a role was stays known while there is no list of it.
+    content = {"roles": before["roles"] | roles, "changes": [*before["changes"], *noted]}
+    content["listed"] = list(roles)
     if content != before:
         write_file(run.folder / LISTS_FILE, json.dumps(content, indent=1) + "\n")
 
@@ -114,10 +116,12 @@ def _read(run: Run) -> dict[str, Any]:
     """What lists.json holds; nothing where there is no such file, as in earlier versions."""
     path = run.folder / LISTS_FILE
     if not path.exists():
-        return {"roles": {}, "changes": []}
+        return {"roles": {}, "changes": [], "listed": []}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {"roles": dict(content["roles"]), "changes": list(content["changes"])}
+        roles = dict(content["roles"])
+        listed = list(content.get("listed", roles))  # earlier versions forgot other roles
+        return {"roles": roles, "changes": list(content["changes"]), "listed": listed}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path}: {error!r}; remove it") from error
 

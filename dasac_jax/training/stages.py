@@ -6,7 +6,7 @@ what the stage before it handed on, or from `config.init`.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
 from dasac_jax import models
+from dasac_jax.checkpoints import store
 from dasac_jax.data import loader, sampling
 from dasac_jax.errors import UserError
 from dasac_jax.evaluation import scoring
@@ -53,9 +54,9 @@ def check_data(run: Run) -> None:
     """
     trained = _trained(run.config)
     for stage in trained:
-        # At the most so many: the best snapshot of the baseline may be an early one.
-        before = run.config.baseline.epochs if (stage, trained[0]) == ("adapt", "baseline") else 0
-        _total_steps(run, stage, before)
+        run.steps_per_epoch(stage)
+        if store.latest_step(run.newest(stage)) is None:  # else they were counted at its start
+            _total_steps(run, stage, _epochs_before(run, stage, trained))
     if run.config.select == "best" and not run.config.data.selection_images:
         _LOG.warning(
             "config.select is best, but config.data.selection_images is 0: with nothing to select "
@@ -220,6 +221,13 @@ def _total_steps(run: Run, stage: str, first_epoch: int) -> int:
             f"has {total_steps} steps: give a smaller one"
         )
     return total_steps
+
+
+def _epochs_before(run: Run, stage: str, trained: Sequence[str]) -> int:
+    if stage == "baseline":
+        return 0
+    count = partial(initial_state.epochs_before_adapt, run, trains_baseline="baseline" in trained)
+    return processes.from_first(count)
 
 
 def _check_confidence_images(config: ConfigDict, layout: data_parallel.Layout) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dasac_jax import config as recipe
+from dasac_jax.checkpoints import steps
 from dasac_jax.data import classes, sampling, sources
 from dasac_jax.data.demo import render
 from dasac_jax.data.labels import Class
@@ -20,6 +21,8 @@ from dasac_jax.files import (
     BEST,
     CONFIG_FILE,
     DATA,
+    LISTS_FILE,
+    METRICS_FILE,
     NEWEST,
     WEIGHTS_FILE,
     replacing,
@@ -152,9 +155,12 @@ def check_same(config: ConfigDict, folder: Path) -> None:
 
     As long as the adaptation has saved nothing, its settings may differ.
     """
-    path, flat = folder / CONFIG_FILE, _stored_form(config)
-    free = {key for key in flat if key.startswith("adapt.") and not _has_adapted(folder)}
-    if lines := _differences(path, flat, _FREE | free):
+    path, flat, free = folder / CONFIG_FILE, _stored_form(config), set(_FREE)
+    if not _has_adapted(folder):
+        free |= {key for key in flat if key.startswith("adapt.")}
+    if not (folder / LISTS_FILE).exists():  # as in earlier versions
+        free.remove("data.lists")
+    if lines := _differences(path, flat, free):
         raise UserError(
             f"--workdir {folder} belongs to another configuration "
             f"({'; '.join(lines[:5])}{'; …' if len(lines) > 5 else ''}): "
@@ -171,6 +177,7 @@ def claim(run: Run, config: ConfigDict) -> None:
     path, flat = run.folder / CONFIG_FILE, _stored_form(config)
     if changed := _differences(path, flat, _FREE):
         _LOG.info("settings that changed: %s", "; ".join(changed))
+        (run.folder / METRICS_FILE).unlink(missing_ok=True)  # of an adaptation that is gone
     text = json.dumps(flat, indent=1) + "\n"
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -255,5 +262,4 @@ def _differences(path: Path, flat: dict[str, Any], free: set[str]) -> list[str]:
 
 def _has_adapted(folder: Path) -> bool:
     """Whether a run has a checkpoint of the adaptation, whole or not."""
-    saved = folder / "adapt" / NEWEST
-    return saved.is_dir() and any(saved.iterdir())
+    return any(steps.steps((folder / "adapt" / place).absolute()) for place in (NEWEST, BEST))

@@ -131,4 +131,5 @@ def test_each_seed_is_scored_on_its_own_data(whole, tmp_path):
         shutil.rmtree(tmp_path / "out")
     together, (alone,) = found["run"]["results"], found["run/seed1"]["results"].values()
     assert together["seed1"] == alone != together["seed0"]
-    assert found["run"]["facts"]["data"].endswith("run/seed0/data, " + str(data))
+    told = found["run"]["facts"]["data"]
+    assert told.endswith(f"run/seed0/data, {data} (2 sets of images)")

@@ -160,3 +160,17 @@ def test_a_damaged_record_is_named(run):
     (run().folder / "lists.json").write_text("[")
     with pytest.raises(UserError, match=r"cannot read .*lists.json"):
         lists_record.check(run(), accept=False)
+
+
+def test_a_list_that_comes_back_has_to_be_the_one_that_went(run, data):
+    lists_record.write(run(), [])
+    begin(run())
+    (run().folder.parent / "data/lists/val.txt").unlink()
+    lists_record.write(run(), lists_record.check(run(), accept=False))
+    (run().folder / "metrics.json").write_text("{}")
+    data("val", range(3))
+    with pytest.raises(UserError, match="val has 3 images, it had 8"):
+        lists_record.check(run(), accept=False)
+    data("val", range(8))
+    lists_record.write(run(), lists_record.check(run(), accept=False))
+    assert not (run().folder / "metrics.json").exists()  # it was written without them

@@ -15,7 +15,7 @@ from dasac_jax import main
 from dasac_jax.checkpoints import store
 from dasac_jax.errors import EXIT_RESUME, UserError
 from dasac_jax.reporting import metrics_log, start_log, training_curves
-from dasac_jax.training import stages
+from dasac_jax.training import stages, workdir
 
 SMALL_ARRAYS = 30  # what the small network has at least, with teacher and momentum
 STATE = ("params", "batch_stats", "teacher", "class_prior", "opt_state", "step", "seed")
@@ -209,15 +209,21 @@ def test_no_target_label_is_read_in_training(unlabelled, small_whole):
     assert ours.read_text() == theirs.read_text()
 
 
-def test_an_adaptation_without_weights_warns_and_without_epochs_is_refused(
-    whole, tiny_config, tmp_path
-):
+def test_an_adaptation_without_epochs_is_refused_and_claims_nothing(whole, tiny_config, tmp_path):
     shutil.copytree(whole.folder / "baseline", tmp_path / "baseline")
     config = tiny_config(adapt__epochs=6, stages="adapt", data__root=str(whole.folder / "data"))
     with pytest.raises(UserError, match=r"config\.adapt\.epochs is 6, .* before took 6, .* more"):
         main.run(config, tmp_path)
-    log = (tmp_path / "train.log").read_text()
-    assert f"WARNING there is no {tmp_path}/weights.tsv: target images are drawn uniformly" in log
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_an_adaptation_without_weights_warns(whole, tiny_config, tmp_path, monkeypatch, caplog):
+    shutil.copytree(whole.folder / "baseline", tmp_path / "baseline")
+    config = tiny_config(stages="adapt", data__root=str(whole.folder / "data"))
+    monkeypatch.setattr(stages, "_train", lambda *_: None)
+    stages.run_adapt(workdir.open_run(config, tmp_path))
+    told = f"there is no {tmp_path}/weights.tsv: target images are drawn uniformly"
+    assert told in caplog.text
 
 
 def test_weights_of_other_images_are_refused(whole, tiny_config, tmp_path):
@@ -237,35 +243,3 @@ def test_an_unknown_network_is_refused_before_anything_is_rendered(tiny_config, 
 
 def test_every_stage_has_a_runner():
     assert tuple(stages.RUNNERS) == ("baseline", "weights", "adapt")
-
-
-@pytest.mark.parametrize("images", [0, 4])
-def test_best_with_nothing_to_select_on_is_told(images, run, monkeypatch, caplog):
-    monkeypatch.setattr(stages.label_check, "check", lambda job: [])
-    stages.check_data(run(select="best", data__selection_images=images, init=""))
-    told = "config.select is best, but config.data.selection_images is 0" in caplog.text
-    assert told == (images == 0)
-
-
-def test_steps_that_a_warm_up_needs_are_counted_before_anything_is_trained(run, monkeypatch):
-    """The adaptation has 9 - 6 epochs of 6 steps behind the baseline, and 9 by itself."""
-    monkeypatch.setattr(stages.label_check, "check", lambda job: [])
-    adamw = {"optimiser__kind": "adamw", "init": ""}
-    stages.check_data(run(**adamw, optimiser__warmup_steps=17))
-    stages.check_data(run(**adamw, optimiser__warmup_steps=53, stages="weights,adapt"))
-    with pytest.raises(UserError, match=r"warmup_steps is 18, but stage adapt has 18 steps"):
-        stages.check_data(run(**adamw, optimiser__warmup_steps=18))
-    with pytest.raises(UserError, match=r"warmup_steps is 54, but stage adapt has 54 steps"):
-        stages.check_data(run(**adamw, optimiser__warmup_steps=54, stages="weights,adapt"))
-
-
-def test_images_that_confidences_are_averaged_over_are_counted_before_anything_is_trained(
-    tiny_config,
-):
-    batch = {"adapt__confidence_weighting": "batch"}
-    for fitting in (0, 1, 4, 8):
-        stages.check_devices(tiny_config(**batch, adapt__confidence_images=fitting))
-    stages.check_devices(tiny_config(adapt__confidence_images=3))  # of no effect by itself
-    stages.check_devices(tiny_config(**batch, adapt__confidence_images=3, stages="baseline"))
-    with pytest.raises(UserError, match=r"^config\.adapt\.confidence_images = 3 does not fit"):
-        stages.check_devices(tiny_config(**batch, adapt__confidence_images=3))

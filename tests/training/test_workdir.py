@@ -46,11 +46,13 @@ def test_opening_writes_nothing(tiny_config, tmp_path):
 )
 def test_keys_that_change_no_result_may_differ(key, value, tiny_config, tmp_path):
     claimed(tiny_config(), tmp_path)
+    (tmp_path / "lists.json").write_text("{}")
     claimed(tiny_config(**{key: value}), tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored[key.replace("__", ".")] == value
 
 
+@pytest.mark.parametrize("place", ["checkpoints", "best"])
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -59,13 +61,15 @@ def test_keys_that_change_no_result_may_differ(key, value, tiny_config, tmp_path
         ("data__selection_images", 0, "data.selection_images: 4 there, 0 here"),
         ("demo__num_val", 6, "demo.num_val: 5 there, 6 here"),
         ("adapt__beta", 0.5, "adapt.beta: 0.001 there, 0.5 here"),
+        # As in runs of earlier versions, nothing says which images they were.
+        ("data__lists", "elsewhere", "data.lists: empty there, elsewhere here"),
     ],
 )
 def test_another_configuration_is_refused_saying_what_differs(
-    key, value, said, tiny_config, tmp_path
+    key, value, said, place, tiny_config, tmp_path
 ):
     claimed(tiny_config(), tmp_path)
-    (tmp_path / "adapt" / "checkpoints" / "5").mkdir(parents=True)
+    (tmp_path / "adapt" / place / "5").mkdir(parents=True)
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(UserError) as caught:
         workdir.open_run(tiny_config(**{key: value}), tmp_path)
@@ -78,11 +82,13 @@ def test_another_configuration_is_refused_saying_what_differs(
 def test_an_adaptation_that_has_saved_nothing_may_get_other_settings(tiny_config, tmp_path, caplog):
     claimed(tiny_config(), tmp_path)
     (tmp_path / "baseline" / "checkpoints" / "5").mkdir(parents=True)
-    (tmp_path / "adapt" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "adapt" / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
+    (tmp_path / "metrics.json").write_text("of an adaptation that somebody removed")
     with caplog.at_level(logging.INFO):
         claimed(tiny_config(adapt__crop=(32, 32)), tmp_path)
     assert "settings that changed: adapt.crop: [32, 64] there, [32, 32] here" in caplog.text
     assert json.loads((tmp_path / "config.json").read_text())["adapt.crop"] == [32, 32]
+    assert not (tmp_path / "metrics.json").exists()
     with pytest.raises(UserError, match=r"\(baseline\.crop: \[32, 32\] there, \[32, 48\] here\)"):
         workdir.open_run(tiny_config(baseline__crop=(32, 48), adapt__crop=(32, 32)), tmp_path)
 
