@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# jax 0.10.2, jaxlib 0.10.2, numpy 2.4.6, on a CPU (0.12.0 does the same).
+# jax 0.10.2, jaxlib 0.10.2, numpy 2.4.6, on a CPU (jaxlib 0.12.0.1 does the same).
 #
 # JAX's persistent compilation cache is there so that the second start of a program need not wait for
 # its compiler. One would expect that reading a stored program takes a small part of compiling it,
 # and twice as long for a program that is twice as large.
 #
 # Seen: of the gradient of a chain of matrix products, a program three times as long takes more than
-# six times as long to load, and then as long as compiling it anew. XLA's CPU backend looks every
-# library call of the stored program up by walking through all of its instructions, and compares the
-# calls pairwise. ResNet-101's training step, with some thousand calls, takes seconds to load.
+# six times as long to load, and then nearly as long as compiling it anew. By a profile, XLA's CPU
+# backend looks every library call of the stored program up by walking through all of its
+# instructions, and compares the calls pairwise. ResNet-101's training step takes seconds to load.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -219,7 +219,7 @@ def id_map(
 def fitting_tables(labels: Labels) -> list[str]:
     """The known tables that name nearly all pixels of labels, the one with least else first.
 
-    Two of the classes at least have to be no ignored ones.
+    Of the classes that a table finds, at least two have to be ones that it does not ignore.
     """
     fitting = []
     for name in class_files.known():

@@ -27,7 +27,7 @@ from dasac_jax.reporting import class_shares, tables
 UNSCORED = "Nothing was scored: there are no labelled images of the target."
 NOT_IN_MEAN = "(not in the mean)"
 # Entries of metrics.json that are no evaluations.
-UNKNOWN = "vanished classes"
+VANISHED_UNKNOWN = "vanished classes"
 """The fact of a result whose baseline's predictions are not known."""
 
 _OTHERS = ("facts", "left_out", "classes", class_shares.ENTRY)
@@ -117,9 +117,9 @@ def show(workdir: Path | str, *, console: Console | None = None) -> None:
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
     """A line for each class that vanished or grew, or one that says that nobody looked."""
-    unknown = result.get("facts", {}).get(UNKNOWN)
+    unknown = result.get("facts", {}).get(VANISHED_UNKNOWN)
     lines = [str(change) for change in class_shares.of_result(result)]
-    return [*lines, f"{UNKNOWN}: {unknown}"] if unknown else lines
+    return [*lines, f"{VANISHED_UNKNOWN}: {unknown}"] if unknown else lines
 
 
 def evaluations(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def _score(run: Run, reached: dict[str, int]) -> None:
         "versions": {name: version(name) for name in ("dasac-jax", "jax", "flax", "optax")},
     }
     if "adapt" in reached and shares is None:
-        facts[summary.UNKNOWN] = "not looked for, the baseline's predictions not being known"
+        facts[summary.VANISHED_UNKNOWN] = "not looked for, as nothing is known of the baseline"
         _LOG.warning(
             "whether a class has vanished is not known: %s holds no baseline and %s no counts of "
             "its predictions", run.folder, run.weights_file.name,

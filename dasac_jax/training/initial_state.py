@@ -120,8 +120,8 @@ def epochs_before_adapt(run: Run, *, trains_baseline: bool) -> int:
     epochs count: nobody knows how early the best snapshot will be. Raises UserError where a
     checkpoint cannot be read.
     """
-    order = (run.best("baseline"), run.newest("baseline"))[run.config.select != "best" :]
-    saved = [folder for folder in order if store.latest_step(folder) is not None]
+    places = _places(run, "baseline")
+    saved = [folder for folder in places if store.latest_step(folder) is not None]
     epochs = run.config.baseline.epochs
     complete = saved and store.facts(saved[-1]).get("epoch", 0) >= epochs
     if trains_baseline and not complete:
@@ -136,8 +136,7 @@ def handed_on(run: Run, fresh: Fresh, stage: str) -> tuple[TrainState, Facts]:
 
     Raises UserError where the stage has left none and no `config.init` stands in for it.
     """
-    order = (run.best(stage), run.newest(stage))
-    folder = store.first_with_steps(order if run.config.select == "best" else order[1:])
+    folder = store.first_with_steps(_places(run, stage))
     if folder is not None:
         return _restored(run, folder, fresh)
     if run.config.init and stage == "baseline":
@@ -172,6 +171,12 @@ def _resumed(run, stage, fresh):
     facts = {_RENAMED.get(key, key): value for key, value in facts.items()}
     _LOG.info("%s: resuming after step %d", stage, int(state.step))
     return state, facts
+
+
+def _places(run: Run, stage: str) -> tuple[Path, ...]:
+    """Where the state that a stage hands on is looked for, by `config.select`."""
+    newest = run.newest(stage)
+    return (run.best(stage), newest) if run.config.select == "best" else (newest,)
 
 
 def _reached(run: Run, stage: str) -> bool:

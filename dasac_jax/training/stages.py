@@ -50,7 +50,8 @@ def check_devices(config: ConfigDict) -> None:
 def check_data(run: Run) -> None:
     """Raise UserError where a stage's source batch is larger than the source, or labels are wrong.
 
-    Also where `config.init` does not fit. What they hold is logged; see `label_check.check`.
+    Also where a stage that has not begun would have too few steps, and where `config.init` does not
+    fit. What the labels hold is logged; see `label_check.check`.
     """
     trained = _trained(run.config)
     for stage in trained:

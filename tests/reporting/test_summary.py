@@ -144,5 +144,5 @@ def test_scores_of_another_kind_are_refused(content, tmp_path):
 
 def test_what_was_not_looked_for_is_told(tmp_path):
     assert "vanished classes" not in _write(tmp_path)
-    told = _write(tmp_path, facts=FACTS | {summary.UNKNOWN: "not looked for"})
+    told = _write(tmp_path, facts=FACTS | {summary.VANISHED_UNKNOWN: "not looked for"})
     assert "warning: vanished classes: not looked for" in told
